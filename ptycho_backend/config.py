@@ -1,0 +1,362 @@
+"""
+The one schema: what a model is, how it is trained, how it is applied, and how a run is executed.
+
+Constraints stand on the fields (`annotated_types`), defaults exist only here. Building a config checks
+nothing, because real clients fill it in afterwards; :func:`validate` checks everything and reports every
+violation at once. YAML, the command line and the JSON Schema all come from these four classes.
+
+Notes
+-----
+Spec: config 1 to 4.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
+
+from ptycho_backend.errors import ConfigError, nearest_name
+
+Fraction = Annotated[float, Interval(ge=0.0, lt=1.0)]
+NonNegative = Annotated[float, Ge(0.0)]
+
+
+@dataclass
+class ModelConfig:
+    """
+    What the model is: everything that changes the function the network computes.
+
+    Parameters
+    ----------
+    N : int
+        Side of a diffraction pattern and of a reconstructed patch, pixels; a multiple of 16.
+    gridsize : int
+        A group holds gridsize² neighbouring positions.
+    architecture : {"unet", "cnn"}
+        "unet" is the unrolled reconstruction, "cnn" the published two-decoder network.
+    model_type : {"pinn", "supervised"}
+        Self-supervised by the diffraction physics, or fitted to labels cut from the known object.
+    n_filters_scale : int
+        Multiplies every channel width.
+    unrolled_steps : int
+        Network passes of "unet"; each pass after the first follows a data-consistency step.
+    amp_activation : {"sigmoid", "swish", "softplus", "relu"}
+        Amplitude head of "cnn", times 2 ("silu" is accepted as another name of "swish").
+    object_big : bool
+        Merge the patches of a group into one consistent object before the physics.
+    probe_big : bool
+        "cnn" with `pad_object`: predict the frame around the central half too.
+    pad_object : bool
+        "cnn": the main branch predicts the central half of the window, the rest is padded.
+    probe_mask : bool
+        Cut the probe to a centred disc of radius N/4 pixels.
+    gaussian_smoothing_sigma : float
+        Gaussian smoothing of the exit wave, pixels; 0 switches it off.
+    """
+
+    N: Annotated[int, Ge(32), Le(512), MultipleOf(16)] = 64
+    gridsize: Annotated[int, Ge(1), Le(8)] = 1
+    architecture: Literal["unet", "cnn"] = "unet"
+    model_type: Literal["pinn", "supervised"] = "pinn"
+    n_filters_scale: Annotated[int, Ge(1), Le(16)] = 2
+    unrolled_steps: Annotated[int, Ge(1), Le(8)] = 2
+    amp_activation: Literal["sigmoid", "swish", "silu", "softplus", "relu"] = "sigmoid"
+    object_big: bool = True
+    probe_big: bool = True
+    pad_object: bool = True
+    probe_mask: bool = False
+    gaussian_smoothing_sigma: Annotated[float, Ge(0.0), Le(16.0)] = 0.0
+
+    @property
+    def channels(self) -> int:
+        """Patches per group, C = gridsize²."""
+        return self.gridsize**2
+
+
+@dataclass
+class TrainingConfig:
+    """
+    How the model is fitted: data selection, loss and optimisation; it changes the weights, not the model.
+
+    Parameters
+    ----------
+    model : ModelConfig
+        The model to train.
+    backend : {"auto", "tensorflow", "pytorch"} or an entry-point name
+        The engine; "auto" takes PyTorch if it is installed, else TensorFlow.
+    nepochs, batch_size : int
+        Passes over the data, and groups per batch.
+    learning_rate : float
+        Of the optimiser, before scheduling.
+    nll_weight, mae_weight : float
+        Weights of the Poisson half-deviance (counts) and of the amplitude mean absolute error.
+    realspace_weight : float
+        Weight of the total variation of the predicted object.
+    realspace_mae_weight : float
+        Weight of the mean absolute error against labels (needs a known object).
+    nphotons : float, optional
+        Mean photons per pattern for data whose amplitude has no absolute unit; None takes data as counts.
+    probe_trainable, intensity_scale_trainable : bool
+        Train the probe, and the scale between predicted and measured intensity.
+    probe_refinement_passes : int
+        Passes of ePIE that refine the probe before training; 0 switches them off.
+    validation_fraction : float
+        Share of the groups held out; at least one group where it is positive.
+    n_groups : int, optional
+        How many groups to train on; None uses one for every position.
+    neighbor_count : int
+        Nearest neighbours a group's members are drawn from; raised to gridsize² - 1 where it is smaller.
+    seed : int
+        Seeds weights, groups, split and batch order.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    backend: str = "auto"
+    nepochs: Annotated[int, Ge(1)] = 50
+    batch_size: Annotated[int, Ge(1)] = 16
+    learning_rate: Annotated[float, Gt(0.0), Lt(10.0)] = 1e-3
+    nll_weight: NonNegative = 1.0
+    mae_weight: NonNegative = 0.0
+    realspace_weight: NonNegative = 0.0
+    realspace_mae_weight: NonNegative = 0.0
+    nphotons: Annotated[float, Gt(0.0)] | None = None
+    probe_trainable: bool = False
+    intensity_scale_trainable: bool = True
+    probe_refinement_passes: Annotated[int, Ge(0)] = 20
+    validation_fraction: Fraction = 0.05
+    n_groups: Annotated[int, Ge(1)] | None = None
+    neighbor_count: Annotated[int, Ge(1)] = 7
+    seed: Annotated[int, Ge(0)] = 0
+
+
+@dataclass
+class InferenceConfig:
+    """
+    How a trained model is applied to a scan.
+
+    Parameters
+    ----------
+    batch_size : int
+        Groups per forward pass.
+    data_consistency : bool
+        End with one more data-consistency step: measured amplitude, predicted phase ("unet").
+    phase_alignment : bool
+        Give all groups one phase reference before stitching.
+    refine_passes : int
+        Passes of ePIE that polish the stitched image.
+    calibration : {"auto", "model", "scan"}
+        Where probe and scale come from: the model's own when the scan carries the probe guess the model was
+        trained with, else the scan's ("auto"); or always the one or the other.
+    neighbor_count : int
+        As in training.
+    seed : int
+        Seeds grouping and the polishing order.
+    """
+
+    batch_size: Annotated[int, Ge(1)] = 32
+    data_consistency: bool = True
+    phase_alignment: bool = True
+    refine_passes: Annotated[int, Ge(0)] = 0
+    calibration: Literal["auto", "model", "scan"] = "auto"
+    neighbor_count: Annotated[int, Ge(1)] = 7
+    seed: Annotated[int, Ge(0)] = 0
+
+
+@dataclass
+class ExecutionConfig:
+    """
+    How a run is executed; nothing here changes what the model is.
+
+    Parameters
+    ----------
+    device : str
+        "auto", "cpu", "cuda" or "cuda:<index>"; "auto" takes a GPU where the framework sees one.
+    precision : {"auto", "32-true", "bf16-mixed"}
+        Of the convolutions; FFT, loss and parameters stay float32. "auto" takes bf16 where the processor has it.
+    accumulate_grad_batches : int
+        Batches whose mean gradient makes one optimiser step.
+    gradient_clip_val : float, optional
+        Upper bound of the global gradient norm.
+    scheduler : {"constant", "cosine", "exponential"}
+        Learning rate over the epochs: unchanged, half a cosine to `min_lr_ratio`, or a steady decay to it.
+    warmup_epochs : int
+        Epochs of linear warm-up before the schedule.
+    min_lr_ratio : float
+        Last learning rate over first.
+    monitor : str
+        Metric that chooses the best epoch; "val_loss" and "train_loss" stand for the model's own names.
+    early_stop_patience : int, optional
+        Epochs without improvement of the monitor before training stops; None never stops early.
+    restore_best : bool
+        Return the weights of the best epoch instead of the last one.
+    threads : int, optional
+        Processor threads for the framework; None leaves its default.
+    progress : bool
+        Show the progress display on the command line.
+    """
+
+    device: str = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    accumulate_grad_batches: Annotated[int, Ge(1)] = 1
+    gradient_clip_val: Annotated[float, Gt(0.0)] | None = None
+    scheduler: Literal["constant", "cosine", "exponential"] = "cosine"
+    warmup_epochs: Annotated[int, Ge(0)] = 0
+    min_lr_ratio: Annotated[float, Interval(gt=0.0, le=1.0)] = 0.05
+    monitor: str = "val_loss"
+    early_stop_patience: Annotated[int, Ge(1)] | None = None
+    restore_best: bool = True
+    threads: Annotated[int, Ge(1)] | None = None
+    progress: bool = True
+
+
+Config = TypeVar("Config", ModelConfig, TrainingConfig, InferenceConfig, ExecutionConfig)
+
+
+@functools.cache
+def _adapter(config_type: type[Any]) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+    from pydantic.dataclasses import dataclass as checked
+
+    return TypeAdapter(checked(config_type, config=ConfigDict(extra="forbid")))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a config as nested plain values, ready for YAML or JSON."""
+    plain: dict[str, Any] = _plain(dataclasses.asdict(config))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.item() if hasattr(value, "item") else value  # NumPy scalars count as numbers
+
+
+def from_dict(config_type: type[Config], values: dict[str, Any], source: str = "the given values") -> Config:
+    """
+    Build and check a config from nested plain values.
+
+    Raises
+    ------
+    ConfigError
+        For unknown keys (naming the nearest one that exists) and for every violated constraint.
+    """
+    _refuse_unknown_keys(config_type, values, source)
+    config = _build(config_type, values)
+    validate(config, source)
+    return config
+
+
+def validate(config: Any, source: str = "the given values") -> None:
+    """
+    Check every constraint of a config, nested ones included.
+
+    Raises
+    ------
+    ConfigError
+        One error that lists all violations.
+    """
+    from pydantic import ValidationError
+
+    try:
+        _adapter(type(config)).validate_python(to_dict(config), strict=True)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}, not {item['input']!r}"
+            for item in error.errors()
+        ]
+        raise ConfigError(
+            f"{type(config).__name__} has {len(problems)} invalid value(s).",
+            expected="; ".join(problems),
+            received=source,
+            fix="correct the fields named above; 'ptychopinn train --help' lists every field",
+        ) from None
+
+
+def json_schema(config_type: type[Any]) -> dict[str, Any]:
+    """Return the JSON Schema of a config class."""
+    schema: dict[str, Any] = _adapter(config_type).json_schema()
+    return schema
+
+
+def load_yaml(path: Path | str, config_type: type[Config]) -> Config:
+    """Read a config from a YAML file; unknown keys and bad values are errors that name the file."""
+    return from_dict(config_type, read_yaml(path), source=f"file '{path}'")
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML mapping with the safe loader."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            "The configuration file cannot be read.",
+            expected="a readable YAML file",
+            received=f"'{path}': {error.strerror}",
+            fix="check the path and its permissions",
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "The configuration file is not valid YAML.",
+            expected="key: value lines",
+            received=f"'{path}': {str(error).splitlines()[0]}",
+            fix="correct the file; 'ptychopinn train --print_config' prints a complete one",
+        ) from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            "A configuration file holds a mapping.",
+            expected="key: value lines",
+            received=f"'{path}': a {type(values).__name__}",
+            fix="correct the file; 'ptychopinn train --print_config' prints a complete one",
+        )
+    return values
+
+
+def save_yaml(config: Any, path: Path | str) -> None:
+    """Write a config (or a dict of plain values) as YAML."""
+    import yaml
+
+    values = config if isinstance(config, dict) else to_dict(config)
+    Path(path).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def fields_of(config_type: type[Any]) -> dict[str, Any]:
+    """Return the field names of a config class with their resolved types."""
+    return typing.get_type_hints(config_type, include_extras=True)
+
+
+def _build(config_type: type[Config], values: dict[str, Any]) -> Config:
+    nested = {name: kind for name, kind in fields_of(config_type).items() if dataclasses.is_dataclass(kind)}
+    arguments = {
+        key: _build(nested[key], value)  # type: ignore[type-var]
+        if key in nested and isinstance(value, dict)
+        else copy.deepcopy(value)
+        for key, value in values.items()
+    }
+    return config_type(**arguments)
+
+
+def _refuse_unknown_keys(config_type: type[Any], values: dict[str, Any], source: str, prefix: str = "") -> None:
+    known = fields_of(config_type)
+    for key, value in values.items():
+        if key not in known:
+            nearest = nearest_name(str(key), known)
+            raise ConfigError(
+                f"Unknown configuration key '{prefix}{key}'.",
+                expected=f"a field of {config_type.__name__}: {', '.join(known)}",
+                received=f"'{prefix}{key}' in {source}",
+                fix=f"did you mean '{prefix}{nearest}'?" if nearest else "remove the key",
+            )
+        if dataclasses.is_dataclass(known[key]) and isinstance(value, dict):
+            _refuse_unknown_keys(typing.cast(type[Any], known[key]), value, source, f"{prefix}{key}.")

@@ -1,0 +1,1 @@
+"""The physics in NumPy: the reference that every engine is compared with."""

@@ -1,0 +1,1 @@
+"""Scans: the data model, readers, writers and simulation."""
