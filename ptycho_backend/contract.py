@@ -1,0 +1,140 @@
+"""
+What an engine owes: the same questions for every engine, so that tests can ask them.
+
+NumPy goes in and NumPy comes out; layouts, devices and tensors stay inside the engine. Numbered clauses stand in
+``specs/backend_contract.md``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
+from ptycho_backend.core.batching import Batch, Samples
+from ptycho_backend.core.calibration import Calibration
+from ptycho_backend.events import OnEvent
+
+Weights = Mapping[str, NDArray[np.float32]]
+History = list[dict[str, float]]
+
+LOG_SCALE = "log_scale"  # weight of shape (): ln of the amplitude scale
+PROBE = "probe"  # weight of shape (mode, y, x, 2): real and imaginary part
+
+
+class Model(ABC):
+    """
+    A model on an engine: a description, a calibration and weights.
+
+    Weights are float32 arrays under canonical names: those of :func:`ptycho_backend.network.parameters`
+    (kernels as height, width, in, out), ``"log_scale"`` and ``"probe"``.
+    """
+
+    config: ModelConfig
+    training: TrainingConfig
+    calibration: Calibration
+
+    @property
+    def loss_name(self) -> str:
+        """Name of the loss: "poisson", "mae", "realspace" or "supervised" (clause 3.1)."""
+        if self.config.model_type == "supervised":
+            return "supervised"
+        if self.training.nll_weight > 0:
+            return "poisson"
+        return "mae" if self.training.mae_weight > 0 else "realspace"
+
+    @property
+    def train_loss_name(self) -> str:
+        """Name under which the mean training loss of an epoch is reported (clause 3.2)."""
+        return f"{self.loss_name}_train_loss"
+
+    @property
+    def val_loss_name(self) -> str:
+        """Name under which the validation loss of an epoch is reported (clause 3.2)."""
+        return f"{self.loss_name}_val_loss"
+
+    @abstractmethod
+    def get_weights(self) -> dict[str, NDArray[np.float32]]:
+        """Return all weights as copies (clause 2.1)."""
+
+    @abstractmethod
+    def set_weights(self, weights: Weights) -> None:
+        """Set all weights; a missing, unknown or misshapen one is an error (clause 2.2)."""
+
+    @abstractmethod
+    def predict_patches(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.complex64]:
+        """
+        Return object patches (group, channel, y, x) (clause 4.1).
+
+        With `data_consistency`, "unet" ends with one more step D.
+        """
+
+    @abstractmethod
+    def expected_counts(self, batch: Batch) -> NDArray[np.float32]:
+        """Return predicted photons per pixel (group, channel, y, x) (clause 4.2)."""
+
+    @abstractmethod
+    def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, NDArray[np.float32]]]:
+        """Return the loss of a batch and its gradient by every trainable weight (clause 4.3)."""
+
+
+class Backend(ABC):
+    """An engine."""
+
+    name: str
+
+    @abstractmethod
+    def devices(self) -> tuple[str, ...]:
+        """Return the devices this engine can use here: "cpu", "cuda:0", … (clause 1.1)."""
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the framework's packages, for provenance (clause 1.2)."""
+
+    @abstractmethod
+    def create_model(
+        self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig | None = None
+    ) -> Model:
+        """
+        Build an untrained model; initial weights depend on ``training.seed`` alone (clause 1.3).
+
+        Parameters
+        ----------
+        training : TrainingConfig
+            Its `model` says what is built, its loss weights what `loss_and_gradients` minimises.
+        calibration : Calibration
+        execution : ExecutionConfig, optional
+            Device and precision.
+        """
+
+    @abstractmethod
+    def fit(
+        self,
+        model: Model,
+        train: Samples,
+        validation: Samples | None,
+        execution: ExecutionConfig,
+        on_event: OnEvent,
+    ) -> History:
+        """
+        Train a model in place and return one dict per epoch (clause 5).
+
+        Each dict holds ``epoch`` (from 1), ``lr``, the model's `train_loss_name` and, with validation data,
+        its `val_loss_name`. With `restore_best` the model ends with the weights of the best epoch.
+        """
+
+
+def trainable_names(model: Model, weights: Mapping[str, Any]) -> list[str]:
+    """Return the weights that training changes: the network's, and scale and probe where asked for."""
+    training = model.training
+    counts_matter = model.config.model_type == "pinn" and training.nll_weight + training.mae_weight > 0
+    frozen = set()
+    if not (training.intensity_scale_trainable and counts_matter):
+        frozen.add(LOG_SCALE)
+    if not training.probe_trainable:
+        frozen.add(PROBE)
+    return [name for name in weights if name not in frozen]

@@ -1,0 +1,134 @@
+"""
+One phase reference for all groups (spec: physics 7.1).
+
+Diffraction fixes each group only up to a constant phase. The weighted inner products of overlapping patches
+form a sparse Hermitian matrix; the phases of its leading eigenvector are those constants. Source: Singer,
+*Angular synchronization by eigenvectors and semidefinite programming* (2011), with the degree-normalised matrix.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NEIGHBOURS = 8  # overlaps per patch that are measured; more add cost, not information
+SUPPORT_LEVEL = 0.1  # a pixel counts as lit above this share of the brightest weight
+MAX_DISTANCE = 0.75  # farthest overlap used, relative to the lit width
+CHUNK_PAIRS = 2048
+LANCZOS_ABOVE = 16  # smaller components are solved densely
+
+
+def align_phases(
+    patches: NDArray[np.complex64],
+    positions_px: NDArray[np.float64],
+    weight: NDArray[Any],
+    groups: NDArray[np.integer],
+) -> NDArray[np.complex64]:
+    """
+    Return the unit factor that brings each group to the common phase; multiply its patches by it.
+
+    Parameters
+    ----------
+    patches : complex64, shape (patch, N, N)
+    positions_px : float64, shape (patch, 2)
+    weight : float, shape (N, N)
+    groups : int, shape (patch,)
+        Group of each patch, from 0.
+
+    Returns
+    -------
+    complex64, shape (group,)
+        Groups that overlap no other keep the factor 1; the mean factor of every connected set is 1.
+    """
+    n_groups = int(groups.max()) + 1 if len(groups) else 0
+    factors = np.ones(n_groups, dtype=np.complex64)
+    pairs, box = _overlapping_pairs(positions_px, weight, groups)
+    if len(pairs) == 0:
+        return factors
+    products = _inner_products(patches, positions_px, weight, pairs, box)
+    for members, matrix in _components(groups[pairs], products, n_groups):
+        vector = _leading_eigenvector(matrix)
+        # The common reference is free: keep the mean phase where the network put it.
+        vector = vector * np.conj(_unit(_unit(vector).sum()))
+        factors[members] = np.conj(_unit(vector))
+    return factors
+
+
+def _unit(z: Any) -> Any:
+    magnitude = np.abs(z)
+    return np.where(magnitude > 0, z / np.where(magnitude > 0, magnitude, 1.0), 1.0)
+
+
+def _overlapping_pairs(
+    positions_px: NDArray[np.float64], weight: NDArray[Any], groups: NDArray[np.integer]
+) -> tuple[NDArray[np.intp], int]:
+    """Return pairs (pair, 2) of patches of different groups whose lit parts overlap, and the common box's side."""
+    from scipy.spatial import cKDTree
+
+    lit = np.asarray(weight) > SUPPORT_LEVEL * np.max(weight)
+    width = int(min(np.ptp(np.flatnonzero(lit.any(axis=axis))) + 1 for axis in (0, 1)))
+    k = min(NEIGHBOURS * int(np.bincount(groups).max()) + 1, len(positions_px))
+    distance, near = cKDTree(positions_px).query(
+        positions_px, k=k, p=np.inf, distance_upper_bound=max(MAX_DISTANCE * width, 1.0)
+    )
+    first = np.repeat(np.arange(len(positions_px)), k)
+    second, distance = np.asarray(near).ravel(), np.asarray(distance).ravel()
+    found = np.isfinite(distance)
+    first, second, distance = first[found], second[found], distance[found]
+    use = groups[first] != groups[second]
+    pairs = np.unique(np.sort(np.stack([first[use], second[use]], axis=1), axis=1), axis=0)
+    reach = float(distance[use].max()) if use.any() else 0.0
+    return pairs, max(2, int(width - np.ceil(reach)))
+
+
+def _inner_products(
+    patches: NDArray[np.complex64],
+    positions_px: NDArray[np.float64],
+    weight: NDArray[Any],
+    pairs: NDArray[np.intp],
+    box: int,
+) -> NDArray[np.complex128]:
+    """Return Σ w·w'·p·conj(p') over a box around the midpoint of each pair, to the nearest pixel."""
+    N = patches.shape[-1]
+    windows = np.lib.stride_tricks.sliding_window_view(patches, (box, box), axis=(1, 2))
+    trust = np.lib.stride_tricks.sliding_window_view(np.asarray(weight, dtype=np.float32), (box, box))
+    corners = np.rint(positions_px).astype(int)
+    products = np.empty(len(pairs), dtype=np.complex128)
+    for start in range(0, len(pairs), CHUNK_PAIRS):
+        first, second = pairs[start : start + CHUNK_PAIRS].T
+        middle = (corners[first] + corners[second]) // 2
+        (y1, x1), (y2, x2) = (
+            np.clip(middle - corners[patch] + (N - box) // 2, 0, N - box).T for patch in (first, second)
+        )
+        one = windows[first, y1, x1] * trust[y1, x1]
+        other = windows[second, y2, x2] * trust[y2, x2]
+        products[start : start + CHUNK_PAIRS] = np.einsum("pij,pij->p", one, np.conj(other))
+    return products
+
+
+def _components(
+    pairs: NDArray[np.integer], products: NDArray[np.complex128], n_groups: int
+) -> list[tuple[NDArray[np.intp], Any]]:
+    """Return, for every connected set of groups, its members and its normalised Hermitian matrix."""
+    from scipy.sparse import coo_matrix, diags
+    from scipy.sparse.csgraph import connected_components
+
+    half = coo_matrix((products, (pairs[:, 0], pairs[:, 1])), shape=(n_groups, n_groups)).tocsr()
+    matrix = half + half.conj().T
+    degree = np.asarray(abs(matrix).sum(axis=1)).ravel()
+    scale = diags(1.0 / np.sqrt(np.where(degree > 0, degree, 1.0)))
+    matrix = (scale @ matrix @ scale).tocsr()
+    count, label = connected_components(abs(matrix), directed=False)
+    sets = (np.flatnonzero(label == i) for i in range(count))
+    return [(members, matrix[members][:, members]) for members in sets if len(members) > 1]
+
+
+def _leading_eigenvector(matrix: Any) -> NDArray[np.complex128]:
+    from scipy.sparse.linalg import eigsh
+
+    if matrix.shape[0] <= LANCZOS_ABOVE:
+        return np.asarray(np.linalg.eigh(matrix.toarray())[1][:, -1])
+    start = np.ones(matrix.shape[0], dtype=np.complex128)
+    return np.asarray(eigsh(matrix, k=1, which="LA", v0=start, tol=1e-6)[1][:, 0])

@@ -1,0 +1,226 @@
+"""
+Architectures as data: a network is a list of named operations that any engine can run (spec: network).
+
+An engine needs one interpreter for the operation kinds in :data:`KINDS`; a new architecture is one entry in
+:data:`ARCHITECTURES` and then exists in every engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend.config import ModelConfig
+from ptycho_backend.errors import ConfigError
+
+KINDS = ("conv", "pool", "upsample", "activation", "scale", "pad", "border", "slice", "concatenate", "add")
+
+
+@dataclass(frozen=True)
+class Op:
+    """
+    One operation on (batch, y, x, channel) values.
+
+    kind, attributes:
+    "conv" (`name`; same padding, stride 1, bias), "pool" (2×2 maximum), "upsample" (nearest, ×2),
+    "activation" (`function`), "scale" (`factor`), "pad" (`width` zeros on each side),
+    "border" (zero the central square but `width` pixels on each side), "slice" (`start`, `stop` channels),
+    "concatenate" (channels), "add".
+    """
+
+    kind: str
+    inputs: tuple[str, ...]
+    output: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A convolution kernel (height, width, in, out) or bias (out,); `gain` scales its Glorot range."""
+
+    name: str
+    shape: tuple[int, ...]
+    gain: float = 1.0
+
+    def draw(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Draw initial values: Glorot-uniform kernels, zero biases."""
+        if len(self.shape) == 1:
+            return np.zeros(self.shape, dtype=np.float32)
+        height, width, fan_in, fan_out = self.shape
+        limit = self.gain * math.sqrt(6.0 / (height * width * (fan_in + fan_out)))
+        return rng.uniform(-limit, limit, self.shape).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network: input channels by name, operations in order, parameters, and the names of its outputs."""
+
+    inputs: Mapping[str, int]
+    ops: tuple[Op, ...]
+    parameters: tuple[Parameter, ...]
+    outputs: tuple[str, ...]
+
+
+class Builder:
+    """Writes a network operation by operation and keeps count of channels."""
+
+    def __init__(self, prefix: str, inputs: Mapping[str, int]) -> None:
+        self._prefix = prefix
+        self._inputs = dict(inputs)
+        self._channels = dict(inputs)
+        self._ops: list[Op] = []
+        self._parameters: list[Parameter] = []
+
+    def channels(self, value: str) -> int:
+        """Return the number of channels of a value."""
+        return self._channels[value]
+
+    def add(self, kind: str, *inputs: str, channels: int | None = None, **attributes: Any) -> str:
+        """Append an operation and return the name of its output."""
+        output = f"{kind}{len(self._ops)}"
+        self._ops.append(Op(kind, inputs, output, attributes))
+        self._channels[output] = self._channels[inputs[0]] if channels is None else channels
+        return output
+
+    def conv(self, value: str, name: str, width: int, gain: float = 1.0, activation: str | None = "relu") -> str:
+        """Append a 3×3 convolution with bias, and its activation."""
+        full = f"{self._prefix}/{name}"
+        shape = (3, 3, self.channels(value), width)
+        self._parameters += [Parameter(f"{full}/kernel", shape, gain), Parameter(f"{full}/bias", (width,))]
+        output = self.add("conv", value, channels=width, name=full)
+        return self.add("activation", output, function=activation) if activation else output
+
+    def double_conv(self, value: str, name: str, width: int) -> str:
+        """Append two 3×3 ReLU convolutions."""
+        return self.conv(self.conv(value, f"{name}/conv0", width), f"{name}/conv1", width)
+
+    def concatenate(self, *values: str) -> str:
+        """Join values along channels."""
+        return self.add("concatenate", *values, channels=sum(map(self.channels, values)))
+
+    def build(self, *outputs: str) -> Network:
+        """Finish the network."""
+        return Network(self._inputs, tuple(self._ops), tuple(self._parameters), outputs)
+
+
+def describe(config: ModelConfig) -> dict[str, Network]:
+    """
+    Return the networks of a model by name, in the order in which they run.
+
+    Raises
+    ------
+    ConfigError
+        If the architecture is not registered.
+    """
+    if config.architecture not in ARCHITECTURES:
+        raise ConfigError(
+            f"Unknown architecture '{config.architecture}'.",
+            expected=f"one of {', '.join(ARCHITECTURES)}",
+            received=f"architecture={config.architecture!r}",
+            fix="choose a registered architecture",
+        )
+    return ARCHITECTURES[config.architecture](config)
+
+
+def parameters(config: ModelConfig) -> tuple[Parameter, ...]:
+    """Return all parameters of a model in canonical order."""
+    return tuple(p for network in describe(config).values() for p in network.parameters)
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Return the number of trained network values."""
+    return sum(math.prod(p.shape) for p in parameters(config))
+
+
+def initial_weights(config: ModelConfig, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Draw the initial weights, the same for every engine."""
+    rng = np.random.default_rng([seed, 0])
+    return {parameter.name: parameter.draw(rng) for parameter in parameters(config)}
+
+
+def predicts_whole_window(config: ModelConfig) -> bool:
+    """Return whether patches are predicted up to the window's edge, or only in its central half."""
+    return config.architecture != "cnn" or config.probe_big or not config.pad_object
+
+
+def _unet(prefix: str, inputs: Mapping[str, int], width: int) -> Network:
+    """Return a U-Net of depth 3 whose two outputs are the real and imaginary part of a correction."""
+    net = Builder(prefix, inputs)
+    value = net.concatenate(*inputs) if len(inputs) > 1 else next(iter(inputs))
+    widths = [width, 2 * width, 4 * width, 8 * width]
+    skips = []
+    for level, channels in enumerate(widths[:-1]):
+        skips.append(net.double_conv(value, f"encoder{level}", channels))
+        value = net.add("pool", skips[-1])
+    value = net.double_conv(value, "bottom", widths[-1])
+    for level in (2, 1, 0):
+        value = net.concatenate(net.add("upsample", value), skips[level])
+        value = net.double_conv(value, f"decoder{level}", widths[level])
+    # Starting near zero makes the untrained network the physics estimate.
+    return net.build(net.conv(value, "head", 2, gain=0.01, activation=None))
+
+
+def _unrolled_unet(config: ModelConfig) -> dict[str, Network]:
+    width = 8 * config.n_filters_scale
+    networks = {"step1": _unet("step1", {"estimate": 2}, width)}
+    for step in range(2, config.unrolled_steps + 1):
+        networks[f"step{step}"] = _unet(f"step{step}", {"consistent": 2, "estimate": 2}, width)
+    return networks
+
+
+def _published_cnn(config: ModelConfig) -> dict[str, Network]:
+    """Return the published encoder with an amplitude and a phase decoder, fed with normalised amplitude."""
+    net = Builder("cnn", {"x": config.channels})
+    encoder, decoder = _cnn_widths(config)
+    value = "x"
+    for level, width in enumerate(encoder):
+        value = net.add("pool", net.double_conv(value, f"encoder{level}", width))
+    amplitude = _cnn_decoder(net, value, "amplitude", decoder, config)
+    phase = _cnn_decoder(net, value, "phase", decoder, config)
+    return {"cnn": net.build(amplitude, phase)}
+
+
+def _cnn_widths(config: ModelConfig) -> tuple[list[int], list[int]]:
+    scale = config.n_filters_scale
+    # Larger windows get one narrower level in front, so that the code stays 8×8 per 64 pixels of window.
+    levels = {64: (32, 64, 128), 128: (16, 32, 64, 128), 256: (8, 16, 32, 64, 128)}
+    depth = 3 + max(0, round(math.log2(config.N / 64)))
+    while config.N % 2**depth:
+        depth -= 1
+    encoder = levels.get(config.N, levels[64 if depth == 3 else 128 if depth == 4 else 256])
+    decoder = {3: (64, 32), 4: (128, 64, 32)}.get(len(encoder), (256, 128, 64, 32))
+    return [scale * width for width in encoder], [scale * width for width in decoder]
+
+
+def _cnn_decoder(net: Builder, value: str, name: str, widths: list[int], config: ModelConfig) -> str:
+    head = config.amp_activation if name == "amplitude" else "tanh"
+    factor = 2.0 if name == "amplitude" else math.pi
+    for level, width in enumerate(widths):
+        value = net.conv(net.add("upsample", value), f"{name}/up{level}/conv0", width)
+        value = net.conv(value, f"{name}/up{level}/conv1", width)
+
+    def finish(branch: str, part: str) -> str:
+        logits = net.conv(branch, f"{name}/{part}", config.channels, activation=None)
+        return net.add("scale", net.add("activation", logits, function=head), factor=factor)
+
+    if not config.pad_object:
+        return finish(net.add("upsample", value), "main")
+    last = net.channels(value)
+    quarter = config.N // 4
+    main = net.add("slice", value, channels=last - 4, start=0, stop=last - 4) if config.probe_big else value
+    padded = net.add("pad", finish(main, "main"), width=quarter)
+    if not config.probe_big:
+        return padded
+    frame = net.add("upsample", net.add("slice", value, channels=4, start=last - 4, stop=last))
+    return net.add("add", padded, net.add("border", finish(frame, "border"), width=quarter))
+
+
+ARCHITECTURES: dict[str, Callable[[ModelConfig], dict[str, Network]]] = {
+    "unet": _unrolled_unet,
+    "cnn": _published_cnn,
+}
