@@ -1,0 +1,168 @@
+"""Known objects for simulation, with contrast up to Nyquist: photographs, lines, a star (spec: data 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend.errors import ConfigError, DataError, nearest_name
+
+Real = NDArray[np.float64]
+Size = tuple[int, int]
+Pair = tuple[Real, Real]
+
+# Photographs that lie inside the installed scikit-image; nothing is ever downloaded.
+PHOTOGRAPHS = (
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "chelsea.png",
+    "coffee.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "ihc.png",
+    "motorcycle_left.png",
+)
+LARGEST_REDUCTION = 2.0  # photographs are softer than the pixel: shrinking them brings contrast up to Nyquist
+
+
+def make_object(
+    name: str,
+    size_px: Size,
+    rng: np.random.Generator,
+    amplitude_range: tuple[float, float] = (0.6, 1.0),
+    phase_range_rad: tuple[float, float] = (-1.0, 1.0),
+) -> NDArray[np.complex64]:
+    """
+    Draw an object.
+
+    Parameters
+    ----------
+    name : {"photographs", "lines", "siemens"}
+        Amplitude and phase show two different photographs, two sets of random lines, or one Siemens star.
+    size_px : (int, int), (y, x)
+    rng : numpy Generator
+    amplitude_range, phase_range_rad : (float, float)
+        Darkest and brightest value of either part.
+
+    Returns
+    -------
+    complex64, shape size_px
+        Transmission function.
+
+    Notes
+    -----
+    Spec: data 5.1.
+    """
+    if name not in OBJECTS:
+        raise ConfigError(
+            "This object is not known.",
+            expected=f"one of {', '.join(OBJECTS)}",
+            received=f"object_name={name!r}",
+            fix=f"did you mean {nearest_name(name, OBJECTS) or 'photographs'!r}?",
+        )
+    amplitude, phase = OBJECTS[name](size_px, rng)
+    modulus = _between(amplitude, amplitude_range)
+    return np.asarray(modulus * np.exp(1j * _between(phase, phase_range_rad)), dtype=np.complex64)
+
+
+def photographs(size_px: Size, rng: np.random.Generator) -> Pair:
+    """Draw two different photographs, values 0 to 1."""
+    first, second = rng.choice(len(PHOTOGRAPHS), size=2, replace=False)
+    return photograph(PHOTOGRAPHS[first], size_px, rng), photograph(PHOTOGRAPHS[second], size_px, rng)
+
+
+def lines(size_px: Size, rng: np.random.Generator) -> Pair:
+    """Draw two sets of random straight lines, values 0 to 1."""
+    return _random_lines(size_px, rng), _random_lines(size_px, rng)
+
+
+def siemens(size_px: Size, rng: np.random.Generator) -> Pair:
+    """Draw a Siemens star whose spokes both absorb and shift the phase, values 0 to 1."""
+    star = siemens_star(size_px, centre_px=(np.asarray(size_px) - 1) / 2 + rng.uniform(-2, 2, size=2))
+    return 1.0 - star, star
+
+
+OBJECTS: dict[str, Callable[[Size, np.random.Generator], Pair]] = {
+    "photographs": photographs,
+    "lines": lines,
+    "siemens": siemens,
+}
+
+
+def photograph(filename: str, size_px: Size, rng: np.random.Generator) -> Real:
+    """Return a random part of a photograph at the size asked for, values 0 to 1; small ones are mirrored."""
+    from skimage.transform import resize
+
+    picture = _read_grey(filename)
+    room = min(picture.shape[0] / size_px[0], picture.shape[1] / size_px[1])
+    reduction = float(np.clip(room, 1.0, LARGEST_REDUCTION))
+    crop = [min(round(n * reduction), side) for n, side in zip(size_px, picture.shape, strict=True)]
+    top, left = (int(rng.integers(0, side - n + 1)) for n, side in zip(crop, picture.shape, strict=True))
+    part = picture[top : top + crop[0], left : left + crop[1]]
+    if rng.random() < 0.5:
+        part = part[:, ::-1]
+    if reduction > 1.0:
+        part = resize(part, size_px, order=3, anti_aliasing=True)
+    missing = [(0, n - side) for n, side in zip(size_px, part.shape, strict=True)]
+    return _stretched(np.pad(part, missing, mode="reflect"))
+
+
+def siemens_star(size_px: Size, centre_px: NDArray[np.float64], spokes: int = 48) -> Real:
+    """Return a Siemens star with two rings that swap its tones, pixels hold their covered area (0 to 1)."""
+    y, x = (axis - c for axis, c in zip(np.indices(size_px), centre_px, strict=True))
+    radius = np.hypot(y, x)
+    turn = np.arctan2(y, x) * spokes / (2 * np.pi)
+    edge_distance_px = (0.25 - np.abs(turn - np.rint(turn))) * 2 * np.pi * radius / spokes
+    tone = _covered(edge_distance_px) - 0.5
+    for share in (0.2, 0.36):
+        tone = tone * (1 - 2 * _covered(radius - share * min(size_px)))
+    return np.asarray(tone + 0.5)
+
+
+def _random_lines(size_px: Size, rng: np.random.Generator) -> Real:
+    y, x = (np.indices(size_px) - (np.reshape(size_px, (2, 1, 1)) - 1) / 2).astype(np.float32)
+    reach = float(np.hypot(*size_px)) / 2
+    canvas = np.zeros(size_px, dtype=np.float32)
+    for _ in range(max(24, max(size_px) // 2)):
+        angle, offset = rng.uniform(0, np.pi), rng.uniform(-reach, reach)
+        half_width, strength = rng.uniform(0.5, 3.0), rng.uniform(-1.0, 1.0)
+        distance = np.abs(y * np.float32(np.sin(angle)) + x * np.float32(np.cos(angle)) - np.float32(offset))
+        canvas += np.float32(strength) * _covered(np.float32(half_width) - distance)
+    return _stretched(canvas.astype(np.float64))
+
+
+def _covered(inside_px: NDArray[Any]) -> NDArray[Any]:
+    """Return the share of a pixel that lies inside an edge at a signed distance: anti-aliasing."""
+    return np.clip(inside_px + 0.5, 0.0, 1.0)
+
+
+def _read_grey(filename: str) -> Real:
+    from importlib.resources import files
+
+    from skimage.color import rgb2gray
+    from skimage.io import imread
+
+    path = files("skimage") / "data" / filename
+    if not path.is_file():
+        raise DataError(
+            "Photographs come from the installed scikit-image.",
+            expected=f"the file '{filename}' in its data folder",
+            received=f"no file '{path}'",
+            fix="install a released scikit-image wheel, or choose the object 'lines' or 'siemens'",
+        )
+    picture = np.asarray(imread(str(path)), dtype=np.float64) / 255.0
+    return np.asarray(rgb2gray(picture) if picture.ndim == 3 else picture)
+
+
+def _stretched(picture: Real) -> Real:
+    low, high = np.percentile(picture, [0.5, 99.5])
+    return np.clip((picture - low) / max(high - low, 1e-12), 0.0, 1.0)
+
+
+def _between(unit: Real, limits: tuple[float, float]) -> Real:
+    return limits[0] + (limits[1] - limits[0]) * unit
