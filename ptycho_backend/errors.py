@@ -54,6 +54,10 @@ class DeviceError(PtychoError, RuntimeError):
     """A device or precision was asked for that this machine or engine lacks."""
 
 
+class TrainingError(PtychoError, RuntimeError):
+    """Training cannot go on."""
+
+
 class UnknownBackendError(PtychoError, ValueError):
     """No engine is registered under this name."""
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 
 from ptycho_backend.contract import Model
-from ptycho_backend.errors import ConfigError, nearest_name
+from ptycho_backend.errors import ConfigError, TrainingError, nearest_name
 
 logger = logging.getLogger(__name__)
 
@@ -72,3 +72,20 @@ def resolve_monitor(monitor: str, model: Model, has_validation: bool) -> str:
         logger.warning("no validation data: '%s' is monitored instead of '%s'", train, monitor)
         return train
     return known[monitor]
+
+
+def refuse_non_finite(loss: float, epoch: int, batch: int) -> None:
+    """
+    Stop training at the first loss that is not a number (`epoch` and `batch` count from 1).
+
+    Raises
+    ------
+    TrainingError
+    """
+    if not math.isfinite(loss):
+        raise TrainingError(
+            "A training loss must stay finite.",
+            expected="a finite number",
+            received=f"{loss} in epoch {epoch}, batch {batch}",
+            fix="lower learning_rate, set gradient_clip_val=1.0, or check probe and data with 'ptychopinn info'",
+        )

@@ -1,0 +1,219 @@
+"""
+ePIE: iterative reconstruction, used to refine a probe before training and to polish an image (spec: physics 8).
+
+Source: Maiden and Rodenburg, *An improved ptychographical phase retrieval algorithm for diffractive imaging*,
+Ultramicroscopy 109 (2009); incoherent modes after Thibault and Menzel, Nature 494 (2013). Positions between
+pixels are met by shifting the probe in Fourier space, which is exact for a probe that fits its window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from ptycho_backend.core.calibration import Calibration, probe_weight
+from ptycho_backend.core.stitching import CanvasFrame, Image, stitch
+from ptycho_backend.data.scan import Scan
+from ptycho_backend.events import OnEvent, StageEvent, ignore
+
+AXES = (-2, -1)
+OBJECT_STEP = 1.0  # share of the full correction given to the object
+PROBE_STEP = 1.0  # and to the probe
+CACHE_BYTES = 512 * 2**20  # shifted probes are kept where they fit in this
+REFINEMENT_PATTERNS = 1000  # a probe is refined on this many neighbouring patterns at the most
+
+
+@dataclass(eq=False)
+class EpieResult:
+    """Object image, probe (mode, y, x) in the calibration's scale, and the relative error of every pass."""
+
+    image: Image
+    probe: NDArray[np.complex64]
+    errors: list[float] = field(default_factory=list)
+
+
+def epie(
+    scan: Scan,
+    calibration: Calibration,
+    passes: int,
+    rng: np.random.Generator,
+    start: Image | None = None,
+    update_probe: bool = True,
+    on_event: OnEvent = ignore,
+) -> EpieResult:
+    """
+    Reconstruct a scan by ePIE.
+
+    Parameters
+    ----------
+    scan : Scan
+    calibration : Calibration
+        Scale of the data, and the probe to start from.
+    passes : int
+        Visits of every pattern, in an order drawn anew for each pass.
+    rng : numpy Generator
+    start : Image, optional
+        Object to start from; None starts from 1 everywhere.
+    update_probe : bool
+        Correct the probe too, from the second pass on.
+    on_event : callable
+        Receives a StageEvent after every pass.
+
+    Returns
+    -------
+    EpieResult
+        ``errors`` holds Σ(A − |ψ|)² / ΣA² over good pixels, as met during each pass.
+    """
+    state = _State(scan, calibration, start, cache_probes=not update_probe)
+    errors: list[float] = []
+    for number in range(passes):
+        errors.append(state.run_pass(rng.permutation(len(scan)), update_probe and number > 0))
+        on_event(StageEvent("ePIE", number + 1, passes, f"error {errors[-1]:.3g}"))
+    return EpieResult(state.image(), state.probe(), errors)
+
+
+def refine_probe(
+    scan: Scan, calibration: Calibration, passes: int, rng: np.random.Generator, on_event: OnEvent = ignore
+) -> tuple[NDArray[np.complex64], bool]:
+    """
+    Refine a probe on the patterns around the scan's centre.
+
+    Returns
+    -------
+    probe : complex64, shape (mode, y, x)
+        The refined probe, or the given one where refining does not lower ePIE's own error.
+    used : bool
+        Whether it is the refined one.
+    """
+    part = scan.subset(_central_rows(scan.positions_px, REFINEMENT_PATTERNS))
+    seeds = rng.spawn(2)
+    refined = epie(part, calibration, passes, seeds[0], update_probe=True, on_event=on_event)
+    given = epie(part, calibration, passes, seeds[1], update_probe=False)
+    if not np.isfinite(refined.probe).all() or refined.errors[-1] > given.errors[-1]:
+        return calibration.probe, False
+    return refined.probe, True
+
+
+def polish(
+    scan: Scan, calibration: Calibration, image: Image, passes: int, rng: np.random.Generator, on_event: OnEvent = ignore
+) -> Image:
+    """Polish a stitched image by passes of ePIE with the probe as it is."""
+    if passes == 0:
+        return image
+    return epie(scan, calibration, passes, rng, start=image, update_probe=False, on_event=on_event).image
+
+
+class _State:
+    """Object, probe and data of a running ePIE, in the FFT's own pixel order."""
+
+    def __init__(self, scan: Scan, calibration: Calibration, start: Image | None, cache_probes: bool) -> None:
+        self._scan, self._r = scan, np.float32(calibration.rms_input_scale)
+        N = scan.N
+        self._frame = CanvasFrame.around(scan.positions_px, N)
+        corners = self._frame.corners(scan.positions_px, N)
+        self._whole = np.rint(corners).astype(int)
+        self._obj = np.ones(tuple(s + 1 for s in self._frame.shape), dtype=np.complex64)
+        if start is not None:
+            self._load(start)
+        self._good = np.fft.ifftshift(scan.mask)
+        self._all_good = bool(scan.mask.all())
+        self._spectrum = scipy.fft.fft2(calibration.probe, axes=AXES, norm="ortho")
+        self._ramps = _shift_ramps(corners - self._whole, N)
+        n_bytes = len(scan) * calibration.probe.nbytes
+        self._cache: dict[int, NDArray[np.complex64]] | None = {} if cache_probes and n_bytes < CACHE_BYTES else None
+        self._brightest = self._peak()
+
+    def run_pass(self, order: NDArray[np.intp], update_probe: bool) -> float:
+        """Visit every pattern once and return the pass's relative error."""
+        wrong = energy = 0.0
+        for row in order:
+            misfit, total = self._visit(int(row), update_probe)
+            wrong, energy = wrong + misfit, energy + total
+        self._brightest = self._peak()
+        return wrong / energy
+
+    def image(self) -> Image:
+        """Return the object; coverage is the summed probe weight, as for a stitched image."""
+        N = self._scan.N
+        flat = np.broadcast_to(np.complex64(1), (len(self._scan), N, N))
+        coverage = stitch(flat, self._scan.positions_px, probe_weight(self.probe())).coverage
+        obj = np.where(coverage > 0, self._obj[:-1, :-1], 0).astype(np.complex64)
+        return Image(obj, coverage, self._frame.origin_px)
+
+    def probe(self) -> NDArray[np.complex64]:
+        """Return the probe, centred in its window."""
+        return np.asarray(scipy.fft.ifft2(self._spectrum, axes=AXES, norm="ortho"), dtype=np.complex64)
+
+    def _visit(self, row: int, update_probe: bool) -> tuple[float, float]:
+        N = self._scan.N
+        y, x = self._whole[row]
+        patch = self._obj[y : y + N, x : x + N]
+        amplitude = np.fft.ifftshift(self._scan.amplitude(slice(row, row + 1))[0]) * self._r
+        probe = self._shifted_probe(row)
+        waves = probe * patch
+        detector = scipy.fft.fft2(waves, axes=AXES, norm="ortho")
+        predicted = np.sqrt(_square(detector).sum(axis=0))
+        ratio = amplitude / np.maximum(predicted, 1e-9)
+        if not self._all_good:
+            ratio[~self._good] = 1.0
+        change = scipy.fft.ifft2(detector * ratio, axes=AXES, norm="ortho", overwrite_x=True)
+        change -= waves
+        if update_probe:
+            self._correct_probe(row, patch, change)
+        patch += (OBJECT_STEP / self._brightest) * (np.conj(probe) * change).sum(axis=0)
+        misfit = (amplitude - predicted) if self._all_good else (amplitude - predicted)[self._good]
+        seen = amplitude if self._all_good else amplitude[self._good]
+        return float(np.vdot(misfit, misfit)), float(np.vdot(seen, seen))
+
+    def _shifted_probe(self, row: int) -> NDArray[np.complex64]:
+        if self._cache is not None and row in self._cache:
+            return self._cache[row]
+        moved = scipy.fft.ifft2(self._spectrum * self._ramp(row), axes=AXES, norm="ortho", overwrite_x=True)
+        if self._cache is not None:
+            self._cache[row] = moved
+        return np.asarray(moved)
+
+    def _correct_probe(self, row: int, patch: NDArray[Any], change: NDArray[Any]) -> None:
+        step = PROBE_STEP / max(float(_square(patch).max()), 1e-12)
+        correction = scipy.fft.fft2(np.conj(patch) * change, axes=AXES, norm="ortho", overwrite_x=True)
+        self._spectrum += np.float32(step) * np.conj(self._ramp(row)) * correction
+
+    def _ramp(self, row: int) -> NDArray[np.complex64]:
+        fy, fx = self._ramps
+        return np.asarray(fy[row][:, None] * fx[row])
+
+    def _peak(self) -> np.float32:
+        return np.float32(_square(self.probe()).sum(axis=0).max())
+
+    def _load(self, start: Image) -> None:
+        """Put an image on the canvas by whole pixels; uncovered pixels stay 1."""
+        shift = np.rint(np.asarray(start.origin_px) - np.asarray(self._frame.origin_px)).astype(int)
+        low = np.maximum(shift, 0)
+        high = np.minimum(shift + start.obj.shape, self._obj.shape)
+        inner = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        outer = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, shift, strict=True))
+        covered = start.coverage[outer] > 0
+        self._obj[inner] = np.where(covered, start.obj[outer], self._obj[inner])
+
+
+def _shift_ramps(fraction: NDArray[np.float64], N: int) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
+    """Return the Fourier factors (position, N) along y and x that move a probe by a fraction of a pixel."""
+    frequency = scipy.fft.fftfreq(N)
+    both = np.exp(-2j * np.pi * fraction[:, :, None] * frequency)
+    # The Nyquist component of a shifted real-frequency ramp is ambiguous in sign: take its mean, the cosine.
+    both[:, :, N // 2] = np.cos(np.pi * fraction)
+    return both[:, 0].astype(np.complex64), both[:, 1].astype(np.complex64)
+
+
+def _square(wave: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(wave.real**2 + wave.imag**2)
+
+
+def _central_rows(positions_px: NDArray[np.float64], most: int) -> NDArray[np.intp]:
+    centre = (positions_px.min(axis=0) + positions_px.max(axis=0)) / 2
+    nearest = np.argsort(((positions_px - centre) ** 2).sum(axis=1), kind="stable")[:most]
+    return np.sort(nearest)

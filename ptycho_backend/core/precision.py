@@ -1,0 +1,41 @@
+"""Which precision the convolutions run in; everything else is float32 (spec: config 6)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+CPU_FLAGS_BF16 = {"avx512_bf16", "amx_bf16"}
+
+
+def resolve_precision(precision: str, device: str, gpu_has_bf16: bool = False) -> str:
+    """
+    Return "32-true" or "bf16-mixed" for "auto", and anything else unchanged.
+
+    Parameters
+    ----------
+    precision : str
+        As configured.
+    device : str
+        Resolved device, "cpu" or "cuda…".
+    gpu_has_bf16 : bool
+        What the framework says of its GPU.
+    """
+    if precision != "auto":
+        return precision
+    native = gpu_has_bf16 if device.startswith("cuda") else cpu_has_bf16()
+    chosen = "bf16-mixed" if native else "32-true"
+    logger.info("precision 'auto' on %s: %s convolutions", device, chosen)
+    return chosen
+
+
+def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether the processor multiplies bfloat16 natively; False where that cannot be told."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return bool(CPU_FLAGS_BF16 & set(flags.split()))

@@ -1,0 +1,47 @@
+"""The PyTorch engine as the contract sees it."""
+
+from __future__ import annotations
+
+import lightning
+import torch
+
+from ptycho_backend.config import ExecutionConfig, TrainingConfig
+from ptycho_backend.contract import Backend, History, Model
+from ptycho_backend.core.batching import Samples
+from ptycho_backend.core.calibration import Calibration
+from ptycho_backend.events import OnEvent
+from ptycho_torch.execution import devices
+from ptycho_torch.model import TorchModel
+from ptycho_torch.training import fit
+
+
+class TorchBackend(Backend):
+    """PyTorch with Lightning."""
+
+    name = "pytorch"
+
+    def devices(self) -> tuple[str, ...]:
+        """Return the devices torch sees."""
+        return devices()
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of torch and Lightning."""
+        return {"torch": torch.__version__, "lightning": lightning.__version__}
+
+    def create_model(
+        self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig | None = None
+    ) -> Model:
+        """Build an untrained model."""
+        return TorchModel(training, calibration, execution or ExecutionConfig())
+
+    def fit(
+        self,
+        model: Model,
+        train: Samples,
+        validation: Samples | None,
+        execution: ExecutionConfig,
+        on_event: OnEvent,
+    ) -> History:
+        """Train a model in place."""
+        assert isinstance(model, TorchModel)
+        return fit(model, train, validation, execution, on_event)

@@ -1,0 +1,59 @@
+"""Batches for Lightning: lazily made, in the order that both engines share."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+from torch.utils.data import DataLoader, Dataset
+
+from ptycho_backend.core.batching import Samples, epoch_order
+from ptycho_torch.module import TensorBatch, to_tensors
+
+
+class BatchDataset(Dataset):
+    """
+    Whole batches by number, so that nothing is done per sample.
+
+    Parameters
+    ----------
+    samples : Samples
+    batch_size : int
+        Groups per batch.
+    order : array of int, optional
+        Order of the groups; None leaves them as they stand.
+    """
+
+    def __init__(self, samples: Samples, batch_size: int, order=None) -> None:
+        self._samples, self._batch_size = samples, batch_size
+        self._rows = range(len(samples)) if order is None else order
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self._batch_size)
+
+    def __getitem__(self, number: int) -> TensorBatch:
+        start = number * self._batch_size
+        rows = self._rows[start : start + self._batch_size]
+        rows = slice(rows.start, rows.stop) if isinstance(rows, range) else rows
+        return to_tensors(self._samples.batch(rows))
+
+
+class PtychoDataModule(pl.LightningDataModule):
+    """Training and validation samples; the training order depends on seed and epoch alone."""
+
+    def __init__(self, train: Samples, validation: Samples | None, batch_size: int, seed: int) -> None:
+        super().__init__()
+        self._train, self._validation = train, validation
+        self._batch_size, self._seed = batch_size, seed
+
+    def train_dataloader(self) -> DataLoader:
+        """Return the batches of the trainer's current epoch."""
+        order = epoch_order(len(self._train), self._seed, self.trainer.current_epoch)
+        return _loader(BatchDataset(self._train, self._batch_size, order))
+
+    def val_dataloader(self) -> DataLoader | list:
+        """Return the validation batches, or none."""
+        return [] if self._validation is None else _loader(BatchDataset(self._validation, self._batch_size))
+
+
+def _loader(dataset: BatchDataset) -> DataLoader:
+    # The dataset already yields batches in order; the loader must neither collate nor shuffle.
+    return DataLoader(dataset, batch_size=None, shuffle=False, num_workers=0)

@@ -1,0 +1,99 @@
+"""A model of the contract on PyTorch: NumPy in, NumPy out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ptycho_backend.config import ExecutionConfig, TrainingConfig
+from ptycho_backend.contract import LOG_SCALE, PROBE, Model, Weights, trainable_names
+from ptycho_backend.core.batching import Batch
+from ptycho_backend.core.calibration import Calibration
+from ptycho_backend.core.weights import check_weights
+from ptycho_backend.network import initial_weights
+from ptycho_torch.execution import apply_threads, convolution_dtype, resolve_device
+from ptycho_torch.module import PtychoModule, to_tensors
+from ptycho_torch.network import key, to_canonical
+
+
+class TorchModel(Model):
+    """
+    A model on a torch device.
+
+    Parameters
+    ----------
+    training : TrainingConfig
+    calibration : Calibration
+    execution : ExecutionConfig
+        Device and precision.
+    """
+
+    def __init__(self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig) -> None:
+        apply_threads(execution)
+        self.training, self.config, self.calibration = training, training.model, calibration
+        self.device = resolve_device(execution.device)
+        self.module = PtychoModule(training, calibration, convolution_dtype(execution, self.device))
+        self.set_weights({**self.get_weights(), **initial_weights(self.config, training.seed)})
+        self.module.to(self.device)
+        trained = set(trainable_names(self, self.parameters()))
+        for name, parameter in self.parameters().items():
+            parameter.requires_grad_(name in trained)
+
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """Return torch parameters by canonical weight name."""
+        found: dict[str, torch.nn.Parameter] = {}
+        for network in self.module.networks.values():
+            found |= {p.name: network.values[key(p.name)] for p in network._network.parameters}
+        return found | {LOG_SCALE: self.module.log_scale, PROBE: self.module.probe_parts}
+
+    def get_weights(self) -> dict[str, NDArray[np.float32]]:
+        """Return all weights as copies in canonical layout."""
+        return weights_of(self.parameters())
+
+    @torch.no_grad()
+    def set_weights(self, weights: Weights) -> None:
+        """Set all weights from canonical arrays."""
+        check_weights(weights, {name: value.shape for name, value in self.get_weights().items()})
+        self.module.log_scale.copy_(torch.as_tensor(weights[LOG_SCALE]))
+        self.module.probe_parts.copy_(torch.as_tensor(np.asarray(weights[PROBE])))
+        for network in self.module.networks.values():
+            network.load_canonical(weights)
+
+    @torch.inference_mode()
+    def predict_patches(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.complex64]:
+        """Return object patches (group, channel, y, x)."""
+        return _to_numpy(self.module(to_tensors(batch, self.device), data_consistency))
+
+    @torch.inference_mode()
+    def expected_counts(self, batch: Batch) -> NDArray[np.float32]:
+        """Return predicted photons per pixel (group, channel, y, x)."""
+        return _to_numpy(self.module.expected_counts(self.module(to_tensors(batch, self.device))))
+
+    def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, NDArray[np.float32]]]:
+        """Return the loss of a batch and its gradient by every trainable weight."""
+        trained = {name: p for name, p in self.parameters().items() if p.requires_grad}
+        loss = self.module.loss(to_tensors(batch, self.device))
+        gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+        return float(loss), {
+            name: _to_numpy(to_canonical_weight(name, torch.zeros_like(p) if g is None else g))
+            for (name, p), g in zip(trained.items(), gradients, strict=True)
+        }
+
+
+def to_canonical_weight(name: str, value: Tensor) -> Tensor:
+    """Return a weight in canonical layout; scale and probe have the same layout everywhere."""
+    return value if name in (LOG_SCALE, PROBE) else to_canonical(value)
+
+
+def _to_numpy(value: Tensor) -> NDArray[Any]:
+    return np.array(value.resolve_conj().cpu().numpy(), order="C")
+
+
+def weights_of(parameters: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+    """Return canonical arrays of canonical-named tensors."""
+    return {name: _to_numpy(to_canonical_weight(name, value.detach())) for name, value in parameters.items()}

@@ -1,0 +1,147 @@
+"""The trainable model as a torch module: from normalised amplitude to patches, counts and loss."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ptycho_backend.config import TrainingConfig
+from ptycho_backend.core.batching import Batch
+from ptycho_backend.core.calibration import Calibration
+from ptycho_backend.core.constants import PhysicsConstants
+from ptycho_backend.network import describe
+from ptycho_torch import physics
+from ptycho_torch.execution import autocast
+from ptycho_torch.network import Interpreter
+
+
+class TensorBatch(NamedTuple):
+    """A :class:`~ptycho_backend.core.batching.Batch` as tensors; the canvas size stays a number."""
+
+    x: Tensor
+    offsets_px: Tensor
+    mask: Tensor
+    canvas_px: int
+    labels: Tensor | None
+
+
+def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> TensorBatch:
+    """Copy a batch to a device."""
+    arrays = (batch.x, batch.offsets_px, batch.mask)
+    x, offsets, mask = (torch.from_numpy(array).to(device, non_blocking=True) for array in arrays)
+    labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(device)
+    return TensorBatch(x, offsets, mask, batch.canvas_px, labels)
+
+
+class PtychoModule(nn.Module):
+    """
+    A model description with its physics constants.
+
+    Parameters
+    ----------
+    training : TrainingConfig
+        Its `model` says what is built, its weights which losses count.
+    calibration : Calibration
+    convolution_dtype : torch.dtype
+        float32 or bfloat16; everything but the networks is float32.
+    """
+
+    def __init__(
+        self, training: TrainingConfig, calibration: Calibration, convolution_dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        self.training_config = training
+        self.config = training.model
+        self.convolution_dtype = convolution_dtype
+        constants = PhysicsConstants.of(self.config, calibration)
+        self.networks = nn.ModuleDict(
+            {name: Interpreter(network) for name, network in describe(self.config).items()}
+        )
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.probe_parts = nn.Parameter(torch.view_as_real(torch.from_numpy(constants.probe)).clone())
+        self.register_buffer("probe_support", torch.from_numpy(constants.probe_support))
+        self.register_buffer("weight", torch.from_numpy(constants.weight))
+        smoothing = None if constants.smoothing is None else torch.from_numpy(constants.smoothing)
+        self.register_buffer("smoothing", smoothing)
+        self.counts_per_intensity = float(constants.counts_per_intensity)
+        self.amplitude_per_root_count = float(constants.amplitude_per_root_count)
+
+    @property
+    def probe(self) -> Tensor:
+        """Probe modes (mode, y, x), complex64, inside their support."""
+        return torch.view_as_complex(self.probe_parts) * self.probe_support
+
+    def forward(self, batch: TensorBatch, data_consistency: bool = False) -> Tensor:
+        """Return object patches (group, channel, y, x)."""
+        with torch.autocast(batch.x.device.type, enabled=False):
+            patches = self._published(batch.x) if self.config.architecture == "cnn" else self._unrolled(batch)
+            if self.config.channels > 1 and self.config.object_big:
+                patches = physics.consistent_patches(patches, batch.offsets_px, self.weight, batch.canvas_px)
+            if data_consistency and self.config.architecture == "unet":
+                patches = physics.data_consistency(patches, batch.x, self.probe, batch.mask)
+            return patches
+
+    def expected_counts(self, patches: Tensor) -> Tensor:
+        """Return predicted photons per pixel (group, channel, y, x)."""
+        scale = self.counts_per_intensity * torch.exp(2.0 * self.log_scale)
+        return scale * physics.intensity(patches, self.probe, self.smoothing)
+
+    def loss(self, batch: TensorBatch) -> Tensor:
+        """Return the loss that training minimises, a mean over the batch's groups."""
+        patches = self(batch)
+        with torch.autocast(batch.x.device.type, enabled=False):
+            return sum(self._loss_terms(patches, batch), torch.zeros((), device=batch.x.device))
+
+    def _loss_terms(self, patches: Tensor, batch: TensorBatch) -> list[Tensor]:
+        weights = self.training_config
+        terms = []
+        if self.config.model_type == "supervised":
+            terms.append(physics.label_mae(patches, batch.labels, self.weight))
+        else:
+            terms += self._data_terms(patches, batch)
+            if weights.realspace_mae_weight > 0:
+                error = physics.label_mae(patches, batch.labels, self.weight)
+                terms.append(weights.realspace_mae_weight * error)
+        if weights.realspace_weight > 0:
+            terms.append(weights.realspace_weight * physics.total_variation(patches, self.weight))
+        return terms
+
+    def _data_terms(self, patches: Tensor, batch: TensorBatch) -> list[Tensor]:
+        weights, r = self.training_config, self.amplitude_per_root_count
+        if weights.nll_weight == 0 and weights.mae_weight == 0:
+            return []
+        expected, counts = self.expected_counts(patches), (batch.x / r).square()
+        terms = []
+        if weights.nll_weight > 0:
+            terms.append(weights.nll_weight * physics.poisson(expected, counts, batch.mask))
+        if weights.mae_weight > 0:
+            terms.append(weights.mae_weight * physics.amplitude_mae(expected, counts, batch.mask, r))
+        return terms
+
+    def _unrolled(self, batch: TensorBatch) -> Tensor:
+        probe = self.probe
+        estimate = physics.initial_estimate(batch.x, probe)
+        estimate = estimate + self._correction("step1", estimate=estimate)
+        for step in range(2, self.config.unrolled_steps + 1):
+            consistent = physics.data_consistency(estimate, batch.x, probe, batch.mask)
+            estimate = consistent + self._correction(f"step{step}", consistent=consistent, estimate=estimate)
+        return estimate
+
+    def _correction(self, network: str, **patches: Tensor) -> Tensor:
+        """Run a network on patches as real and imaginary channels, every pattern by itself."""
+        shape = next(iter(patches.values())).shape
+        # view_as_real leaves the two parts innermost: channels-last without a copy.
+        inputs = {
+            name: torch.view_as_real(value).flatten(0, 1).permute(0, 3, 1, 2) for name, value in patches.items()
+        }
+        with autocast(inputs[next(iter(inputs))].device, self.convolution_dtype):
+            (output,) = self.networks[network](inputs)
+        parts = output.float().permute(0, 2, 3, 1).contiguous()
+        return torch.view_as_complex(parts).reshape(shape)
+
+    def _published(self, x: Tensor) -> Tensor:
+        with autocast(x.device, self.convolution_dtype):
+            amplitude, phase = self.networks["cnn"]({"x": x})
+        return torch.polar(amplitude.float().contiguous(), phase.float().contiguous())
