@@ -1,4 +1,4 @@
-"""Known objects for simulation, with contrast up to Nyquist: photographs, lines, a star (spec: data 5)."""
+"""Known objects for simulation, with contrast up to Nyquist: pictures, lines, a star (spec: simulation 1)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def make_object(
 
     Notes
     -----
-    Spec: data 5.1.
+    Spec: simulation 1.1.
     """
     if name not in OBJECTS:
         raise ConfigError(
@@ -96,7 +96,7 @@ OBJECTS: dict[str, Callable[[Size, np.random.Generator], Pair]] = {
 
 def photograph(filename: str, size_px: Size, rng: np.random.Generator) -> Real:
     """Return a random part of a photograph at the size asked for, values 0 to 1; small ones are mirrored."""
-    from skimage.transform import resize
+    import skimage.transform
 
     picture = _read_grey(filename)
     room = min(picture.shape[0] / size_px[0], picture.shape[1] / size_px[1])
@@ -107,6 +107,7 @@ def photograph(filename: str, size_px: Size, rng: np.random.Generator) -> Real:
     if rng.random() < 0.5:
         part = part[:, ::-1]
     if reduction > 1.0:
+        resize: Any = skimage.transform.resize
         part = resize(part, size_px, order=3, anti_aliasing=True)
     missing = [(0, n - side) for n, side in zip(size_px, part.shape, strict=True)]
     return _stretched(np.pad(part, missing, mode="reflect"))
@@ -161,7 +162,7 @@ def _read_grey(filename: str) -> Real:
 
 def _stretched(picture: Real) -> Real:
     low, high = np.percentile(picture, [0.5, 99.5])
-    return np.clip((picture - low) / max(high - low, 1e-12), 0.0, 1.0)
+    return np.asarray(np.clip((picture - low) / max(high - low, 1e-12), 0.0, 1.0))
 
 
 def _between(unit: Real, limits: tuple[float, float]) -> Real:

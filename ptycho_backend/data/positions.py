@@ -1,4 +1,4 @@
-"""Scan patterns for simulation: sub-pixel positions on no grid (spec: data 7)."""
+"""Scan patterns for simulation: sub-pixel positions on no grid (spec: simulation 3)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make_positions(name: str, n_positions: int, step_px: float, rng: np.random.G
 
     Notes
     -----
-    Spec: data 7.1.
+    Spec: simulation 3.1.
     """
     if name not in SCANS:
         raise ConfigError(
@@ -55,7 +55,7 @@ def spiral(n_positions: int, rng: np.random.Generator) -> Positions:
     """Return a Fermat spiral from a random angle on, in steps."""
     k = np.arange(n_positions) + 0.5
     angle = k * np.pi * (3 - np.sqrt(5)) + rng.uniform(0, 2 * np.pi)
-    return np.sqrt(k / np.pi)[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    return np.asarray(np.sqrt(k / np.pi)[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1))
 
 
 def scattered(n_positions: int, rng: np.random.Generator) -> Positions:

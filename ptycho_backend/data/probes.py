@@ -1,4 +1,4 @@
-"""Known probes for simulation, centred at ``[N//2, N//2]`` (spec: data 6)."""
+"""Known probes for simulation, centred at ``[N//2, N//2]`` (spec: simulation 2)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make_probe(
 
     Notes
     -----
-    Spec: data 6.1 to 6.3.
+    Spec: simulation 2.1 to 2.3.
     """
     if name not in PROBES:
         raise ConfigError(

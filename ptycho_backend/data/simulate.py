@@ -1,5 +1,5 @@
 """
-Simulated scans: what a photon-counting detector would have measured of a known object (spec: data 8).
+Simulated scans: what a photon-counting detector would have measured of a known object (spec: simulation 4).
 
 The probe moves over an object that is sampled on integer coordinates. A position is split into the nearest
 pixel, which chooses the window, and the rest, by which the probe is moved inside the window; the detector
@@ -108,7 +108,7 @@ def simulate_scan(config: SimulationConfig | None = None, **fields: Any) -> Scan
 
     Notes
     -----
-    Spec: data 8.1 to 8.6.
+    Spec: simulation 4.1 to 4.6.
     """
     config = _settings(config, fields)
     streams = _streams(config.seed)
@@ -170,7 +170,7 @@ def expected_counts(
 
     Notes
     -----
-    Spec: data 8.2.
+    Spec: simulation 4.2.
     """
     N = probe.shape[-1]
     counts = np.empty((len(positions_px), N, N))
