@@ -13,6 +13,7 @@ from ptycho_backend.errors import ConfigError, nearest_name
 
 Wave = NDArray[np.complex128]
 MODE_DECAY = 0.2  # energy of a mode over that of the mode before it
+EDGE_PHASE_RAD = 1.0  # curvature of the pinhole's wave: a flat one could not tell an object from its twin image
 PUPIL_RADIUS = 0.18  # of the zone plate's pupil on the detector, over N
 CENTRAL_STOP = 0.35  # radius of the central stop over that of the pupil
 
@@ -25,8 +26,8 @@ def make_probe(
 
     Parameters
     ----------
-    name : {"zone-plate", "disc", "gaussian"}
-        A defocused focusing optic with a central stop, a pinhole with a soft edge, or a Gaussian beam.
+    name : {"disc", "zone-plate", "gaussian"}
+        A pinhole with a soft edge, a defocused focusing optic with a central stop, or a Gaussian beam.
     N : int
         Side of the window, pixels.
     rng : numpy Generator
@@ -49,7 +50,7 @@ def make_probe(
             "This probe is not known.",
             expected=f"one of {', '.join(PROBES)}",
             received=f"probe_name={name!r}",
-            fix=f"did you mean {nearest_name(name, PROBES) or 'zone-plate'!r}?",
+            fix=f"did you mean {nearest_name(name, PROBES) or 'disc'!r}?",
         )
     main = PROBES[name](N, diameter_fraction * N)
     stack = with_modes(main, modes, diameter_fraction * N / 2, rng)
@@ -57,10 +58,12 @@ def make_probe(
 
 
 def disc(N: int, diameter_px: float) -> Wave:
-    """Return a pinhole with an edge soft enough for sub-pixel shifts."""
+    """Return a slightly curved wave behind a pinhole, whose edge is soft enough for sub-pixel shifts."""
     from scipy.special import erf
 
-    return np.asarray(0.5 * (1 - erf((_radius(N) - diameter_px / 2) / 1.5)), dtype=np.complex128)
+    r = _radius(N)
+    aperture = 0.5 * (1 - erf((r - diameter_px / 2) / 1.5))
+    return np.asarray(aperture * np.exp(1j * EDGE_PHASE_RAD * (2 * r / diameter_px) ** 2))
 
 
 def gaussian(N: int, diameter_px: float) -> Wave:
@@ -81,8 +84,8 @@ def zone_plate(N: int, diameter_px: float) -> Wave:
 
 
 PROBES: dict[str, Callable[[int, float], Wave]] = {
-    "zone-plate": zone_plate,
     "disc": disc,
+    "zone-plate": zone_plate,
     "gaussian": gaussian,
 }
 
