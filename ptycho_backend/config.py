@@ -344,7 +344,8 @@ def _build(config_type: type[Config], values: dict[str, Any]) -> Config:
         else copy.deepcopy(value)
         for key, value in values.items()
     }
-    return config_type(**arguments)
+    built: Config = config_type(**arguments)  # type: ignore[arg-type]
+    return built
 
 
 def _refuse_unknown_keys(config_type: type[Any], values: dict[str, Any], source: str, prefix: str = "") -> None:

@@ -34,9 +34,11 @@ class Model(ABC):
     (kernels as height, width, in, out), ``"log_scale"`` and ``"probe"``.
     """
 
+    backend: str
     config: ModelConfig
     training: TrainingConfig
     calibration: Calibration
+    execution: ExecutionConfig
 
     @property
     def loss_name(self) -> str:

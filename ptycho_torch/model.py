@@ -33,9 +33,12 @@ class TorchModel(Model):
         Device and precision.
     """
 
+    backend = "pytorch"
+
     def __init__(self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig) -> None:
         apply_threads(execution)
         self.training, self.config, self.calibration = training, training.model, calibration
+        self.execution = execution
         self.device = resolve_device(execution.device)
         self.module = PtychoModule(training, calibration, convolution_dtype(execution, self.device))
         self.set_weights({**self.get_weights(), **initial_weights(self.config, training.seed)})

@@ -80,6 +80,10 @@ class Reporter(pl.Callback):
         self.best_weights = None
         self._model, self._execution, self._best, self._on_event = model, execution, best, on_event
 
+    def on_train_epoch_start(self, trainer, module) -> None:
+        """Note the learning rate now: Lightning moves the schedule on before an epoch ends."""
+        self._rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
         """Report a batch; refuse to go on from a loss that is not a number."""
         loss = float(outputs["loss"].detach())
@@ -93,8 +97,7 @@ class Reporter(pl.Callback):
     def on_train_epoch_end(self, trainer, module) -> None:
         """Report an epoch, and compare it with the best one so far."""
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        metrics = {"epoch": float(trainer.current_epoch + 1), **logged, "lr": rate}
+        metrics = {"epoch": float(trainer.current_epoch + 1), **logged, "lr": self._rate}
         self.history.append(metrics)
         self._on_event(EpochEvent(trainer.current_epoch + 1, trainer.max_epochs, metrics))
         if self._best.update(metrics) and self._execution.restore_best:

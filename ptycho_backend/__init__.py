@@ -1,0 +1,66 @@
+"""
+Ptychographic reconstruction by physics-informed networks: one front door over TensorFlow and PyTorch.
+
+    import ptycho_backend as pb
+
+    scan = pb.load_scan("scan.npz")
+    run = pb.train(scan, pb.TrainingConfig(model=pb.ModelConfig(N=scan.N), nepochs=20))
+    image = pb.reconstruct(scan, run.model)
+    run.save("runs/first")
+
+Names are imported on first use, so that importing the package is quick and loads no framework.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ptycho_backend._version import __version__
+
+if TYPE_CHECKING:
+    from ptycho_backend.api import evaluate, load_model, reconstruct, train
+    from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
+    from ptycho_backend.core.stitching import Image
+    from ptycho_backend.data.npz import write_npz
+    from ptycho_backend.data.readers import load_scan
+    from ptycho_backend.data.scan import Scan
+    from ptycho_backend.data.simulate import simulate_scan
+    from ptycho_backend.errors import PtychoError
+    from ptycho_backend.registry import available_backends, get_backend
+    from ptycho_backend.run import Run
+
+_HOMES = {
+    "evaluate": "api",
+    "load_model": "api",
+    "reconstruct": "api",
+    "train": "api",
+    "ExecutionConfig": "config",
+    "InferenceConfig": "config",
+    "ModelConfig": "config",
+    "TrainingConfig": "config",
+    "Image": "core.stitching",
+    "write_npz": "data.npz",
+    "load_scan": "data.readers",
+    "Scan": "data.scan",
+    "simulate_scan": "data.simulate",
+    "PtychoError": "errors",
+    "available_backends": "registry",
+    "get_backend": "registry",
+    "Run": "run",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ptycho_backend' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"ptycho_backend.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

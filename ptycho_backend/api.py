@@ -1,0 +1,231 @@
+"""The front door: check, choose an engine, delegate."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptycho_backend.bundle import read_bundle
+from ptycho_backend.checks import check_training
+from ptycho_backend.config import ExecutionConfig, InferenceConfig, TrainingConfig, validate
+from ptycho_backend.contract import Backend, Model
+from ptycho_backend.core.batching import Samples, split
+from ptycho_backend.core.calibration import Calibration, calibrate
+from ptycho_backend.core.epie import refine_probe
+from ptycho_backend.core.grouping import group_positions
+from ptycho_backend.core.inference import reconstruct_scan
+from ptycho_backend.core.losses import poisson, shot_noise_floor
+from ptycho_backend.core.monitoring import resolve_monitor
+from ptycho_backend.core.stitching import Image
+from ptycho_backend.data.scan import Scan
+from ptycho_backend.errors import DataError
+from ptycho_backend.events import OnEvent, ignore
+from ptycho_backend.registry import get_backend
+from ptycho_backend.run import Run, provenance_of
+
+if TYPE_CHECKING:
+    from ptycho_backend.metrics import Comparison
+
+logger = logging.getLogger(__name__)
+
+FLOOR_GROUPS = 256  # groups on which the fit is compared with the shot noise
+OVERFITTED = 0.9  # a loss below this share of the floor has fitted the noise
+
+
+def train(
+    scan: Scan,
+    config: TrainingConfig | None = None,
+    execution: ExecutionConfig | None = None,
+    on_event: OnEvent = ignore,
+) -> Run:
+    """
+    Train a model on a scan.
+
+    Parameters
+    ----------
+    scan : Scan
+    config : TrainingConfig, optional
+        What to train; None takes the defaults with the scan's pattern size. ``model.N = 0`` also takes it.
+    execution : ExecutionConfig, optional
+    on_event : callable, optional
+        Receives :mod:`ptycho_backend.events`.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ConfigError, DataError, ShapeError, DeviceError, BackendNotInstalledError, TrainingError
+    """
+    started = time.perf_counter()
+    training = _own_copy(config or TrainingConfig(), scan)
+    execution = copy.deepcopy(execution or ExecutionConfig())
+    validate(training)
+    validate(execution)
+    check_training(training, scan)
+    backend = get_backend(training.backend)
+    training.backend = backend.name
+    calibration, refinement = _calibrate_and_refine(scan, training, on_event)
+    fitting, held_out = _samples(scan, training, calibration)
+    model = backend.create_model(training, calibration, execution)
+    history = backend.fit(model, fitting, held_out, execution, on_event)
+    summary = {"training_seconds": time.perf_counter() - started, **refinement, **_fit_quality(model, held_out or fitting)}
+    return Run(
+        model=model,
+        training=training,
+        execution=execution,
+        history=history,
+        monitor=resolve_monitor(execution.monitor, model, held_out is not None),
+        summary=summary,
+        provenance=provenance_of(backend.name, backend.versions(), training.seed, scan.data_hash()),
+    )
+
+
+def reconstruct(
+    scan: Scan,
+    model: Model,
+    inference: InferenceConfig | None = None,
+    on_event: OnEvent = ignore,
+    **fields: Any,
+) -> Image:
+    """
+    Reconstruct a scan with a trained model, in one pass over its patterns.
+
+    Parameters
+    ----------
+    scan : Scan
+    model : Model
+        From a :class:`Run`, or from :func:`load_model`.
+    inference : InferenceConfig, optional
+    on_event : callable, optional
+    **fields
+        Fields of InferenceConfig by name; they take precedence over `inference`.
+
+    Returns
+    -------
+    Image
+        ``.obj`` (y, x) complex64, ``.coverage`` (y, x) float32, ``.origin_px`` (y, x).
+    """
+    settings = with_fields(inference or InferenceConfig(), fields)
+    validate(settings)
+    return reconstruct_scan(scan, model, settings, on_event)
+
+
+def load_model(path: Path | str, backend: str = "auto", execution: ExecutionConfig | None = None) -> Model:
+    """
+    Load a model file on any engine.
+
+    Parameters
+    ----------
+    path : path
+        ``wts.h5.zip``, a run folder, or the folder that the zip unpacks to.
+    backend : str
+        "auto" takes the engine that wrote it, if it is installed, else the one that is.
+    execution : ExecutionConfig, optional
+
+    Raises
+    ------
+    ModelFileError, BackendNotInstalledError
+    """
+    bundle = read_bundle(path)
+    engine = _engine_for(bundle.training.backend, backend)
+    training = dataclasses.replace(bundle.training, backend=engine.name)
+    model = engine.create_model(training, bundle.calibration, execution)
+    model.set_weights(bundle.weights)
+    return model
+
+
+def evaluate(image: Image, truth: Scan | Image) -> Comparison:
+    """
+    Compare an image with the truth: registered PSNR, SSIM and FRC.
+
+    Parameters
+    ----------
+    image : Image
+    truth : Scan with a known object, or Image
+
+    Raises
+    ------
+    DataError
+        If the scan knows no object.
+    """
+    from ptycho_backend.metrics import compare
+
+    if isinstance(truth, Image):
+        return compare(image.obj, image.origin_px, truth.obj, truth.origin_px)
+    if truth.obj is None:
+        raise DataError(
+            "An evaluation needs a known object.",
+            expected="an object in the scan ('objectGuess' in an NPZ file)",
+            received=f"none in '{truth.source}'",
+            fix="compare with another reconstruction instead",
+        )
+    return compare(image.obj, image.origin_px, truth.obj, truth.obj_origin_px, truth.positions_px)
+
+
+def with_fields(config: InferenceConfig, fields: dict[str, Any]) -> InferenceConfig:
+    """Return a copy of a config with some fields replaced; unknown names are errors that name the nearest."""
+    from ptycho_backend.config import from_dict, to_dict
+
+    return from_dict(InferenceConfig, {**to_dict(config), **fields}, source="the call") if fields else config
+
+
+def _own_copy(config: TrainingConfig, scan: Scan) -> TrainingConfig:
+    training = copy.deepcopy(config)
+    if training.model.N == 0:
+        training.model.N = scan.N
+    return training
+
+
+def _engine_for(written_by: str, asked: str) -> Backend:
+    from ptycho_backend.registry import available_backends
+
+    if asked == "auto" and written_by in available_backends():
+        return get_backend(written_by)
+    return get_backend(asked)
+
+
+def _calibrate_and_refine(
+    scan: Scan, training: TrainingConfig, on_event: OnEvent
+) -> tuple[Calibration, dict[str, Any]]:
+    calibration = calibrate(scan, training.model, training.nphotons)
+    if training.probe_refinement_passes == 0:
+        return calibration, {"probe_refined": False}
+    started = time.perf_counter()
+    rng = np.random.default_rng([training.seed, 5])
+    probe, used = refine_probe(scan, calibration, training.probe_refinement_passes, rng, on_event)
+    seconds = time.perf_counter() - started
+    logger.info("probe refinement: %s after %.1f s", "refined probe used" if used else "guess kept", seconds)
+    refined = calibrate(scan, training.model, training.nphotons, probe if used else None)
+    return refined, {"probe_refined": used, "probe_refinement_seconds": seconds}
+
+
+def _samples(scan: Scan, training: TrainingConfig, calibration: Calibration) -> tuple[Samples, Samples | None]:
+    rng = np.random.default_rng([training.seed, 6])
+    groups = group_positions(
+        scan.positions_px, training.model.gridsize, training.neighbor_count, training.n_groups, rng
+    )
+    with_labels = training.model.model_type == "supervised" or training.realspace_mae_weight > 0
+    samples = Samples(scan, groups, calibration, with_labels)
+    fitted, held_out = split(len(samples), training.validation_fraction, training.seed)
+    return samples.subset(fitted), samples.subset(held_out) if len(held_out) else None
+
+
+def _fit_quality(model: Model, samples: Samples) -> dict[str, Any]:
+    """Return the mean half-deviance of some groups beside the shot-noise floor, and say which is lower."""
+    batches = list(samples.subset(np.arange(min(FLOOR_GROUPS, len(samples)))).batches(16))
+    expected = np.concatenate([model.expected_counts(batch) for batch in batches])
+    scale = model.calibration.photon_scale / model.calibration.rms_input_scale**2
+    counts = np.concatenate([batch.x for batch in batches]).astype(np.float64) ** 2 * scale
+    loss, floor = poisson(expected, counts, samples.mask), shot_noise_floor(expected, samples.mask)
+    overfitted = loss < OVERFITTED * floor
+    if overfitted:
+        logger.warning("half-deviance %.3g lies below the shot-noise floor %.3g: the noise was fitted", loss, floor)
+    return {"half_deviance": loss, "shot_noise_floor": floor, "overfitted": bool(overfitted)}

@@ -1,0 +1,230 @@
+"""
+The model file ``wts.h5.zip``: readable by every engine, no pickle anywhere (spec: model_file).
+
+Members: ``manifest.json``, ``config.json``, ``weights.h5``, ``history.json``. It is read as the zip, as a folder
+that holds the zip, or as the folder the zip unpacks to. Members are read by name into memory; nothing is
+ever extracted, so no name in an archive can reach the file system.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend._version import __version__
+from ptycho_backend.config import TrainingConfig, from_dict, to_dict
+from ptycho_backend.core.calibration import Calibration
+from ptycho_backend.data.output import atomic_path
+from ptycho_backend.errors import ModelFileError
+
+FILE_NAME = "wts.h5.zip"
+FORMAT = "ptychopinn-model"
+FORMAT_VERSION = 1
+MEMBERS = ("config.json", "weights.h5", "history.json")
+MAX_MEMBER_BYTES = 2 * 2**30  # a model is megabytes; more is an accident or an attack
+CALIBRATION_NUMBERS = ("rms_input_scale", "photon_scale", "photons_per_pattern")
+FIXED_DATE = (1980, 1, 1, 0, 0, 0)  # equal models make equal files
+
+
+@dataclass(eq=False)
+class Bundle:
+    """
+    Everything a model file holds.
+
+    Parameters
+    ----------
+    training : TrainingConfig
+        With the model's configuration inside.
+    calibration : Calibration
+    weights : dict of str to float32 array
+        Under canonical names.
+    history : list of dict
+        One per epoch.
+    provenance : dict
+        Engine, library versions, data hash; plain values.
+    """
+
+    training: TrainingConfig
+    calibration: Calibration
+    weights: dict[str, NDArray[np.float32]]
+    history: list[dict[str, float]] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def write_bundle(path: Path | str, bundle: Bundle) -> Path:
+    """Write a model file; `path` is the zip's own name or an existing folder. It replaces the old one at once."""
+    target = Path(path)
+    target = target / FILE_NAME if target.is_dir() else target
+    members = {
+        "config.json": _to_json(to_dict(bundle.training)),
+        "weights.h5": _weights_to_bytes(bundle),
+        "history.json": _to_json(bundle.history),
+    }
+    manifest = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "package_version": __version__,
+        "provenance": bundle.provenance,
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in members.items()},
+    }
+    with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {"manifest.json": _to_json(manifest), **members}.items():
+            archive.writestr(zipfile.ZipInfo(name, FIXED_DATE), content, zipfile.ZIP_DEFLATED)
+    return target
+
+
+def read_bundle(path: Path | str) -> Bundle:
+    """
+    Read a model file.
+
+    Parameters
+    ----------
+    path : path
+        The zip, a folder that holds ``wts.h5.zip``, or the folder that it unpacks to.
+
+    Raises
+    ------
+    ModelFileError
+        If it is missing, damaged, foreign, of another version, or its members do not match their checksums.
+    """
+    contents = _read_members(Path(path))
+    manifest = _from_json(contents["manifest.json"], path, "manifest.json")
+    _check_manifest(manifest, contents, path)
+    config = _from_json(contents["config.json"], path, "config.json")
+    calibration, weights = _weights_from_bytes(contents["weights.h5"], path)
+    return Bundle(
+        training=from_dict(TrainingConfig, config, source=f"'{path}', config.json"),
+        calibration=calibration,
+        weights=weights,
+        history=_from_json(contents["history.json"], path, "history.json"),
+        provenance=dict(manifest.get("provenance", {})),
+    )
+
+
+def _read_members(path: Path) -> dict[str, bytes]:
+    names = ("manifest.json", *MEMBERS)
+    if path.is_dir() and not (path / FILE_NAME).exists():
+        missing = [name for name in names if not (path / name).is_file()]
+        if missing:
+            raise _damaged(path, f"no {FILE_NAME} and no {', '.join(missing)} in this folder")
+        return {name: (path / name).read_bytes() for name in names}
+    file = path / FILE_NAME if path.is_dir() else path
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return {name: _read_member(archive, name, file) for name in names}
+    except FileNotFoundError:
+        raise _damaged(file, "no such file") from None
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise _damaged(file, f"not a readable zip archive ({error})") from None
+
+
+def _read_member(archive: zipfile.ZipFile, name: str, file: Path) -> bytes:
+    try:
+        info = archive.getinfo(name)
+    except KeyError:
+        found = ", ".join(archive.namelist()[:6])
+        raise _damaged(file, f"no member '{name}' (found: {found or 'nothing'})") from None
+    if info.file_size > MAX_MEMBER_BYTES:
+        raise _damaged(file, f"member '{name}' claims {info.file_size} bytes")
+    try:
+        return archive.read(info)
+    except Exception as error:  # zlib and zipfile raise many kinds for damaged data
+        raise _damaged(file, f"member '{name}' is damaged ({error})") from None
+
+
+def _check_manifest(manifest: Any, contents: dict[str, bytes], path: Path | str) -> None:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise _damaged(path, "its manifest is not one of this package's")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise ModelFileError(
+            "A model file has a version that this package reads.",
+            expected=f"format version {FORMAT_VERSION}",
+            received=f"version {manifest.get('format_version')!r} in '{path}'",
+            fix=f"install the ptychopinn that wrote it ({manifest.get('package_version', 'unknown')}) or newer",
+        )
+    checksums = manifest.get("sha256")
+    for name in MEMBERS:
+        wanted = checksums.get(name) if isinstance(checksums, dict) else None
+        if hashlib.sha256(contents[name]).hexdigest() != wanted:
+            raise _damaged(path, f"member '{name}' does not match its checksum")
+
+
+def _weights_to_bytes(bundle: Bundle) -> bytes:
+    import h5py
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", track_order=True) as file:
+        weights = file.create_group("weights")
+        for name, array in bundle.weights.items():
+            weights.create_dataset(name, data=np.asarray(array, dtype=np.float32))
+        group = file.create_group("calibration")
+        group.create_dataset("probe", data=bundle.calibration.probe)
+        for name in CALIBRATION_NUMBERS:
+            group.attrs[name] = float(getattr(bundle.calibration, name))
+        group.attrs["probe_guess_sha256"] = bundle.calibration.probe_guess_sha256
+    return buffer.getvalue()
+
+
+def _weights_from_bytes(content: bytes, path: Path | str) -> tuple[Calibration, dict[str, NDArray[np.float32]]]:
+    import h5py
+
+    try:
+        with h5py.File(io.BytesIO(content), "r") as file:
+            weights: dict[str, NDArray[np.float32]] = {}
+            _collect(file["weights"], "", weights)
+            group = file["calibration"]
+            numbers = {name: float(group.attrs[name]) for name in CALIBRATION_NUMBERS}
+            calibration = Calibration(
+                probe=np.asarray(group["probe"][()], dtype=np.complex64),
+                probe_guess_sha256=str(group.attrs["probe_guess_sha256"]),
+                **numbers,
+            )
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise _damaged(path, f"member 'weights.h5' cannot be read ({error})") from None
+    return calibration, weights
+
+
+def _collect(group: Any, prefix: str, found: dict[str, NDArray[np.float32]]) -> None:
+    """Read data sets that lie in this very file; links out of it are not followed."""
+    import h5py
+
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"'{prefix}{name}' is a link out of the file")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            _collect(item, f"{prefix}{name}/", found)
+        elif item.dtype.kind != "f" or item.external or item.is_virtual:
+            raise ValueError(f"'{prefix}{name}' does not hold plain numbers")
+        else:
+            found[f"{prefix}{name}"] = np.asarray(item[()], dtype=np.float32)
+
+
+def _to_json(value: Any) -> bytes:
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=True).encode()
+
+
+def _from_json(content: bytes, path: Path | str, member: str) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, UnicodeDecodeError, RecursionError) as error:
+        raise _damaged(path, f"member '{member}' is not JSON ({error})") from None
+
+
+def _damaged(path: Path | str, what: str) -> ModelFileError:
+    return ModelFileError(
+        "A model file is a complete archive that this package wrote.",
+        expected=f"{FILE_NAME} with manifest.json, {', '.join(MEMBERS)}",
+        received=f"'{path}': {what}",
+        fix="copy the file again from the run folder, or train again",
+    )

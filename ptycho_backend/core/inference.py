@@ -1,0 +1,155 @@
+"""From a model and a scan to an image: predict, align phases, stitch, polish (spec: physics 7)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend.config import InferenceConfig
+from ptycho_backend.contract import LOG_SCALE, PROBE, Model
+from ptycho_backend.core.batching import Samples
+from ptycho_backend.core.calibration import Calibration, calibrate, probe_hash
+from ptycho_backend.core.constants import patch_weight
+from ptycho_backend.core.epie import polish
+from ptycho_backend.core.grouping import group_positions
+from ptycho_backend.core.phase_alignment import align_phases
+from ptycho_backend.core.stitching import CanvasFrame, Image, Stitcher
+from ptycho_backend.data.scan import Scan
+from ptycho_backend.errors import ShapeError
+from ptycho_backend.events import OnEvent, StageEvent, ignore
+
+LIT = 0.01  # patches are stitched out to where the probe falls below this share of its peak
+
+
+def reconstruct_scan(scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent = ignore) -> Image:
+    """
+    Reconstruct a scan with a model.
+
+    Parameters
+    ----------
+    scan : Scan
+    model : Model
+    inference : InferenceConfig
+    on_event : callable
+        Receives StageEvents.
+    """
+    fitted = fit_to_scan(model, scan, inference)
+    image = stitch_predictions(scan, fitted, inference, on_event)
+    rng = np.random.default_rng([inference.seed, 4])
+    return polish(scan, calibration_of(fitted), image, inference.refine_passes, rng, on_event)
+
+
+def fit_to_scan(model: Model, scan: Scan, inference: InferenceConfig) -> Model:
+    """
+    Return the model with the calibration that suits a scan; the same model where it suits already.
+
+    "auto" keeps the model's probe where the scan carries the probe guess it was made from, and else takes
+    the scan's; the scale always follows the scan's photons.
+    """
+    same_probe = model.calibration.probe_guess_sha256 == probe_hash(scan.probe)
+    if inference.calibration == "model" or (inference.calibration == "auto" and same_probe):
+        if model.config.N != scan.N:
+            raise _wrong_size(model, scan)
+        probe = calibration_of(model).probe
+        if inference.calibration == "model":
+            return model
+    else:
+        probe = None
+    if model.config.architecture == "cnn" and model.config.N != scan.N:
+        raise _wrong_size(model, scan)
+    config = dataclasses.replace(model.config, N=scan.N)
+    calibration = calibrate(scan, config, model.training.nphotons, probe)
+    return recalibrated(model, calibration)
+
+
+def recalibrated(model: Model, calibration: Calibration) -> Model:
+    """Return a copy of a model, on the same engine, for data with another calibration."""
+    from ptycho_backend.registry import get_backend
+
+    config = dataclasses.replace(model.config, N=calibration.N)
+    training = dataclasses.replace(model.training, model=config)
+    twin = get_backend(model.backend).create_model(training, calibration, model.execution)
+    own = twin.get_weights()
+    network = {name: value for name, value in model.get_weights().items() if name not in (LOG_SCALE, PROBE)}
+    twin.set_weights({**own, **network})
+    return twin
+
+
+def calibration_of(model: Model) -> Calibration:
+    """Return a model's calibration with the probe as trained."""
+    parts = model.get_weights()[PROBE].astype(np.float32)
+    probe = np.ascontiguousarray(parts).view(np.complex64)[..., 0]
+    return dataclasses.replace(model.calibration, probe=probe)
+
+
+def stitch_predictions(scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent = ignore) -> Image:
+    """Predict all patches of a scan, give them one phase reference, and stitch them."""
+    rng = np.random.default_rng([inference.seed, 3])
+    groups = group_positions(scan.positions_px, model.config.gridsize, inference.neighbor_count, None, rng)
+    samples = Samples(scan, groups, model.calibration)
+    weight = patch_weight(model.config, calibration_of(model).probe)
+    half = _lit_half(weight)
+    patches = _predict(samples, model, inference, half, on_event)
+    return assemble(patches, scan, groups.indices, _centre(weight, half), inference.phase_alignment)
+
+
+def assemble(
+    patches: NDArray[np.complex64],
+    scan: Scan,
+    indices: NDArray[np.int64],
+    weight: NDArray[np.float32],
+    phase_alignment: bool = True,
+) -> Image:
+    """
+    Align and stitch patches (group, channel, y, x) of the groups `indices` (group, channel).
+
+    Patches may be smaller than the window, if they are cut out around its centre; the canvas is the scan's.
+    """
+    flat = patches.reshape(-1, *patches.shape[2:])
+    positions = scan.positions_px[indices.ravel()]
+    if phase_alignment:
+        owners = np.repeat(np.arange(len(indices)), indices.shape[1])
+        flat = flat * align_phases(flat, positions, weight, owners)[owners, None, None]
+    stitcher = Stitcher(CanvasFrame.around(scan.positions_px, scan.N), weight)
+    stitcher.add(flat, positions)
+    return stitcher.result()
+
+
+def _predict(
+    samples: Samples, model: Model, inference: InferenceConfig, half: int, on_event: OnEvent
+) -> NDArray[np.complex64]:
+    """Predict the lit centre of every patch; only that is kept, because a large scan's windows would not fit."""
+    shape = (len(samples), samples.groups.channels, 2 * half, 2 * half)
+    patches = np.empty(shape, dtype=np.complex64)
+    done = 0
+    for batch in samples.batches(inference.batch_size):
+        patches[done : done + len(batch)] = _centre(
+            model.predict_patches(batch, data_consistency=inference.data_consistency), half
+        )
+        done += len(batch)
+        on_event(StageEvent("reconstruction", done, len(samples)))
+    return patches
+
+
+def _lit_half(weight: NDArray[np.float32]) -> int:
+    """Return half the side of the smallest centred square that holds every lit pixel."""
+    N = weight.shape[-1]
+    lit = np.argwhere(weight > LIT * weight.max()) - N // 2
+    return int(min(N // 2, max(-lit.min(), lit.max() + 1)))
+
+
+def _centre(array: NDArray, half: int) -> NDArray:  # type: ignore[type-arg]
+    middle = array.shape[-1] // 2
+    cut = slice(middle - half, middle + half)
+    return array[..., cut, cut]
+
+
+def _wrong_size(model: Model, scan: Scan) -> ShapeError:
+    return ShapeError(
+        "This model reconstructs patterns of one size only.",
+        expected=f"patterns of {model.config.N}×{model.config.N} ({model.config.architecture})",
+        received=f"patterns of {scan.N}×{scan.N} in '{scan.source}'",
+        fix=f"load the scan with N={model.config.N} to crop or pad it",
+    )

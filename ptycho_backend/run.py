@@ -1,0 +1,113 @@
+"""What training returns: a model, how it got there, and how to keep it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptycho_backend._version import __version__
+from ptycho_backend.bundle import FILE_NAME, Bundle, write_bundle
+from ptycho_backend.config import ExecutionConfig, TrainingConfig, save_yaml, to_dict
+from ptycho_backend.contract import History, Model
+from ptycho_backend.core.inference import calibration_of
+from ptycho_backend.data.output import atomic_path, prepare_run_folder
+
+
+@dataclass(eq=False)
+class Run:
+    """
+    A finished training.
+
+    Parameters
+    ----------
+    model : Model
+        With the weights of the best epoch, or the last where `restore_best` is off.
+    training, execution : configurations as used
+    history : list of dict
+        One per epoch: ``epoch``, ``lr``, the model's `train_loss_name` and `val_loss_name`.
+    monitor : str
+        The metric that chose the best epoch.
+    summary : dict
+        Figures of the run: seconds, validation loss and shot-noise floor, probe refinement.
+    provenance : dict
+        Engine, versions, seed, data hash.
+    checkpoint : Path, optional
+        The model file, once saved.
+    """
+
+    model: Model
+    training: TrainingConfig
+    execution: ExecutionConfig
+    history: History
+    monitor: str
+    summary: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    checkpoint: Path | None = None
+
+    def save(self, folder: Path | str, overwrite: bool = False) -> Path:
+        """
+        Write ``wts.h5.zip``, ``config.yaml``, ``metrics.csv`` and ``summary.json`` into a run folder.
+
+        Raises
+        ------
+        OutputError
+            If the folder holds something and `overwrite` is off, or cannot be written.
+        """
+        target = prepare_run_folder(folder, overwrite)
+        self.write_into(target)
+        return target
+
+    def write_into(self, folder: Path) -> None:
+        """Write the files into a folder that has been prepared."""
+        self.checkpoint = write_bundle(folder / FILE_NAME, self.bundle())
+        write_config(folder / "config.yaml", self.training, self.execution)
+        write_history(folder / "metrics.csv", self.history)
+        write_json(folder / "summary.json", {**self.summary, "monitor": self.monitor, **self.provenance})
+
+    def bundle(self) -> Bundle:
+        """Return what the model file holds."""
+        return bundle_of(self.model, self.history, self.provenance)
+
+
+def bundle_of(model: Model, history: History, provenance: dict[str, Any]) -> Bundle:
+    """Return what a model's file holds; the trained probe goes into the calibration too."""
+    return Bundle(model.training, calibration_of(model), model.get_weights(), history, provenance)
+
+
+def provenance_of(backend: str, versions: dict[str, str], seed: int, data_hash: str) -> dict[str, Any]:
+    """Return what made a result, as plain values."""
+    libraries = {"ptychopinn": __version__, "numpy": np.__version__, "python": platform.python_version()}
+    return {"backend": backend, "versions": {**libraries, **versions}, "seed": seed, "data_sha256": data_hash}
+
+
+def write_config(path: Path, training: TrainingConfig, execution: ExecutionConfig) -> None:
+    """Write a configuration that 'ptychopinn train --config' reads."""
+    values = {"training": to_dict(training), "execution": to_dict(execution)}
+    with atomic_path(path) as temporary:
+        save_yaml(values, temporary)
+
+
+def write_history(path: Path, history: History) -> None:
+    """Write one line per epoch, comma-separated, in full precision."""
+    names = list(dict.fromkeys(name for row in history for name in row))
+    lines = [",".join(names), *(",".join(repr(row.get(name, "")) for name in names) for row in history)]
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write plain values as JSON."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, default=_plain) + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return value.item() if hasattr(value, "item") else str(value)
