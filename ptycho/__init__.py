@@ -1,0 +1,1 @@
+"""The TensorFlow engine: use it through `ptycho_backend`."""

@@ -1,0 +1,82 @@
+"""The TensorFlow engine behind the contract; importing this module imports no framework."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from ptycho_backend.config import ExecutionConfig, TrainingConfig
+from ptycho_backend.contract import Backend, History, Model
+from ptycho_backend.core.batching import Samples
+from ptycho_backend.core.calibration import Calibration
+from ptycho_backend.errors import BackendSetupError
+from ptycho_backend.events import OnEvent
+
+if TYPE_CHECKING:
+    from ptycho.model import TensorFlowModel
+
+
+class TensorFlowBackend(Backend):
+    """TensorFlow and Keras."""
+
+    name = "tensorflow"
+
+    def __init__(self) -> None:
+        _require_keras_on_tensorflow()
+
+    def devices(self) -> tuple[str, ...]:
+        """Return the devices TensorFlow can use here."""
+        from ptycho.execution import devices
+
+        return devices()
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of TensorFlow and Keras."""
+        import keras
+        import tensorflow as tf
+
+        return {"tensorflow": tf.__version__, "keras": keras.__version__}
+
+    def create_model(
+        self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig | None = None
+    ) -> TensorFlowModel:
+        """Build an untrained model."""
+        from ptycho.model import TensorFlowModel
+
+        return TensorFlowModel(training, calibration, execution or ExecutionConfig())
+
+    def fit(
+        self,
+        model: Model,
+        train: Samples,
+        validation: Samples | None,
+        execution: ExecutionConfig,
+        on_event: OnEvent,
+    ) -> History:
+        """Train a model in place and return one dict per epoch."""
+        from ptycho.training import fit
+
+        return fit(model, train, validation, execution, on_event)
+
+
+def _require_keras_on_tensorflow() -> None:
+    """Import Keras and TensorFlow; refuse a Keras that stands on another framework."""
+    wanted = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if "keras" not in sys.modules and wanted != "tensorflow":
+        raise _wrong_backend(wanted)  # before the import, which would load the other framework
+    # TensorFlow reads this once, at import: its start-up notes go to stderr, past any logging.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise _wrong_backend(keras.backend.backend())
+
+
+def _wrong_backend(found: str) -> BackendSetupError:
+    return BackendSetupError(
+        "The TensorFlow engine needs Keras on top of TensorFlow.",
+        expected="keras.backend.backend() == 'tensorflow'",
+        received=f"{found!r}, chosen by KERAS_BACKEND={os.environ.get('KERAS_BACKEND')!r} or ~/.keras/keras.json",
+        fix="set KERAS_BACKEND=tensorflow before Keras is first imported in this process",
+    )

@@ -1,0 +1,105 @@
+"""A model of the contract on TensorFlow: NumPy in, NumPy out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from ptycho.execution import apply_threads, convolution_dtype, placement, prepare_device, resolve_device
+from ptycho.module import PtychoModule, TensorBatch, arrays_of, specification
+from ptycho_backend.config import ExecutionConfig, TrainingConfig
+from ptycho_backend.contract import Model, Weights, trainable_names
+from ptycho_backend.core.batching import Batch
+from ptycho_backend.core.calibration import Calibration
+from ptycho_backend.core.weights import check_weights
+
+Question = Callable[[TensorBatch], Any]
+
+
+class TensorFlowModel(Model):
+    """
+    A model on a TensorFlow device.
+
+    Parameters
+    ----------
+    training : TrainingConfig
+    calibration : Calibration
+    execution : ExecutionConfig
+        Device, precision and threads.
+    """
+
+    def __init__(self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig) -> None:
+        apply_threads(execution)
+        self.training, self.config, self.calibration = training, training.model, calibration
+        self.device = resolve_device(execution.device)
+        prepare_device(self.device)
+        self.dtype = convolution_dtype(execution, self.device)
+        with tf.device(placement(self.device)):
+            self.module = PtychoModule(training, calibration)
+        self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
+
+    def trained(self) -> dict[str, Any]:
+        """Return the Keras variables that training changes, by canonical weight name."""
+        return {name: self.module.variables[name] for name in trainable_names(self, self.module.variables)}
+
+    def get_weights(self) -> dict[str, NDArray[np.float32]]:
+        """Return all weights as copies."""
+        return {name: np.array(variable.value.numpy()) for name, variable in self.module.variables.items()}
+
+    def set_weights(self, weights: Weights) -> None:
+        """Set all weights."""
+        variables = self.module.variables
+        check_weights(weights, {name: tuple(variable.shape) for name, variable in variables.items()})
+        for name, variable in variables.items():
+            variable.assign(np.asarray(weights[name], dtype=np.float32))
+
+    def predict_patches(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.complex64]:
+        """Return object patches (group, channel, y, x)."""
+
+        def question(tensors: TensorBatch) -> tf.Tensor:
+            return self.module.patches(tensors, self.dtype, data_consistency)
+
+        patches: NDArray[np.complex64] = self._ask(f"patches {data_consistency}", question, batch).numpy()
+        return patches
+
+    def expected_counts(self, batch: Batch) -> NDArray[np.float32]:
+        """Return predicted photons per pixel (group, channel, y, x)."""
+
+        def question(tensors: TensorBatch) -> tf.Tensor:
+            return self.module.expected_counts(self.module.patches(tensors, self.dtype))
+
+        counts: NDArray[np.float32] = self._ask("counts", question, batch).numpy()
+        return counts
+
+    def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, NDArray[np.float32]]]:
+        """Return the loss of a batch and its gradient by every trainable weight."""
+
+        def question(tensors: TensorBatch) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            return self.module.loss_and_gradients(tensors, self.dtype, list(self.trained().values()))
+
+        loss, gradients = self._ask("gradients", question, batch)
+        return float(loss), {
+            name: gradient.numpy() for name, gradient in zip(self.trained(), gradients, strict=True)
+        }
+
+    def _ask(self, name: str, question: Question, batch: Batch) -> Any:
+        """Answer a question about a batch by a graph that fits every number of groups."""
+        arrays = arrays_of(batch)
+        canvas_px = batch.canvas_px if self.module.merges else 0
+        key = (name, canvas_px, len(arrays))
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(question, canvas_px, specification(batch))
+        return self._compiled[key](*arrays)
+
+    def _compile(self, question: Question, canvas_px: int, signature: tuple[tf.TensorSpec, ...]) -> Any:
+        device = placement(self.device)
+
+        def answer(*tensors: tf.Tensor) -> Any:
+            with tf.device(device):
+                return question(TensorBatch(*tensors, canvas_px=canvas_px))
+
+        return tf.function(answer, input_signature=signature, autograph=False)
