@@ -19,6 +19,7 @@ Real = NDArray[np.float64]
 Origin = tuple[float, float]
 
 HALF = 0.5  # the correlation that counts as resolved
+FIRST_JUDGED_RING = 3  # smaller rings hold a handful of coefficients, mixed by the window
 BEST_PSNR_DB = 200.0  # reported for images that agree to the last digit
 FLAT = 0.05  # contrast below this share of the truth's counts as none
 NO_CONTRAST = 1e-3  # truth whose contrast is below this has none to find
@@ -41,8 +42,8 @@ class Comparison:
     amplitude_correlation, phase_correlation : float
         Pearson correlation, of the phase as exp(i·phase); 0 where one side is constant.
     frc_half : float
-        Where the Fourier ring correlation first falls to 0.5, as a fraction of Nyquist; 1 if it never does,
-        0 for an image without contrast.
+        Where the Fourier ring correlation first falls to 0.5, as a fraction of Nyquist, from the third ring
+        on; 1 if it never does, 0 for an image without contrast.
     shift_px : (float, float), (y, x)
         How far the image lay from the truth in scan coordinates; removed before comparing.
     ramp_rad_per_px : (float, float), (y, x)
@@ -344,9 +345,10 @@ def _unwrapped(truth: Complex) -> Real:
 
 
 def _first_crossing(frequency: Real, correlation: Real) -> float:
-    below = np.flatnonzero(correlation < HALF)
+    below = np.flatnonzero(correlation[FIRST_JUDGED_RING:] < HALF)
     if len(below) == 0:
         return 1.0
-    ring = int(below[0])
-    before, after = float(correlation[ring - 1]), float(correlation[ring])
+    ring = int(below[0]) + FIRST_JUDGED_RING
+    before = float(correlation[ring - 1]) if ring > FIRST_JUDGED_RING else 1.0
+    after = float(correlation[ring])
     return float(np.interp((before - HALF) / (before - after), [0.0, 1.0], frequency[ring - 1 : ring + 1]))

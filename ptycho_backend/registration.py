@@ -117,7 +117,10 @@ def find_shift(image: Complex, truth: Complex, max_shift_px: float) -> Real:
 def windowed_spectrum(image: NDArray[Any]) -> Complex:
     """Return the Fourier transform of an image without its mean, under a Hann window."""
     wy, wx = (np.hanning(n + 2)[1:-1] for n in image.shape)
-    return np.asarray(scipy.fft.fft2((image - image.mean()) * wy[:, None] * wx[None, :]))
+    window = wy[:, None] * wx[None, :]
+    # The mean under the window: any other would leave a peak that the window spreads over the first rings.
+    mean = (image * window).sum() / window.sum()
+    return np.asarray(scipy.fft.fft2((image - mean) * window))
 
 
 def sample(image: NDArray[Any], corner_px: Real, shape: tuple[int, int]) -> Complex:

@@ -26,8 +26,8 @@ PHOTOGRAPHS = (
 )
 TEXTURES = ("brick.png", "grass.png", "gravel.png", "ihc.png")
 LARGEST_REDUCTION = 1.5  # photographs are softer than the pixel: shrinking them brings contrast up to Nyquist
-# An object with full contrast at Nyquist means something else on every sub-pixel grid, because probe times object
-# then folds. This Gaussian leaves 9 % at Nyquist, enough to be measured.
+# Probe times object folds where the object has full contrast at Nyquist, and the fold is another one on every
+# sub-pixel grid. This Gaussian leaves 9 % at Nyquist, enough to be measured.
 DETAIL_SIGMA_PX = 0.7
 
 
@@ -58,7 +58,7 @@ def make_object(
 
     Notes
     -----
-    Spec: simulation 1.1.
+    Spec: simulation 1.1, 1.2.
     """
     if name not in OBJECTS:
         raise ConfigError(

@@ -13,7 +13,7 @@ from ptycho_backend.errors import ConfigError, nearest_name
 
 Wave = NDArray[np.complex128]
 MODE_DECAY = 0.2  # energy of a mode over that of the mode before it
-EDGE_PHASE_RAD = 1.0  # curvature of the pinhole's wave: a flat one could not tell an object from its twin image
+EDGE_PHASE_RAD = 1.0  # curvature of the pinhole's wave: a flat one cannot tell an object from its twin
 PUPIL_RADIUS = 0.18  # of the zone plate's pupil on the detector, over N
 CENTRAL_STOP = 0.35  # radius of the central stop over that of the pupil
 

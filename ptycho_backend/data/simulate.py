@@ -9,6 +9,7 @@ cannot tell where the window was cut.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -48,8 +49,8 @@ class SimulationConfig:
     object_name : {"photographs", "textures", "lines", "siemens"}
         See :func:`make_object`.
     probe_name : {"disc", "zone-plate", "gaussian"}
-        See :func:`make_probe`. The strongly curved wave of the zone plate hides slow phase changes of the object
-        from every method; the disc is the fair start.
+        See :func:`make_probe`. The strongly curved wave of the zone plate hides slow phase changes of the
+        object from every method; the disc is the fair start.
     scan_name : {"raster", "spiral", "random"}
         See :func:`make_positions`.
     step_px : float, optional
@@ -230,7 +231,27 @@ def _settings(config: SimulationConfig | None, fields: dict[str, Any]) -> Simula
                 received=f"{name}={fields[name]!r}",
                 fix=f"did you mean '{nearest_name(name, known) or known[0]}'?",
             )
-    return dataclasses.replace(config or SimulationConfig(), **fields)
+    # NumPy numbers count as numbers.
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in fields.items()}
+    settings = dataclasses.replace(config or SimulationConfig(), **plain)
+    _check_ranges(settings)
+    return settings
+
+
+def _check_ranges(config: SimulationConfig) -> None:
+    from pydantic import TypeAdapter, ValidationError
+    from pydantic.dataclasses import dataclass as checked
+
+    try:
+        TypeAdapter(checked(SimulationConfig)).validate_json(json.dumps(dataclasses.asdict(config)), strict=True)
+    except ValidationError as error:
+        problems = [f"{item['loc'][0]}: {item['msg']}, not {item['input']!r}" for item in error.errors()]
+        raise ConfigError(
+            f"SimulationConfig has {len(problems)} invalid value(s).",
+            expected="; ".join(problems),
+            received="simulate_scan",
+            fix="correct the fields named above",
+        ) from None
 
 
 def _streams(seed: int) -> dict[str, np.random.SeedSequence]:
