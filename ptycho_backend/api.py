@@ -76,7 +76,8 @@ def train(
     fitting, held_out = _samples(scan, training, calibration)
     model = backend.create_model(training, calibration, execution)
     history = backend.fit(model, fitting, held_out, execution, on_event)
-    summary = {"training_seconds": time.perf_counter() - started, **refinement, **_fit_quality(model, held_out or fitting)}
+    seconds = time.perf_counter() - started
+    summary = {"training_seconds": seconds, **refinement, **_fit_quality(model, held_out or fitting)}
     return Run(
         model=model,
         training=training,

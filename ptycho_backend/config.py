@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import json
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -220,7 +221,7 @@ Config = TypeVar("Config", ModelConfig, TrainingConfig, InferenceConfig, Executi
 
 
 @functools.cache
-def _adapter(config_type: type[Any]) -> Any:
+def _adapter(config_type: Any) -> Any:
     from pydantic import ConfigDict, TypeAdapter
     from pydantic.dataclasses import dataclass as checked
 
@@ -266,7 +267,7 @@ def validate(config: Any, source: str = "the given values") -> None:
     from pydantic import ValidationError
 
     try:
-        _adapter(type(config)).validate_python(to_dict(config), strict=True)
+        _adapter(typing.cast(Any, type(config))).validate_json(json.dumps(to_dict(config)), strict=True)
     except ValidationError as error:
         problems = [
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}, not {item['input']!r}"
@@ -282,7 +283,7 @@ def validate(config: Any, source: str = "the given values") -> None:
 
 def json_schema(config_type: type[Any]) -> dict[str, Any]:
     """Return the JSON Schema of a config class."""
-    schema: dict[str, Any] = _adapter(config_type).json_schema()
+    schema: dict[str, Any] = _adapter(typing.cast(Any, config_type)).json_schema()
     return schema
 
 
@@ -339,12 +340,12 @@ def fields_of(config_type: type[Any]) -> dict[str, Any]:
 def _build(config_type: type[Config], values: dict[str, Any]) -> Config:
     nested = {name: kind for name, kind in fields_of(config_type).items() if dataclasses.is_dataclass(kind)}
     arguments = {
-        key: _build(nested[key], value)  # type: ignore[type-var]
+        key: _build(typing.cast(Any, nested[key]), value)
         if key in nested and isinstance(value, dict)
         else copy.deepcopy(value)
         for key, value in values.items()
     }
-    built: Config = config_type(**arguments)  # type: ignore[arg-type]
+    built: Config = config_type(**arguments)
     return built
 
 

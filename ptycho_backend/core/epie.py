@@ -99,7 +99,12 @@ def refine_probe(
 
 
 def polish(
-    scan: Scan, calibration: Calibration, image: Image, passes: int, rng: np.random.Generator, on_event: OnEvent = ignore
+    scan: Scan,
+    calibration: Calibration,
+    image: Image,
+    passes: int,
+    rng: np.random.Generator,
+    on_event: OnEvent = ignore,
 ) -> Image:
     """Polish a stitched image by passes of ePIE with the probe as it is."""
     if passes == 0:
