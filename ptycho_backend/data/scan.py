@@ -8,9 +8,10 @@ Spec: data 1 (fields), data 2 (rules).
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import hashlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -99,7 +100,10 @@ class Scan:
 
     def subset(self, rows: NDArray[np.intp] | slice) -> Scan:
         """Return a scan of some of the positions."""
-        return dataclasses.replace(self, patterns=self.patterns[rows], positions_px=self.positions_px[rows])
+        part = copy.copy(self)  # what holds for every pattern holds for some: nothing is read again
+        object.__setattr__(part, "patterns", _checked_stack(self.patterns[rows], self.source))
+        object.__setattr__(part, "positions_px", self.positions_px[rows])
+        return part
 
     def data_hash(self) -> str:
         """Return the SHA-256 of patterns, positions, probe, mask and measurement domain."""
@@ -146,7 +150,19 @@ def canonical_probe(probe: Any, N: int, source: str = "memory") -> NDArray[np.co
 
 
 def _checked_patterns(patterns: Any, source: str) -> NDArray[Any]:
-    array = patterns if isinstance(patterns, np.ndarray) else np.asarray(patterns)
+    array = _checked_stack(patterns if isinstance(patterns, np.ndarray) else np.asarray(patterns), source)
+    if array.dtype.kind not in "uif":
+        raise DataError(
+            "Diffraction patterns are real numbers.",
+            expected="an integer or real dtype",
+            received=f"dtype {array.dtype}, field 'patterns' of '{source}'",
+            fix="store counts or amplitudes, not complex waves",
+        )
+    _refuse_bad_values(array, source)
+    return array
+
+
+def _checked_stack(array: NDArray[Any], source: str) -> NDArray[Any]:
     if array.ndim != 3 or array.shape[1] != array.shape[2]:
         raise ShapeError(
             "Diffraction patterns are a stack of squares.",
@@ -161,14 +177,6 @@ def _checked_patterns(patterns: Any, source: str) -> NDArray[Any]:
             received=f"none, field 'patterns' of '{source}'",
             fix="check that the measurement was written to the file",
         )
-    if array.dtype.kind not in "uif":
-        raise DataError(
-            "Diffraction patterns are real numbers.",
-            expected="an integer or real dtype",
-            received=f"dtype {array.dtype}, field 'patterns' of '{source}'",
-            fix="store counts or amplitudes, not complex waves",
-        )
-    _refuse_bad_values(array, source)
     return array
 
 
@@ -232,12 +240,8 @@ def _checked_mask(mask: Any, N: int, source: str) -> NDArray[np.bool_]:
 
 
 def _checked_measurement(measurement: str | None, patterns: NDArray[Any], source: str) -> str:
-    integers = all(
-        patterns.dtype.kind in "ui" or bool((patterns[i : i + CHUNK] == np.rint(patterns[i : i + CHUNK])).all())
-        for i in range(0, len(patterns), CHUNK)
-    )
     if measurement is None:
-        decided = "counts" if integers else "amplitude"
+        decided = "counts" if all(_whole(chunk) for chunk in _chunks(patterns)) else "amplitude"
         logger.info("'%s' declares no measurement domain: taken as %s", source, decided)
         return decided
     if measurement not in MEASUREMENTS:
@@ -254,7 +258,35 @@ def _checked_measurement(measurement: str | None, patterns: NDArray[Any], source
             received=f"integers of dtype {patterns.dtype}, field 'patterns' of '{source}'",
             fix="declare measurement='counts'",
         )
+    if measurement == "counts":
+        _check_counts(patterns, source)
     return measurement
+
+
+def _check_counts(patterns: NDArray[Any], source: str) -> None:
+    """Refuse counts that hold less than one photon a pattern: they are normalised, or amplitudes."""
+    total = 0.0
+    for chunk in _chunks(patterns):
+        total += float(chunk.sum(dtype=np.float64))
+        if total >= len(patterns):
+            break
+    else:
+        raise DataError(
+            "The declared measurement domain must agree with the data.",
+            expected="at least one photon per pattern on average, because the data are declared as counts",
+            received=f"{total / len(patterns):.3g} per pattern, field 'patterns' of '{source}'",
+            fix="undo the normalisation, or declare measurement='amplitude' for square roots of counts",
+        )
+    if not _whole(patterns[:CHUNK]):
+        logger.info("'%s' declares counts with fractions: taken as gain-corrected photons", source)
+
+
+def _chunks(patterns: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    return (patterns[start : start + CHUNK] for start in range(0, len(patterns), CHUNK))
+
+
+def _whole(values: NDArray[Any]) -> bool:
+    return values.dtype.kind in "ui" or bool((values == np.rint(values)).all())
 
 
 def _checked_object(obj: Any, source: str) -> NDArray[np.complex64]:

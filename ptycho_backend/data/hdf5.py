@@ -1,0 +1,156 @@
+"""Scans as HDF5 files of ptychodus: training files, products with their patterns (spec: data 3.3, 3.5)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend.data.fields import (
+    Fields,
+    first_plane,
+    good_pixels,
+    hdf5_array,
+    matched_positions,
+    opened_hdf5,
+    pattern_stack,
+    positive_number,
+    real_number,
+    require_keys,
+    single_layer,
+    stacked,
+)
+from ptycho_backend.data.product import POSITIONS as PRODUCT_POSITIONS
+from ptycho_backend.data.product import Product, read_product, write_product
+from ptycho_backend.data.scan import Scan
+from ptycho_backend.errors import DataError
+
+__all__ = ["Product", "hdf5_fields", "read_hdf5", "read_product", "write_product"]
+
+logger = logging.getLogger(__name__)
+
+TRAINING_POSITIONS = ("probe_position_y_px", "probe_position_x_px")
+OBJECT_PIXEL = ("object_pixel_height_m", "object_pixel_width_m")
+EXPERIMENT = ("detector_object_distance_m", "photon_energy_eV")
+NEIGHBOUR = "diffraction.h5"  # name of the patterns beside a product in a ptychodus folder
+
+
+def read_hdf5(path: Path | str, patterns: Path | str | None = None) -> Scan:
+    """Read a scan from a training file, or from a product and a file of patterns (spec: data 3.3, 3.5)."""
+    return Scan(**hdf5_fields(Path(path), None if patterns is None else Path(patterns)))
+
+
+def hdf5_fields(path: Path, patterns: Path | None = None) -> Fields:
+    """
+    Read the fields of a scan from an HDF5 file of either layout.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, of neither layout, or a product without a file of patterns.
+    """
+    with opened_hdf5(path) as file:
+        is_product = PRODUCT_POSITIONS[0] in file
+        if not is_product:
+            require_keys(("patterns", "probe", *TRAINING_POSITIONS), file.keys(), str(path))
+            if patterns is None:
+                return _training_fields(file, str(path))
+    if not is_product:
+        raise DataError(
+            "Only a product takes its patterns from another file.",
+            expected="patterns=None",
+            received=f"patterns='{patterns}' for '{path}', which holds patterns itself",
+            fix="leave `patterns` out",
+        )
+    if patterns is None:
+        neighbour = path.parent / NEIGHBOUR
+        raise DataError(
+            "A scan needs patterns, and a product holds none.",
+            expected="a second file with the dataset 'patterns'",
+            received=f"'{path}', a ptychodus product, alone",
+            fix=f"load_scan('{path}', patterns='{neighbour if neighbour.is_file() else 'diffraction.h5'}')",
+        )
+    return _product_fields(read_product(path), path, patterns)
+
+
+def _training_fields(file: Any, source: str) -> Fields:
+    y, x = (hdf5_array(file, key, source) for key in TRAINING_POSITIONS)
+    fields = _detector_fields(file, source)
+    pixel_m = [positive_number(hdf5_array(file, k, source), k, source) for k in OBJECT_PIXEL if k in file]
+    obj = single_layer(hdf5_array(file, "object", source), "object", source) if "object" in file else None
+    positions = stacked(y, x, TRAINING_POSITIONS, source)
+    return fields | {
+        "positions_px": matched_positions(positions, len(fields["patterns"]), source),
+        "probe": first_plane(hdf5_array(file, "probe", source), "probe", source),
+        "obj": obj,
+        "obj_origin_px": (0.0, 0.0),
+        "pixel_size_m": (pixel_m[0], pixel_m[1]) if len(pixel_m) == 2 else None,
+        "source": source,
+        "attributes": {
+            key: real_number(hdf5_array(file, key, source), key, source) for key in EXPERIMENT if key in file
+        },
+    }
+
+
+def _product_fields(product: Product, path: Path, patterns_path: Path) -> Fields:
+    source, name = f"{path} with {patterns_path}", str(patterns_path)
+    with opened_hdf5(patterns_path) as file:
+        require_keys(("patterns",), file.keys(), name)
+        fields = _detector_fields(file, name)
+        indexes = hdf5_array(file, "indexes", name) if "indexes" in file else None
+    patterns = fields["patterns"]
+    if indexes is None:
+        positions = matched_positions(product.positions_px, len(patterns), source)
+    else:
+        of_position, of_pattern = _paired(product.indexes, indexes, source)
+        positions = product.positions_px[of_position]
+        in_order = np.array_equal(of_pattern, np.arange(len(patterns)))
+        fields["patterns"] = patterns if in_order else patterns[of_pattern]
+    return fields | {
+        "positions_px": positions,
+        "probe": product.probe,
+        "obj": product.obj,
+        "obj_origin_px": product.obj_origin_px,
+        "pixel_size_m": product.pixel_size_m,
+        "source": source,
+        "attributes": product.attributes,
+    }
+
+
+def _detector_fields(file: Any, source: str) -> Fields:
+    """Read what the detector gave: ptychodus keeps intensities, so a file without a domain holds counts."""
+    mask = None
+    if "bad_pixels" in file:
+        mask = good_pixels(hdf5_array(file, "bad_pixels", source), "bad_pixels", source)
+    domain = file.attrs.get("measurement", "counts")
+    return {
+        "patterns": pattern_stack(hdf5_array(file, "patterns", source), "patterns", source),
+        "mask": mask,
+        "measurement": domain.decode() if isinstance(domain, bytes) else str(domain),
+    }
+
+
+def _paired(
+    of_positions: NDArray[np.int64], of_patterns: NDArray[Any], source: str
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return rows of positions and of patterns that carry the same index, in the order of the patterns."""
+    common, position_rows, pattern_rows = np.intersect1d(of_positions, of_patterns, return_indices=True)
+    measured = common >= 0  # a negative index marks a pattern that never came
+    position_rows, pattern_rows = position_rows[measured], pattern_rows[measured]
+    order = np.argsort(pattern_rows)
+    if len(order) == 0:
+        raise DataError(
+            "Positions and patterns are paired by their index.",
+            expected="indexes that occur in both files",
+            received=f"none in common, fields 'probe_position_indexes' and 'indexes' of '{source}'",
+            fix="check that product and patterns come from the same scan",
+        )
+    if len(order) < max(len(of_positions), len(of_patterns)):
+        logger.warning(
+            "'%s': %d positions and %d patterns, of which %d share an index; the others are dropped",
+            *(source, len(of_positions), len(of_patterns), len(order)),
+        )
+    return position_rows[order], pattern_rows[order]

@@ -1,0 +1,260 @@
+"""Scans as NPZ files, the exchange format of PtychoPINN and ptychodus (spec: data 3.2)."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend.data.fields import (
+    Fields,
+    good_pixels,
+    json_mapping,
+    matched_positions,
+    numbers,
+    pattern_stack,
+    require_keys,
+    single_layer,
+    stacked,
+)
+from ptycho_backend.data.output import atomic_path, json_text
+from ptycho_backend.data.scan import Scan
+from ptycho_backend.errors import DataError, ShapeError
+
+logger = logging.getLogger(__name__)
+
+REQUIRED = ("xcoords", "ycoords", "diff3d", "probeGuess")
+PATTERNS_ALIAS = "diffraction"
+READ = (
+    "xcoords",
+    "ycoords",
+    "probeGuess",
+    "objectGuess",
+    "scan_index",
+    "bad_pixels",
+    "measurement",
+    "obj_origin_px",
+    "pixel_size_m",
+    "metadata",
+)
+MAP_FROM_BYTES = 2**26  # smaller members are read, which checks their checksum
+DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
+
+
+def read_npz(path: Path | str) -> Scan:
+    """Read a scan from an NPZ file (spec: data 3.2)."""
+    return Scan(**npz_fields(Path(path)))
+
+
+def npz_fields(path: Path) -> Fields:
+    """
+    Read the fields of a scan from an NPZ file, without pickle.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, lacks a key, or holds Python objects where numbers belong.
+    """
+    source = str(path)
+    with _opened(path) as archive:
+        keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        patterns_key = _patterns_key(keys, source)
+        require_keys((*REQUIRED[:2], patterns_key, REQUIRED[3]), keys, source)
+        arrays = {key: _member(archive, key, path) for key in keys if key in (*READ, patterns_key)}
+    positions = stacked(arrays["ycoords"], arrays["xcoords"], ("ycoords", "xcoords"), source)
+    stack = pattern_stack(arrays[patterns_key], patterns_key, source)
+    patterns = _position_first(stack, len(positions), patterns_key, source)
+    _warn_of_several_scans(arrays.get("scan_index"), source)
+    bad_pixels = arrays.get("bad_pixels")
+    obj = arrays.get("objectGuess")
+    return {
+        "patterns": patterns,
+        "positions_px": matched_positions(positions, len(patterns), source),
+        "probe": arrays["probeGuess"],
+        "measurement": _text(arrays, "measurement", source),
+        "mask": None if bad_pixels is None else good_pixels(bad_pixels, "bad_pixels", source),
+        "obj": None if obj is None else single_layer(obj, "objectGuess", source),
+        "obj_origin_px": _pair(arrays, "obj_origin_px", source) or (0.0, 0.0),
+        "pixel_size_m": _pair(arrays, "pixel_size_m", source),
+        "source": source,
+        "attributes": json_mapping(_text(arrays, "metadata", source) or "{}", "metadata", source),
+    }
+
+
+def write_npz(scan: Scan, path: Path | str, overwrite: bool = False) -> Path:
+    """
+    Write a scan to an NPZ file that PtychoPINN and ptychodus tools read too.
+
+    Members are stored uncompressed, so that large patterns can be memory-mapped.
+
+    Parameters
+    ----------
+    scan : Scan
+    path : path
+        The file appears under this name only when it is complete.
+    overwrite : bool
+        Replace an existing file; without it that is an error.
+
+    Raises
+    ------
+    OutputError
+        If the file exists or cannot be written.
+    """
+    y, x = scan.positions_px.T
+    arrays: dict[str, Any] = {
+        "xcoords": x,
+        "ycoords": y,
+        "xcoords_start": x,
+        "ycoords_start": y,
+        "diff3d": scan.patterns,
+        "probeGuess": scan.probe,
+        "scan_index": np.zeros(len(scan), dtype=np.int64),
+        "bad_pixels": ~scan.mask,
+        "measurement": np.array(scan.measurement),
+        "metadata": np.array(json_text(scan.attributes, "attributes", scan.source)),
+    }
+    if scan.obj is not None:
+        arrays |= {"objectGuess": scan.obj, "obj_origin_px": np.asarray(scan.obj_origin_px, dtype=np.float64)}
+    if scan.pixel_size_m is not None:
+        arrays["pixel_size_m"] = np.asarray(scan.pixel_size_m, dtype=np.float64)
+    with atomic_path(path, overwrite) as unfinished, unfinished.open("wb") as stream:
+        np.savez(stream, **arrays)
+    return Path(path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except DAMAGE as error:
+        raise _damaged(path, "", error) from error
+    with archive:
+        yield archive
+
+
+def _patterns_key(keys: list[str], source: str) -> str:
+    if "diff3d" in keys or PATTERNS_ALIAS not in keys:
+        return "diff3d"
+    logger.info("'%s' holds no 'diff3d': '%s' is read instead", source, PATTERNS_ALIAS)
+    return PATTERNS_ALIAS
+
+
+def _member(archive: zipfile.ZipFile, key: str, path: Path) -> NDArray[Any]:
+    """Read one array; a large one that is stored uncompressed is mapped, not read."""
+    try:
+        with archive.open(f"{key}.npy") as stream:
+            shape, fortran, dtype = _header(stream)
+            header_bytes = stream.tell()
+            if not dtype.hasobject and not _worth_mapping(archive, key):
+                stream.seek(0)
+                return np.lib.format.read_array(stream, allow_pickle=False)
+    except DAMAGE as error:
+        raise _damaged(path, key, error) from error
+    if dtype.hasobject:
+        raise DataError(
+            "A scan file holds plain arrays, never Python objects.",
+            expected="numbers, or text for 'metadata'",
+            received=f"an object array, field '{key}' of '{path}'",
+            fix="write numbers as a numeric array, and metadata as JSON text: numpy.array(json.dumps(...))",
+        )
+    return _mapped(path, _data_start(archive, key, path) + header_bytes, shape, fortran, dtype)
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(stream)
+    raise ValueError(f"array format version {version} holds structured data")
+
+
+def _worth_mapping(archive: zipfile.ZipFile, key: str) -> bool:
+    info = archive.getinfo(f"{key}.npy")
+    return info.compress_type == zipfile.ZIP_STORED and info.file_size >= MAP_FROM_BYTES
+
+
+def _data_start(archive: zipfile.ZipFile, key: str, path: Path) -> int:
+    """Return where in the archive a stored member begins: behind its local header of variable length."""
+    start = archive.getinfo(f"{key}.npy").header_offset
+    with path.open("rb") as stream:
+        stream.seek(start)
+        header = stream.read(30)
+    return start + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+
+
+def _mapped(path: Path, offset: int, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> NDArray[Any]:
+    try:
+        order: Literal["F", "C"] = "F" if fortran else "C"
+        return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
+    except DAMAGE as error:
+        raise _damaged(path, "", error) from error
+
+
+def _damaged(path: Path, key: str, error: Exception) -> DataError:
+    lines = str(error).splitlines() or [type(error).__name__]
+    reason = getattr(error, "strerror", None) or lines[0]
+    return DataError(
+        "An NPZ file is a whole zip archive of arrays.",
+        expected="a file written by numpy.savez or numpy.savez_compressed",
+        received=f"'{path}'" + (f", field '{key}'" if key else "") + f": {reason}",
+        fix="copy or export the file again; check that it was written completely",
+    )
+
+
+def _position_first(patterns: NDArray[Any], n: int, key: str, source: str) -> NDArray[Any]:
+    """Put the positions first: older files hold (y, x, position). The number of coordinates decides."""
+    interrupted = patterns.shape[1] == patterns.shape[2] and len(patterns) < n
+    if len(patterns) == n or interrupted:
+        return patterns
+    if patterns.shape[2] == n:
+        logger.info("'%s' of '%s' has shape %s: read as (y, x, position)", key, source, patterns.shape)
+        return np.ascontiguousarray(np.moveaxis(patterns, 2, 0))
+    raise ShapeError(
+        "Every pattern has one position.",
+        expected=f"shape (position, y, x) or (y, x, position) with {n} positions, as many as coordinates",
+        received=f"shape {patterns.shape}, field '{key}' of '{source}'",
+        fix="check that patterns and positions come from the same scan",
+    )
+
+
+def _warn_of_several_scans(scan_index: NDArray[Any] | None, source: str) -> None:
+    count = 1 if scan_index is None else len(np.unique(numbers(scan_index, "scan_index", source)))
+    if scan_index is not None and 1 < count < scan_index.size:
+        logger.warning("'%s' holds %d scans ('scan_index'): they are treated as one object", source, count)
+
+
+def _pair(arrays: dict[str, NDArray[Any]], key: str, source: str) -> tuple[float, float] | None:
+    if key not in arrays:
+        return None
+    values = numbers(arrays[key], key, source)
+    if values.shape != (2,) or not np.isfinite(values).all():
+        raise ShapeError(
+            "This field is a (y, x) pair.",
+            expected="two finite numbers",
+            received=f"shape {values.shape}, field '{key}' of '{source}'",
+            fix="write numpy.array([y, x])",
+        )
+    return float(values[0]), float(values[1])
+
+
+def _text(arrays: dict[str, NDArray[Any]], key: str, source: str) -> str | None:
+    if key not in arrays:
+        return None
+    value = arrays[key]
+    if value.dtype.kind not in "US" or value.size != 1:
+        raise DataError(
+            "This field is text.",
+            expected="one text value",
+            received=f"dtype {value.dtype}, shape {value.shape}, field '{key}' of '{source}'",
+            fix="write it as numpy.array('...')",
+        )
+    text = value.reshape(())[()]
+    return text.decode("utf-8", errors="replace") if isinstance(text, bytes) else str(text)

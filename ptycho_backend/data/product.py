@@ -1,0 +1,232 @@
+"""Products: results in the HDF5 layout of ptychodus, positions in metres, no patterns (spec: data 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend.data.fields import (
+    first_plane,
+    hdf5_array,
+    json_mapping,
+    opened_hdf5,
+    positive_number,
+    real_number,
+    require_keys,
+    single_layer,
+    stacked,
+)
+from ptycho_backend.data.output import atomic_path, json_text
+from ptycho_backend.errors import DataError
+
+POSITIONS = ("probe_position_y_m", "probe_position_x_m")
+PIXEL = ("pixel_height_m", "pixel_width_m")
+CENTRE = ("center_y_m", "center_x_m")
+TEXTS = ("name", "comments")
+NUMBERS = (  # where they are 0 they say nothing
+    "detector_object_distance_m",
+    "photon_energy_eV",
+    "probe_photon_count",
+    "exposure_time_s",
+    "mass_attenuation_m2_per_kg",
+    "tomography_angle_deg",
+    "focus_object_distance_m",
+    "tilt_angle_deg",
+)
+EARLIER_ENERGY, EARLIER_COSTS = "probe_energy_eV", "costs"  # as earlier releases of ptychodus spell them
+OWN_GROUP = "ptychopinn"  # ptychodus looks up names of its own and never sees this group
+UNKNOWN_PIXEL_M = 1.0  # stands for a pixel of unknown size, so that metres in the file count pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """
+    What a ptychodus product holds: a result, or a start for one, without patterns.
+
+    Parameters
+    ----------
+    positions_px : float64, shape (position, 2), pixels, (y, x)
+        Scan coordinates.
+    probe : complex, shape (mode, y, x)
+    obj : complex, shape (y, x), optional
+    obj_origin_px : (float, float), pixels, (y, x)
+        Position of the object's pixel (0, 0) in scan coordinates.
+    pixel_size_m : (float, float), optional
+        Object pixel, (y, x); None if unknown.
+    indexes : int64, shape (position,)
+        Pairs positions with the patterns of another file.
+    costs : float64, shape (epoch,)
+    attributes : dict
+        Plain values: name, distance, energy and provenance.
+    """
+
+    positions_px: NDArray[np.float64]
+    probe: NDArray[Any]
+    obj: NDArray[Any] | None
+    obj_origin_px: tuple[float, float]
+    pixel_size_m: tuple[float, float] | None
+    indexes: NDArray[np.int64]
+    costs: NDArray[np.float64]
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+def read_product(path: Path | str) -> Product:
+    """
+    Read a ptychodus product.
+
+    Positions become pixels from the object's pixel (0, 0), (m − centre) / pixel + (size − 1) / 2; a file that
+    this package wrote also gives back the origin of its scan coordinates.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged or lacks a key.
+
+    Notes
+    -----
+    Spec: data 3.4.
+    """
+    source = str(path)
+    with opened_hdf5(Path(path)) as file:
+        require_keys(("object", "probe", *POSITIONS), file.keys(), source)
+        obj, probe, y_m, x_m = (hdf5_array(file, key, source) for key in ("object", "probe", *POSITIONS))
+        centre_m, pixel_m = (_attribute_pair(file["object"], names, source) for names in (CENTRE, PIXEL))
+        own = _Own(file, source)
+        positions_m = stacked(y_m, x_m, POSITIONS, source)
+        middle = (np.asarray(obj.shape[-2:]) - 1) / 2
+        indexes = _first(file, ("probe_position_indexes",), np.arange(len(positions_m)), source)
+        costs = _first(file, ("loss_values", EARLIER_COSTS), np.empty(0), source)
+        return Product(
+            positions_px=(positions_m - centre_m) / pixel_m + middle + own.origin_px,
+            probe=first_plane(probe, "probe", source),
+            obj=single_layer(obj, "object", source),
+            obj_origin_px=(float(own.origin_px[0]), float(own.origin_px[1])),
+            pixel_size_m=(float(pixel_m[0]), float(pixel_m[1])) if own.pixel_size_known else None,
+            indexes=indexes.astype(np.int64),
+            costs=np.asarray(costs, dtype=np.float64).ravel(),
+            attributes=_attributes(file, source) | own.attributes,
+        )
+
+
+def write_product(
+    path: Path | str,
+    product: Product,
+    extras: Mapping[str, NDArray[Any]] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """
+    Write a product that ptychodus reads.
+
+    A position p is written as p·pixel metres, and the object's centre so that ptychodus finds p on the object
+    pixel p − origin. An unknown pixel size is written as 1 m.
+
+    Parameters
+    ----------
+    path : path
+    product : Product
+        Its object must be there.
+    extras : mapping of arrays, optional
+        Further datasets, in a group that ptychodus does not read.
+    overwrite : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    OutputError
+        If the file exists or cannot be written.
+
+    Notes
+    -----
+    Spec: data 3.4, 3.5.
+    """
+    import h5py
+
+    if product.obj is None:
+        raise DataError(
+            "A product holds an object.",
+            expected="an array (y, x)",
+            received=f"none, for '{path}'",
+            fix="write the scan with write_npz instead",
+        )
+    text = json_text(product.attributes, "attributes", str(path))
+    with atomic_path(path, overwrite) as unfinished:
+        try:
+            with h5py.File(unfinished, "w") as file:
+                _write_head(file, product, Path(path).stem)
+                _write_arrays(file, product, product.obj)
+                own = file.create_group(OWN_GROUP)
+                own.attrs["pixel_size_known"] = product.pixel_size_m is not None
+                own["origin_px"] = np.asarray(product.obj_origin_px, dtype=np.float64)
+                own["attributes"] = text
+                for name, array in (extras or {}).items():
+                    own[name] = array
+        except RuntimeError as error:  # how h5py reports a full disk when it closes a file
+            raise OSError(str(error)) from error
+    return Path(path)
+
+
+class _Own:
+    """What only this package writes into a product; a product from elsewhere leaves the defaults."""
+
+    def __init__(self, file: Any, source: str) -> None:
+        self.origin_px: NDArray[Any] = np.zeros(2)
+        self.pixel_size_known = True
+        self.attributes: dict[str, Any] = {}
+        if OWN_GROUP in file:
+            group = file[OWN_GROUP]
+            self.origin_px = hdf5_array(group, "origin_px", source)
+            self.pixel_size_known = bool(group.attrs.get("pixel_size_known", True))
+            self.attributes = json_mapping(group["attributes"].asstr()[()], "attributes", source)
+
+
+def _first(file: Any, keys: tuple[str, ...], default: NDArray[Any], source: str) -> NDArray[Any]:
+    return next((hdf5_array(file, key, source) for key in keys if key in file), default)
+
+
+def _attribute_pair(dataset: Any, names: tuple[str, str], source: str) -> NDArray[np.float64]:
+    require_keys(names, dataset.attrs.keys(), f"{source}, attributes of '{dataset.name}'")
+    check = positive_number if names == PIXEL else real_number
+    return np.array([check(dataset.attrs[name], name, source) for name in names])
+
+
+def _attributes(file: Any, source: str) -> dict[str, Any]:
+    values: dict[str, Any] = {key: str(file.attrs[key]) for key in TEXTS if file.attrs.get(key)}
+    for key in NUMBERS:
+        earlier = file.attrs.get(EARLIER_ENERGY) if key == "photon_energy_eV" else None
+        stored = file.attrs.get(key, earlier)
+        if stored is not None and (number := real_number(stored, key, source)) != 0:
+            values[key] = number
+    return values
+
+
+def _write_head(file: Any, product: Product, name: str) -> None:
+    known = product.attributes
+    file.attrs["name"] = str(known.get("name", name))
+    file.attrs["comments"] = str(known.get("comments", ""))
+    for key in NUMBERS:
+        file.attrs[key] = float(known.get(key) or 0.0)
+    file.attrs["far_field"] = True
+
+
+def _write_arrays(file: Any, product: Product, obj: NDArray[Any]) -> None:
+    pixel_m = np.asarray(product.pixel_size_m or (UNKNOWN_PIXEL_M, UNKNOWN_PIXEL_M))
+    centre_m = (np.asarray(product.obj_origin_px) + (np.asarray(obj.shape) - 1) / 2) * pixel_m
+    positions_m = product.positions_px * pixel_m
+    file["probe_position_indexes"] = product.indexes
+    for axis, key in enumerate(POSITIONS):
+        file[key] = positions_m[:, axis]
+    probe = product.probe if product.probe.ndim == 3 else product.probe[None]
+    file["probe"] = probe[None].astype(np.complex64)  # (variation, mode, y, x)
+    file["object"] = obj[None].astype(np.complex64)  # (layer, y, x)
+    file["object_layer_spacing_m"] = np.empty(0)
+    for axis in (0, 1):
+        file["object"].attrs[CENTRE[axis]] = centre_m[axis]
+        for key in ("object", "probe"):
+            file[key].attrs[PIXEL[axis]] = pixel_m[axis]
+    file["loss_epochs"] = np.arange(len(product.costs))
+    file["loss_values"] = product.costs

@@ -1,0 +1,112 @@
+"""Scans on another detector size: what a crop or pad of the patterns does to the rest (spec: data 3.7)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend.core.propagation import far_field, near_field
+from ptycho_backend.data.fields import Fields, numbers
+from ptycho_backend.errors import DataError, ShapeError
+
+logger = logging.getLogger(__name__)
+
+
+def resized(fields: Fields, N: int) -> Fields:
+    """
+    Crop or pad the detector of a scan to N×N pixels about its zero frequency.
+
+    A smaller detector sees coarser detail: the object pixel grows by old side / N. Positions and probe
+    follow, the probe by the same crop of its far field; an object on the old grid is dropped.
+
+    Parameters
+    ----------
+    fields : dict
+        Keyword arguments of :class:`~ptycho_backend.data.scan.Scan`; patterns need not be square.
+    N : int
+        New side, pixels.
+
+    Returns
+    -------
+    dict
+        New fields; patterns keep their dtype, padded pixels are masked as bad.
+
+    Notes
+    -----
+    Spec: data 3.7.
+    """
+    source, patterns = fields["source"], fields["patterns"]
+    if isinstance(N, bool) or not isinstance(N, (int, np.integer)) or N < 1:
+        raise DataError(
+            "The side of a detector is a whole number of pixels.",
+            expected="N ≥ 1",
+            received=f"N={N!r} for '{source}'",
+            fix="leave N out to keep the patterns as they are",
+        )
+    if patterns.ndim != 3 or patterns.shape[1:] == (N, N):
+        return fields  # nothing to do, or no stack of patterns: the scan's own check says so
+    sides = np.asarray(patterns.shape[1:])
+    mask = fields.get("mask")
+    mask = np.ones(sides, dtype=bool) if mask is None else np.asarray(mask)
+    _require_window(mask, "mask", sides, source)
+    probe = _resized_probe(fields["probe"], N, sides, source)
+    size_m = fields.get("pixel_size_m")
+    if fields.get("obj") is not None:
+        logger.warning("the object of '%s' is dropped: its pixels are those of the old detector", source)
+    logger.info("'%s': detector of %d×%d pixels brought to %d×%d", source, *sides, N, N)
+    return {
+        **fields,
+        "patterns": centred(patterns, N),
+        "positions_px": fields["positions_px"] * (N / sides),
+        "probe": probe,
+        "mask": centred(mask, N),
+        "obj": None,
+        "obj_origin_px": (0.0, 0.0),
+        "pixel_size_m": None if size_m is None else tuple(float(s) for s in size_m * sides / N),
+    }
+
+
+def centred(array: NDArray[Any], N: int) -> NDArray[Any]:
+    """Crop or zero-pad the last two axes to N, keeping pixel ``[side // 2, side // 2]`` in the middle."""
+    y, x = (_overlap(side, N) for side in array.shape[-2:])
+    part = array[..., y[0], x[0]]
+    if part.shape[-2:] == (N, N):
+        # A view of a memory map costs nothing; a view of an array would keep all of it in memory.
+        return part if isinstance(array, np.memmap) else part.copy()
+    canvas = np.zeros((*array.shape[:-2], N, N), dtype=array.dtype)
+    canvas[..., y[1], x[1]] = part
+    return canvas
+
+
+def _overlap(side: int, N: int) -> tuple[slice, slice]:
+    """Return the pixels that old and new axis share, as a slice of either."""
+    shift = side // 2 - N // 2
+    first, last = max(shift, 0), min(shift + N, side)
+    return slice(first, last), slice(first - shift, last - shift)
+
+
+def _resized_probe(probe: Any, N: int, sides: NDArray[Any], source: str) -> NDArray[np.complex64]:
+    stack = numbers(probe, "probe", source, kinds="biufc")
+    if stack.ndim == 3 and stack.shape[-1] == 1 and stack.shape[:2] == tuple(sides):
+        stack = stack[..., 0]
+    _require_window(stack, "probe", sides, source)
+    wave = far_field(stack.astype(np.complex128))
+    kept = centred(wave, N)
+    before, after = (float((np.abs(w) ** 2).sum()) for w in (wave, kept))
+    if before > 0 and after < 0.99 * before:
+        share = 100 * after / before
+        logger.warning("only %.1f %% of the probe of '%s' falls on the new detector", share, source)
+    return near_field(kept).astype(np.complex64)
+
+
+def _require_window(array: NDArray[Any], key: str, sides: NDArray[Any], source: str) -> None:
+    if array.shape[-2:] != tuple(sides) or array.ndim > 3:
+        raise ShapeError(
+            "Patterns, mask and probe have the same sides.",
+            expected=f"last axes ({sides[0]}, {sides[1]}), those of the patterns",
+            received=f"shape {array.shape}, field '{key}' of '{source}'",
+            fix="crop or pad it to the size of the patterns",
+        )

@@ -1,0 +1,259 @@
+"""NPZ files: every key, both orders of the patterns, memory, and messages that name file and field."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from ptycho_backend.data import npz
+from ptycho_backend.data.npz import read_npz, write_npz
+from ptycho_backend.data.scan import Scan
+from ptycho_backend.errors import DataError, OutputError
+
+N, COUNT = 6, 5
+
+
+def arrays(**changes):
+    """Return a valid set of arrays whose y and x differ everywhere; None leaves a key out."""
+    rng = np.random.default_rng(1)
+    values = {
+        "xcoords": np.array([10.0, 20.5, 30.25, 40.0, 51.0]),
+        "ycoords": np.array([1.0, 2.0, 4.0, 8.0, 16.5]),
+        "diff3d": rng.integers(0, 99, (COUNT, N, N)).astype(np.uint16),
+        "probeGuess": rng.normal(size=(N, N)) + 1j,
+    } | changes
+    return {key: value for key, value in values.items() if value is not None}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(**changes):
+        np.savez(tmp_path / "run42.npz", **arrays(**changes))
+        return tmp_path / "run42.npz"
+
+    return save
+
+
+def test_positions_are_y_then_x(saved):
+    scan = read_npz(saved())
+    np.testing.assert_array_equal(scan.positions_px[:, 0], [1.0, 2.0, 4.0, 8.0, 16.5])
+    np.testing.assert_array_equal(scan.positions_px[:, 1], [10.0, 20.5, 30.25, 40.0, 51.0])
+    assert scan.source.endswith("run42.npz")
+
+
+@pytest.mark.parametrize("compress", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("dtype", ["u1", ">u2", "<u2", ">u4", "<i4", ">f4"])
+def test_patterns_keep_the_dtype_of_the_file(tmp_path, dtype, compress):
+    stored = arrays()["diff3d"].astype(dtype)
+    compress(tmp_path / "a.npz", **arrays(diff3d=stored))
+    scan = read_npz(tmp_path / "a.npz")
+    assert scan.patterns.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(scan.counts(), arrays()["diff3d"])
+
+
+def test_every_optional_key_is_read(saved):
+    bad = np.zeros((N, N), dtype=bool)
+    bad[1, 4] = True
+    obj = np.arange(70.0).reshape(7, 10) + 2j
+    scan = read_npz(
+        saved(
+            bad_pixels=bad,
+            objectGuess=obj,
+            obj_origin_px=np.array([-3.0, 2.5]),
+            pixel_size_m=np.array([8e-9, 9e-9]),
+            measurement=np.array("counts"),
+            metadata=np.array(json.dumps({"beamline": "2-ID-D"})),
+            scan_index=np.zeros(COUNT, dtype=int),
+        )
+    )
+    assert not scan.mask[1, 4]
+    assert scan.mask.sum() == N * N - 1
+    np.testing.assert_array_equal(scan.obj, obj.astype(np.complex64))
+    assert scan.obj_origin_px == (-3.0, 2.5)
+    assert scan.pixel_size_m == (8e-9, 9e-9)
+    assert scan.measurement == "counts"
+    assert scan.attributes == {"beamline": "2-ID-D"}
+
+
+def test_what_is_absent_stays_unknown(saved):
+    scan = read_npz(saved())
+    assert scan.obj is None
+    assert scan.pixel_size_m is None
+    assert scan.obj_origin_px == (0.0, 0.0)
+    assert scan.mask.all()
+    assert scan.attributes == {}
+
+
+def test_a_stack_of_modes_is_kept(saved):
+    assert read_npz(saved(probeGuess=np.ones((3, N, N), dtype=complex))).probe.shape == (3, N, N)
+
+
+@pytest.mark.parametrize(
+    ("obj", "shape"),
+    [(np.zeros((0, 0), complex), None), (np.ones((1, 8, 9), complex), (8, 9)), (np.ones((8, 9)), (8, 9))],
+)
+def test_object_of_one_layer(saved, obj, shape):
+    scan = read_npz(saved(objectGuess=obj))
+    assert (None if scan.obj is None else scan.obj.shape) == shape
+
+
+def test_older_files_call_the_patterns_diffraction(saved, caplog):
+    caplog.set_level(logging.INFO)
+    scan = read_npz(saved(diff3d=None, diffraction=arrays()["diff3d"]))
+    np.testing.assert_array_equal(scan.patterns, arrays()["diff3d"])
+    assert "'diffraction' is read instead" in caplog.text
+
+
+def test_position_last_is_told_by_the_number_of_coordinates(saved, caplog):
+    caplog.set_level(logging.INFO)
+    stored = arrays()["diff3d"]
+    scan = read_npz(saved(diff3d=np.moveaxis(stored, 0, 2)))
+    np.testing.assert_array_equal(scan.patterns, stored)
+    assert scan.patterns.flags.c_contiguous
+    assert "read as (y, x, position)" in caplog.text
+
+
+def test_position_first_wins_where_all_axes_are_equal(saved):
+    stored = np.arange(COUNT**3).reshape(COUNT, COUNT, COUNT)
+    scan = read_npz(saved(diff3d=stored, probeGuess=np.ones((COUNT, COUNT))))
+    np.testing.assert_array_equal(scan.patterns, stored)
+
+
+def test_planned_positions_after_the_last_pattern_are_dropped(saved, caplog):
+    scan = read_npz(saved(diff3d=arrays()["diff3d"][:3]))
+    np.testing.assert_array_equal(scan.positions_px[:, 0], [1.0, 2.0, 4.0])
+    assert "5 positions for 3 patterns: the last 2 are dropped" in caplog.text
+
+
+def test_as_many_positions_as_pixels_do_not_turn_the_stack(saved):
+    six = np.arange(6.0)
+    assert len(read_npz(saved(xcoords=six, ycoords=six))) == COUNT  # N = 6 positions for 5 patterns of 6×6
+
+
+def test_several_scans_in_one_file_are_reported(saved, caplog):
+    read_npz(saved(scan_index=np.array([0, 0, 1, 1, 1])))
+    assert "holds 2 scans" in caplog.text
+
+
+def test_a_key_that_is_needed_itself_is_no_hint(saved):
+    with pytest.raises(DataError) as raised:
+        read_npz(saved(xcoords=None))
+    assert "ycoords" not in raised.value.fix
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"diff3d": None}, ["'diff3d'", "which holds probeGuess, xcoords, ycoords"]),
+        ({"diff3d": None, "diff_3d": np.ones(3)}, ["rename 'diff_3d' to 'diff3d'"]),
+        ({"xcoords": None, "probeGuess": None}, ["no 'xcoords', 'probeGuess'"]),
+        ({"xcoords": np.arange(4.0)}, ["'ycoords' and 'xcoords' of equal length", "5 and 4"]),
+        ({"xcoords": np.ones((2, 5))}, ["shape (2, 5)", "'xcoords'"]),
+        ({"xcoords": np.array(list("abcde"))}, ["dtype <U1", "'xcoords'"]),
+        ({"xcoords": np.arange(4.0), "ycoords": np.arange(4.0)}, ["4 positions", "'diff3d'"]),
+        ({"diff3d": np.ones((7, 8, 9))}, ["shape (7, 8, 9)", "'diff3d'"]),
+        ({"diff3d": np.ones((COUNT, N))}, ["shape (5, 6)", "'diff3d'"]),
+        ({"diff3d": np.array(1.0)}, ["shape ()", "'diff3d'"]),
+        ({"diff3d": np.ones((COUNT, N, N), dtype=complex)}, ["complex", "patterns"]),
+        ({"probeGuess": np.ones((N - 1, N - 1))}, ["(5, 5)", "'probe'"]),
+        ({"objectGuess": np.ones((2, 8, 8))}, ["2 layers", "'objectGuess'"]),
+        ({"bad_pixels": np.zeros((N, N + 1))}, ["(6, 7)", "'mask'"]),
+        ({"bad_pixels": np.array(["x"])}, ["'bad_pixels'"]),
+        ({"measurement": np.array("photons")}, ["'photons'", "'measurement'"]),
+        ({"measurement": np.array(3)}, ["dtype int64", "'measurement'"]),
+        ({"metadata": np.array("{broken")}, ["'{broken'", "'metadata'"]),
+        ({"metadata": np.array("[1]")}, ["'[1]'", "'metadata'"]),
+        ({"pixel_size_m": np.array([1e-9])}, ["shape (1,)", "'pixel_size_m'"]),
+        ({"obj_origin_px": np.array([0.0, np.nan])}, ["two finite numbers", "'obj_origin_px'"]),
+        ({"diff3d": np.array([{"a": 1}])}, ["Python objects", "'diff3d'", "JSON"]),
+        ({"metadata": np.array({"a": 1})}, ["Python objects", "'metadata'", "JSON"]),
+    ],
+)
+def test_bad_content_names_file_and_field(saved, changes, words):
+    with pytest.raises(DataError) as raised:
+        read_npz(saved(**changes))
+    for word in ["run42.npz", *words]:
+        assert word in str(raised.value)
+
+
+def test_objects_under_unknown_keys_are_never_opened(saved):
+    assert len(read_npz(saved(history=np.array([{"a": 1}], dtype=object)))) == COUNT
+
+
+def full_scan():
+    stored = arrays()
+    return Scan(
+        patterns=stored["diff3d"],
+        positions_px=np.stack([stored["ycoords"], stored["xcoords"]], axis=1),
+        probe=np.stack([stored["probeGuess"], 0.1j * stored["probeGuess"]]),
+        measurement="counts",
+        mask=np.arange(N * N).reshape(N, N) != 9,
+        obj=np.arange(56.0).reshape(7, 8) * (1 + 1j),
+        obj_origin_px=(-2.0, 3.0),
+        pixel_size_m=(5e-9, 6e-9),
+        attributes={"seed": np.int64(3), "gain": np.array([1.5, 2.0]), "note": "ünïcode"},
+    )
+
+
+def test_a_written_scan_reads_back_whole(tmp_path):
+    scan = full_scan()
+    back = read_npz(write_npz(scan, tmp_path / "a.npz"))
+    assert back.data_hash() == scan.data_hash()
+    assert back.patterns.dtype == np.uint16
+    np.testing.assert_array_equal(back.obj, scan.obj)
+    assert back.obj_origin_px == scan.obj_origin_px
+    assert back.pixel_size_m == scan.pixel_size_m
+    assert back.attributes == {"seed": 3, "gain": [1.5, 2.0], "note": "ünïcode"}
+
+
+def test_other_tools_find_their_keys_in_a_written_file(tmp_path):
+    write_npz(full_scan(), tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["xcoords"], arrays()["xcoords"])
+        np.testing.assert_array_equal(file["ycoords"], arrays()["ycoords"])
+        np.testing.assert_array_equal(file["xcoords_start"], file["xcoords"])
+        np.testing.assert_array_equal(file["ycoords_start"], file["ycoords"])
+        np.testing.assert_array_equal(file["diff3d"], arrays()["diff3d"])
+        np.testing.assert_array_equal(np.argwhere(file["bad_pixels"]), [[1, 3]])
+        assert file["probeGuess"].shape == (2, N, N)
+        assert file["scan_index"].tolist() == [0] * COUNT
+        assert file["measurement"] == "counts"
+
+
+def test_an_existing_file_is_replaced_only_on_request(tmp_path):
+    (tmp_path / "a.npz").write_text("precious")
+    with pytest.raises(OutputError, match=r"a\.npz', which exists"):
+        write_npz(full_scan(), tmp_path / "a.npz")
+    assert (tmp_path / "a.npz").read_text() == "precious"
+    assert len(read_npz(write_npz(full_scan(), tmp_path / "a.npz", overwrite=True))) == COUNT
+
+
+def test_attributes_that_are_no_plain_values_are_refused_before_writing(tmp_path):
+    scan = full_scan()
+    scan.attributes["rng"] = np.random.default_rng(0)
+    with pytest.raises(DataError, match="Generator is no plain value, field 'attributes'"):
+        write_npz(scan, tmp_path / "a.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_large_stored_patterns_are_mapped_and_small_or_compressed_ones_read(tmp_path, monkeypatch, order):
+    monkeypatch.setattr(npz, "MAP_FROM_BYTES", 300)  # the patterns have 360 bytes and a header
+    stored = np.asarray(arrays()["diff3d"], order=order)
+    np.savez(tmp_path / "stored.npz", **arrays(diff3d=stored))
+    np.savez_compressed(tmp_path / "packed.npz", **arrays(diff3d=stored))
+    mapped, packed = read_npz(tmp_path / "stored.npz"), read_npz(tmp_path / "packed.npz")
+    assert isinstance(mapped.patterns, np.memmap)
+    assert not isinstance(packed.patterns, np.memmap)
+    np.testing.assert_array_equal(mapped.patterns, arrays()["diff3d"])
+    assert mapped.data_hash() == packed.data_hash()
+    assert not mapped.patterns.flags.writeable
+
+
+def test_a_mapped_scan_can_replace_its_own_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(npz, "MAP_FROM_BYTES", 1)
+    path = write_npz(full_scan(), tmp_path / "a.npz")
+    scan = read_npz(path)
+    write_npz(scan, path, overwrite=True)
+    assert read_npz(path).data_hash() == scan.data_hash() == full_scan().data_hash()
