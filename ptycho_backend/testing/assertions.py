@@ -1,0 +1,54 @@
+"""Assertions that say what was compared and by how much it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend.testing.tolerances import Tolerance
+
+Operator = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def relative_error(actual: Any, expected: Any) -> float:
+    """Return the largest difference over the largest expected magnitude; over 1 where all expected are 0."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    if actual.shape != expected.shape:
+        raise AssertionError(f"shape {actual.shape} instead of {expected.shape}")
+    if expected.size == 0:
+        return 0.0
+    wide = np.complex128 if np.iscomplexobj(actual) or np.iscomplexobj(expected) else np.float64
+    difference = np.abs(actual.astype(wide) - expected.astype(wide)).max()
+    scale = float(np.abs(expected.astype(wide)).max())
+    return float(difference / scale) if scale > 0 else float(difference)
+
+
+def assert_close(actual: Any, expected: Any, tolerance: Tolerance, what: str = "result") -> None:
+    """Fail unless two arrays of one shape agree within a tolerance; NaN never agrees."""
+    error = relative_error(actual, expected)
+    if not error <= tolerance.relative:
+        raise AssertionError(
+            f"{what} differs by {error:.3g} of its largest value; allowed are {tolerance.relative:.3g} "
+            f"({tolerance.reason})"
+        )
+
+
+def assert_far(actual: Any, other: Any, tolerance: Tolerance, what: str = "result") -> None:
+    """Fail unless two arrays differ by clearly more than a tolerance: the control that a comparison can fail."""
+    error = relative_error(actual, other)
+    if not error > 3 * tolerance.relative:
+        raise AssertionError(f"{what} differs by {error:.3g} only, which {tolerance.relative:.3g} cannot tell apart")
+
+
+def assert_adjoint(
+    operator: Operator, adjoint: Operator, x: NDArray[Any], y: NDArray[Any], tolerance: Tolerance
+) -> None:
+    """Fail unless ⟨A x, y⟩ = ⟨x, A' y⟩, up to a share of ‖A x‖·‖y‖."""
+    image, back = operator(x), adjoint(y)
+    left, right = np.vdot(image, y), np.vdot(x, back)
+    scale = float(np.linalg.norm(image) * np.linalg.norm(y))
+    if not abs(left - right) <= tolerance.relative * max(scale, 1e-300):
+        raise AssertionError(f"⟨Ax, y⟩ = {left:.12g}, but ⟨x, A'y⟩ = {right:.12g} (scale {scale:.3g})")

@@ -1,0 +1,50 @@
+"""
+Every tolerance of the tests, with its reason.
+
+A tolerance is relative to the largest magnitude of what is expected: arrays of a field hold bright and dark
+pixels, and rounding of an FFT or a convolution follows the bright ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """
+    How far two results may differ.
+
+    Parameters
+    ----------
+    relative : float
+        Largest difference over the largest expected magnitude.
+    reason : str
+        Why it is not smaller.
+    """
+
+    relative: float
+    reason: str
+
+
+EXACT64 = Tolerance(1e-12, "float64 with a few thousand additions")
+EXACT32 = Tolerance(2e-6, "float32 inputs or results, rounded once or a few times")
+STITCH32 = Tolerance(1e-5, "float32 sums over tens of overlapping patches, then a division by small coverage")
+FINITE_DIFFERENCE64 = Tolerance(1e-5, "central differences in float64: truncation h², cancellation 1e-16/h")
+
+PATCHES = Tolerance(
+    3e-4,
+    "float32 against float64 through two U-Nets and two divisions by the measured amplitude, whose dark pixels "
+    "amplify rounding",
+)
+COUNTS = Tolerance(3e-4, "twice the relative error of a patch, averaged by the FFT")
+LOSS = Tolerance(1e-4, "a mean over pixels: rounding averages out, the dark pixels' logarithm does not")
+GRADIENT = Tolerance(
+    3e-3,
+    "float32 back-propagation against central differences in float64; ReLU and maximum have kinks that a finite "
+    "step crosses",
+)
+SAME_ENGINE = Tolerance(1e-5, "float32 sums in another order: batch sizes and accumulation change only that")
+ENGINES_IN_TRAINING = Tolerance(
+    2e-3, "Adam divides by the root of tiny second moments, so float32 rounding grows from step to step"
+)

@@ -1,0 +1,83 @@
+"""Options and fixtures that every part of the suite shares."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from ptycho_backend.contract import Backend
+from ptycho_backend.errors import BackendNotInstalledError
+from ptycho_backend.registry import get_backend
+
+BACKENDS = ("pytorch", "tensorflow")
+
+# "dev" draws the same few examples every time, "full" new and many ones.
+settings.register_profile(
+    "dev", max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("full", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the engine and its device be chosen."""
+    parser.addoption(
+        "--backend", action="append", metavar="NAME", help="engine to test (repeatable); default: all installed ones"
+    )
+    parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where engines compute")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test with a `backend` fixture on each chosen engine, one engine after the other."""
+    own = {name for mark in metafunc.definition.iter_markers("parametrize") for name in _names(mark)}
+    if "backend" in metafunc.fixturenames and "backend" not in own:
+        chosen = metafunc.config.getoption("--backend") or BACKENDS
+        metafunc.parametrize("backend", chosen, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest, device: str) -> Backend:
+    """Return an engine: skipped where it is not installed, an error where it was asked for by name."""
+    asked = request.config.getoption("--backend") is not None
+    try:
+        engine = get_backend(request.param)
+    except BackendNotInstalledError as error:
+        if asked:
+            raise
+        pytest.skip(str(error).replace("\n", ";"))
+    if device == "cuda":
+        _need_gpu(engine, asked)
+    return engine
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> str:
+    """Return where engines compute."""
+    return str(request.config.getoption("--device"))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Return a generator, the same for every test."""
+    return np.random.default_rng(0)
+
+
+def _need_gpu(engine: Backend, asked: bool) -> None:
+    if any(name.startswith("cuda") for name in engine.devices()):
+        if engine.name == "pytorch":
+            import torch
+
+            # TF32 keeps 10 bits of mantissa: no comparison with float64 could hold.
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
+        return
+    message = f"the engine '{engine.name}' sees no GPU here, only {', '.join(engine.devices())}"
+    pytest.fail(message) if asked else pytest.skip(message)
+
+
+def _names(mark: pytest.Mark) -> list[str]:
+    names = mark.args[0] if mark.args else mark.kwargs["argnames"]
+    return [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)

@@ -1,0 +1,116 @@
+"""The estimate that physics gives for free, and the step that keeps it consistent with the data (physics 6)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ptycho_backend.core.forward import intensity
+from ptycho_backend.core.propagation import far_field, near_field
+from ptycho_backend.core.unrolled import (
+    REGULARISATION,
+    data_consistency,
+    fill_amplitude,
+    initial_estimate,
+    regularised_intensity,
+)
+from ptycho_backend.testing import assert_close
+from ptycho_backend.testing.strategies import complex_noise, generators, probes
+from ptycho_backend.testing.tolerances import EXACT64, Tolerance
+
+N = 16
+SMALL_FLOOR = Tolerance(1e-5, "the floor 1e-8 under a squared amplitude of order 1")
+DARK_PIXELS = Tolerance(1e-3, "the same floor where the predicted amplitude is hardly larger than 1e-4")
+
+
+def measured(patches, probe):
+    return np.sqrt(intensity(patches, probe))
+
+
+@given(rng=generators(), probe=probes(N, 1))
+def test_first_estimate_is_the_formula_of_the_specification(rng, probe):
+    x = rng.uniform(0.5, 2.0, size=(3, N, N))
+    P = probe[0]
+    denominator = np.abs(P) ** 2 + 0.05 * (np.abs(P) ** 2).max()
+    borrowed = near_field(x * np.exp(1j * np.angle(far_field(P))))
+    expected = borrowed * np.conj(P) / denominator + 1 - np.abs(P) ** 2 / denominator
+    assert_close(initial_estimate(x, probe), expected, DARK_PIXELS)
+
+
+@given(probe=probes(N))
+def test_of_an_empty_sample_the_first_estimate_is_one(probe):
+    x = fill_amplitude(probe)
+    np.testing.assert_allclose(initial_estimate(x, probe), 1.0, atol=1e-4)
+    assert (x**2).sum() == pytest.approx((N / 2) ** 2)
+
+
+@given(rng=generators(), probe=probes(N))
+def test_the_true_object_is_a_fixed_point(rng, probe):
+    truth = 1 + 0.4 * complex_noise(rng, 2, N, N)
+    assert_close(data_consistency(truth, measured(truth, probe), probe), truth, SMALL_FLOOR)
+
+
+@given(rng=generators(), probe=probes(N), phase=st.floats(-3, 3))
+def test_a_global_phase_passes_through(rng, probe, phase):
+    patches, x = complex_noise(rng, 2, N, N), rng.uniform(0.5, 2.0, size=(2, N, N))
+    turn = np.exp(1j * phase)
+    once = data_consistency(patches, x, probe)
+    assert_close(data_consistency(turn * patches, x, probe), turn * once, EXACT64)
+    assert_close(data_consistency(patches, x, turn * probe), once, EXACT64)
+
+
+@given(rng=generators(), probe=probes(N))
+def test_bad_pixels_keep_the_predicted_wave(rng, probe):
+    patches, x = complex_noise(rng, 2, N, N), rng.uniform(0.5, 2.0, size=(2, N, N))
+    mask = (rng.random((N, N)) < 0.7).astype(float)
+    predicted = measured(patches, probe)
+    expected = data_consistency(patches, np.where(mask, x, predicted), probe)
+    assert_close(data_consistency(patches, x, probe, mask), expected, DARK_PIXELS)
+    np.testing.assert_array_equal(data_consistency(patches, x, probe, 0.0), patches)
+
+
+def test_under_a_flat_probe_the_amplitude_moves_by_the_regularised_share(rng):
+    # |P| = 1 everywhere: D moves |ψ| to |ψ| + (x − |ψ|)/1.05 and leaves its phase.
+    probe = np.exp(1j * rng.uniform(0, 6, size=(1, N, N)))
+    patch, x = complex_noise(rng, 1, N, N), rng.uniform(0.5, 2.0, size=(1, N, N))
+    before, after = (far_field(o * probe[0]) for o in (patch, data_consistency(patch, x, probe)))
+    expected = (np.abs(before) + (x - np.abs(before)) / (1 + REGULARISATION)) * np.exp(1j * np.angle(before))
+    np.testing.assert_allclose(after, expected, atol=1e-4)
+
+
+@given(rng=generators(), probe=probes(N, 1))
+def test_pixels_without_light_do_not_change(rng, probe):
+    dark = rng.random((N, N)) < 0.3
+    shaded = np.where(dark, 0, probe)
+    patches, x = complex_noise(rng, 2, N, N), rng.uniform(0.5, 2.0, size=(2, N, N))
+    moved = data_consistency(patches, x, shaded) - patches
+    np.testing.assert_array_equal(moved[:, dark], 0)
+    assert np.abs(moved[:, ~dark]).max() > 1e-3
+
+
+@given(rng=generators(), probe=probes(N))
+def test_a_step_brings_the_counts_closer_to_the_data(rng, probe):
+    truth = 1 + 0.3 * complex_noise(rng, 1, N, N)
+    start, x = np.ones((1, N, N), complex), measured(truth, probe)
+    errors = [((x - measured(o, probe)) ** 2).sum() for o in (start, data_consistency(start, x, probe))]
+    assert errors[1] < errors[0]
+
+
+def test_modes_share_the_measured_amplitude_as_they_share_the_prediction(rng):
+    probe = complex_noise(rng, 2, N, N)
+    patch, x = complex_noise(rng, N, N), rng.uniform(0.5, 2.0, size=(N, N))
+    waves = far_field(patch * probe)
+    share = np.abs(waves) / np.sqrt((np.abs(waves) ** 2).sum(axis=0))
+    targets = near_field(x * share * np.exp(1j * np.angle(waves)))
+    update = (np.conj(probe) * (targets - patch * probe)).sum(axis=0) / regularised_intensity(probe)
+    assert_close(data_consistency(patch, x, probe), patch + update, DARK_PIXELS)
+
+
+def test_the_division_is_bounded_where_the_probe_is_dark():
+    probe = np.zeros((2, 4, 4))
+    probe[0, 1, 1], probe[1, 1, 1] = 3.0, 4.0
+    expected = np.full((4, 4), 0.05 * 25)
+    expected[1, 1] = 25 * 1.05
+    np.testing.assert_allclose(regularised_intensity(probe), expected)
