@@ -59,8 +59,9 @@ class CanvasFrame:
         return CanvasFrame((int(shape[0]), int(shape[1])), (float(origin[0]), float(origin[1])))
 
     def corners(self, positions_px: NDArray[np.float64], N: int) -> NDArray[np.float64]:
-        """Return the canvas coordinates of pixel (0, 0) of each window."""
-        return positions_px - N // 2 - np.asarray(self.origin_px)
+        """Return the canvas coordinates of pixel (0, 0) of each window, to a millionth of a pixel."""
+        # Unrounded, the outermost window of a scan can come to lie 1e-16 outside its own canvas.
+        return np.round(positions_px - N // 2 - np.asarray(self.origin_px), 6)
 
 
 class Stitcher:
