@@ -40,10 +40,16 @@ def align_phases(
     Returns
     -------
     complex64, shape (group,)
-        Groups that overlap no other keep the factor 1; the mean factor of every connected set is 1.
+        Groups that overlap no other keep the factor 1; the mean factor of every connected set has phase 0.
+
+    Notes
+    -----
+    Spec: physics 7.1.
     """
     n_groups = int(groups.max()) + 1 if len(groups) else 0
     factors = np.ones(n_groups, dtype=np.complex64)
+    if n_groups < 2:
+        return factors
     pairs, box = _overlapping_pairs(positions_px, weight, groups)
     if len(pairs) == 0:
         return factors
@@ -79,8 +85,9 @@ def _overlapping_pairs(
     first, second, distance = first[found], second[found], distance[found]
     use = groups[first] != groups[second]
     pairs = np.unique(np.sort(np.stack([first[use], second[use]], axis=1), axis=1), axis=0)
-    reach = float(distance[use].max()) if use.any() else 0.0
-    return pairs, max(2, int(width - np.ceil(reach)))
+    corners = np.rint(positions_px).astype(int)
+    reach = int(np.abs(corners[pairs[:, 0]] - corners[pairs[:, 1]]).max(initial=0))
+    return pairs, max(1, width - reach)
 
 
 def _inner_products(
@@ -90,7 +97,7 @@ def _inner_products(
     pairs: NDArray[np.intp],
     box: int,
 ) -> NDArray[np.complex128]:
-    """Return Σ w·w'·p·conj(p') over a box around the midpoint of each pair, to the nearest pixel."""
+    """Return Σ w·w'·p·conj(p') over a box in the middle of each pair's overlap, to the nearest pixel."""
     N = patches.shape[-1]
     windows = np.lib.stride_tricks.sliding_window_view(patches, (box, box), axis=(1, 2))
     trust = np.lib.stride_tricks.sliding_window_view(np.asarray(weight, dtype=np.float32), (box, box))
@@ -98,10 +105,10 @@ def _inner_products(
     products = np.empty(len(pairs), dtype=np.complex128)
     for start in range(0, len(pairs), CHUNK_PAIRS):
         first, second = pairs[start : start + CHUNK_PAIRS].T
-        middle = (corners[first] + corners[second]) // 2
-        (y1, x1), (y2, x2) = (
-            np.clip(middle - corners[patch] + (N - box) // 2, 0, N - box).T for patch in (first, second)
-        )
+        # The box lies in the middle of what two windows share, on the same pixels of the object in both.
+        corner = np.maximum(corners[first], corners[second])
+        corner = corner + (N - np.abs(corners[first] - corners[second]) - box) // 2
+        (y1, x1), (y2, x2) = (np.clip(corner - corners[patch], 0, N - box).T for patch in (first, second))
         one = windows[first, y1, x1] * trust[y1, x1]
         other = windows[second, y2, x2] * trust[y2, x2]
         products[start : start + CHUNK_PAIRS] = np.einsum("pij,pij->p", one, np.conj(other))
