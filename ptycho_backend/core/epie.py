@@ -93,9 +93,10 @@ def refine_probe(
     seeds = rng.spawn(2)
     refined = epie(part, calibration, passes, seeds[0], update_probe=True, on_event=on_event)
     given = epie(part, calibration, passes, seeds[1], update_probe=False)
-    if not np.isfinite(refined.probe).all() or refined.errors[-1] > given.errors[-1]:
-        return calibration.probe, False
-    return refined.probe, True
+    better = refined.errors[-1] <= given.errors[-1]  # False for NaN
+    if better and np.isfinite(refined.probe).all():
+        return refined.probe, True
+    return calibration.probe, False
 
 
 def polish(

@@ -1,0 +1,184 @@
+"""ePIE finds the object and the probe of a simulated scan (physics 8)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ptycho_backend.config import ModelConfig
+from ptycho_backend.core import epie as module
+from ptycho_backend.core.calibration import calibrate
+from ptycho_backend.core.epie import EpieResult, epie, polish, refine_probe
+from ptycho_backend.core.stitching import Image, cut_patches
+from ptycho_backend.data.scan import Scan
+from ptycho_backend.data.simulate import simulate_scan
+from ptycho_backend.events import StageEvent
+
+N = 32
+SETTINGS = {"N": N, "n_positions": 36, "object_name": "lines", "photons_per_pattern": 1e7, "step_px": 3.0}
+
+
+def simulated(**fields) -> Scan:
+    return simulate_scan(**{**SETTINGS, **fields})
+
+
+def calibration_of(scan):
+    return calibrate(scan, ModelConfig(N=N))
+
+
+def truth_on(image: Image, scan: Scan) -> np.ndarray:
+    """Return the known object, bilinearly, on the pixels of an image."""
+    side = max(image.obj.shape) + 2
+    middle = np.array([image.origin_px]) + side // 2
+    return cut_patches(scan.obj, middle, side, scan.obj_origin_px)[0, : image.obj.shape[0], : image.obj.shape[1]]
+
+
+def error_of(image: Image, scan: Scan, share: float = 0.3) -> float:
+    """Return the relative error where coverage is good, one complex factor aside."""
+    good = image.coverage > share * image.coverage.max()
+    found, truth = image.obj[good], truth_on(image, scan)[good]
+    factor = np.vdot(found, truth) / np.vdot(found, found)
+    return float(np.linalg.norm(factor * found - truth) / np.linalg.norm(truth))
+
+
+def run(scan, passes=12, **fields) -> EpieResult:
+    return epie(scan, calibration_of(scan), passes, np.random.default_rng(0), **fields)
+
+
+@pytest.fixture(scope="module")
+def scan() -> Scan:
+    return simulated()
+
+
+@pytest.fixture(scope="module")
+def result(scan) -> EpieResult:
+    return run(scan, update_probe=False)
+
+
+def test_the_object_is_found_between_pixels(scan, result):
+    # Positions have fractions of a pixel; the truth is read bilinearly, which costs some of the error.
+    assert (scan.positions_px % 1 != 0).any()
+    assert error_of(result.image, scan) < 0.04
+    rounded = dataclasses.replace(scan, positions_px=np.rint(scan.positions_px))
+    assert run(rounded, update_probe=False).errors[-1] > 10 * result.errors[-1]
+    assert error_of(run(scan, 1, update_probe=False).image, scan) > 2 * error_of(result.image, scan)
+
+
+def test_errors_fall_to_the_noise(result):
+    assert len(result.errors) == 12
+    assert result.errors[-1] < 1e-3 < result.errors[0]
+
+
+def test_the_probe_stays_as_it_is_unless_it_may_change(scan, result):
+    np.testing.assert_allclose(result.probe, calibration_of(scan).probe, atol=1e-5)
+    assert np.abs(run(scan, 2).probe - calibration_of(scan).probe).max() > 1e-4
+    np.testing.assert_allclose(run(scan, 1).probe, calibration_of(scan).probe, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_image(scan):
+    one, other = run(scan, 2), run(scan, 2)
+    np.testing.assert_array_equal(one.image.obj, other.image.obj)
+    assert one.errors == other.errors
+    assert epie(scan, calibration_of(scan), 2, np.random.default_rng(1)).errors != one.errors
+
+
+def test_it_starts_from_an_image(scan, result):
+    more = run(scan, 1, start=result.image, update_probe=False)
+    assert more.errors[0] < 1.5 * result.errors[-1]
+    moved = dataclasses.replace(result.image, origin_px=tuple(np.array(result.image.origin_px) + [3.0, -2.0]))
+    assert run(scan, 1, start=moved, update_probe=False).errors[0] > 10 * more.errors[0]
+
+
+def test_polishing_by_no_pass_is_the_image_itself(scan, result):
+    rng = np.random.default_rng(0)
+    assert polish(scan, calibration_of(scan), result.image, 0, rng) is result.image
+    polished = polish(scan, calibration_of(scan), result.image, 1, rng)
+    assert polished.origin_px == result.image.origin_px
+    assert error_of(polished, scan) < 0.04
+
+
+def test_masked_pixels_are_ignored():
+    damaged = simulated(bad_pixels=0.05)
+    assert (~damaged.mask).sum() > 20
+    masked = run(damaged, update_probe=False)
+    assert error_of(masked.image, damaged) < 0.04
+    rng = np.random.default_rng(5)
+    patterns = np.where(damaged.mask, damaged.patterns, rng.integers(0, 60000, size=damaged.patterns.shape))
+    other = run(dataclasses.replace(damaged, patterns=patterns), update_probe=False)
+    np.testing.assert_allclose(other.image.obj, masked.image.obj, atol=1e-5)
+    assert other.errors == pytest.approx(masked.errors, rel=1e-4)
+
+
+def test_incoherent_modes_are_told_apart():
+    mixed = simulated(modes=2)
+    both = run(mixed, update_probe=False)
+    assert both.errors[-1] < 2e-3
+    alone = dataclasses.replace(mixed, probe=mixed.probe[:1])
+    assert run(alone, update_probe=False).errors[-1] > 5 * both.errors[-1]
+
+
+def test_a_wrong_probe_is_corrected():
+    guessed, true = simulated(probe_error=0.25), simulated()
+    calibration = calibration_of(guessed)
+    np.testing.assert_array_equal(guessed.patterns, true.patterns)
+    probe, used = refine_probe(guessed, calibration, 12, np.random.default_rng(0))
+    assert used
+
+    def distance(candidate):
+        exact = calibration_of(true).probe
+        return 1 - abs(np.vdot(candidate, exact)) / np.linalg.norm(candidate) / np.linalg.norm(exact)
+
+    assert distance(probe) < 0.3 * distance(calibration.probe)
+    refined = dataclasses.replace(calibration, probe=probe)
+    after = epie(guessed, refined, 6, np.random.default_rng(1), update_probe=False)
+    before = epie(guessed, calibration, 6, np.random.default_rng(1), update_probe=False)
+    assert after.errors[-1] < 0.3 * before.errors[-1]
+
+
+@pytest.mark.parametrize("last", [2.0, np.nan, None])
+def test_a_refinement_that_does_not_help_is_not_used(scan, monkeypatch, last):
+    calibration = calibration_of(scan)
+
+    def staged(scan, calibration, passes, rng, update_probe, **_):
+        error = 1.0 if not update_probe else last
+        probe = calibration.probe * (1 if last is not None else np.nan)
+        return EpieResult(None, probe, [1.0, 0.5 if error is None else error])
+
+    monkeypatch.setattr(module, "epie", staged)
+    probe, used = refine_probe(scan, calibration, 2, np.random.default_rng(0))
+    assert not used
+    assert probe is calibration.probe
+
+
+def test_a_large_scan_is_refined_on_the_patterns_around_its_centre(scan, monkeypatch):
+    monkeypatch.setattr(module, "REFINEMENT_PATTERNS", 9)
+    seen = []
+
+    def staged(part, calibration, passes, rng, update_probe, **_):
+        seen.append(part)
+        return EpieResult(None, calibration.probe, [1.0])
+
+    monkeypatch.setattr(module, "epie", staged)
+    refine_probe(scan, calibration_of(scan), 1, np.random.default_rng(0))
+    middle = (scan.positions_px.min(axis=0) + scan.positions_px.max(axis=0)) / 2
+    distance = np.linalg.norm(scan.positions_px - middle, axis=1)
+    assert [len(part) for part in seen] == [9, 9]
+    used = np.linalg.norm(seen[0].positions_px - middle, axis=1)
+    np.testing.assert_allclose(np.sort(used), np.sort(distance)[:9])
+
+
+def test_every_pass_is_reported(scan):
+    events = []
+    run(scan, 3, on_event=events.append)
+    assert [(event.stage, event.done, event.total) for event in events] == [("ePIE", n, 3) for n in (1, 2, 3)]
+    assert all(isinstance(event, StageEvent) for event in events)
+
+
+def test_uncovered_pixels_are_zero_and_coverage_is_that_of_stitching(scan, result):
+    image = result.image
+    assert image.obj.dtype == np.complex64
+    np.testing.assert_array_equal(image.obj[image.coverage == 0], 0)
+    peak = np.unravel_index(image.coverage.argmax(), image.coverage.shape) + np.array(image.origin_px)
+    assert np.linalg.norm(peak - scan.positions_px.mean(axis=0)) < 10
