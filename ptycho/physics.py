@@ -148,7 +148,7 @@ def _root_size(wave: tf.Tensor) -> tf.Tensor:
 
 def _sandwich(left: tf.Tensor, image: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     """Return left @ image @ right for real matrices and a real or complex image."""
-    if not image.dtype.is_complex:
+    if not tf.as_dtype(image.dtype).is_complex:
         return left @ image @ right
     # Two real products cost half of one complex product with a matrix that has no imaginary part.
     return tf.complex(left @ tf.math.real(image) @ right, left @ tf.math.imag(image) @ right)
