@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_image(scan):
 def test_it_starts_from_an_image(scan, result):
     more = run(scan, 1, start=result.image, update_probe=False)
     assert more.errors[0] < 1.5 * result.errors[-1]
-    moved = dataclasses.replace(result.image, origin_px=tuple(np.array(result.image.origin_px) + [3.0, -2.0]))
+    moved = dataclasses.replace(result.image, origin_px=tuple(np.add(result.image.origin_px, (3.0, -2.0))))
     assert run(scan, 1, start=moved, update_probe=False).errors[0] > 10 * more.errors[0]
 
 
