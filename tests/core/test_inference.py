@@ -1,0 +1,223 @@
+"""From a model's patches to one image in scan coordinates (physics 7), with models made of NumPy."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ptycho_backend import registry
+from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
+from ptycho_backend.contract import LOG_SCALE, PROBE, Model
+from ptycho_backend.core import reference
+from ptycho_backend.core.calibration import calibrate
+from ptycho_backend.core.constants import PhysicsConstants
+from ptycho_backend.core.inference import assemble, calibration_of, fit_to_scan, reconstruct_scan, recalibrated
+from ptycho_backend.core.stitching import CanvasFrame, cut_patches
+from ptycho_backend.data.simulate import simulate_scan
+from ptycho_backend.errors import ShapeError
+from ptycho_backend.network import initial_weights
+
+N = 32
+SETTINGS = {"N": N, "n_positions": 25, "object_name": "lines", "photons_per_pattern": 1e6, "step_px": 3.0}
+
+
+class OracleModel(Model):
+    """The reference model behind the contract."""
+
+    backend = "oracle"
+
+    def __init__(self, training, calibration, execution=None):
+        self.training, self.config, self.calibration = training, training.model, calibration
+        self.execution = execution or ExecutionConfig()
+        probe = np.stack([calibration.probe.real, calibration.probe.imag], axis=-1)
+        network = initial_weights(self.config, training.seed)
+        self.weights = {**network, LOG_SCALE: np.zeros((), np.float32), PROBE: probe}
+
+    def get_weights(self):
+        return {name: value.copy() for name, value in self.weights.items()}
+
+    def set_weights(self, weights):
+        self.weights = dict(weights)
+
+    def predict_patches(self, batch, data_consistency=False):
+        constants = PhysicsConstants.of(self.config, self.calibration)
+        patches = reference.reference_patches(self.config, self.weights, constants, batch, data_consistency)
+        return patches.astype(np.complex64)
+
+    def expected_counts(self, batch):
+        raise NotImplementedError
+
+    def loss_and_gradients(self, batch):
+        raise NotImplementedError
+
+
+class KnowingModel(OracleModel):
+    """Knows the object, but turns every group by a phase of its own, as a diffraction pattern leaves it."""
+
+    def __init__(self, training, calibration, execution=None):
+        super().__init__(training, calibration, execution)
+        self.rng = np.random.default_rng(0)
+
+    def predict_patches(self, batch, data_consistency=False):
+        turns = np.exp(1j * self.rng.uniform(0, 6, size=(len(batch), 1, 1, 1)))
+        return (batch.labels * turns).astype(np.complex64)
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return simulate_scan(**SETTINGS)
+
+
+@pytest.fixture(autouse=True)
+def engine(monkeypatch):
+    """Let models be built again on the engine they came from."""
+
+    class Engine:
+        kind = OracleModel
+
+        def create_model(self, training, calibration, execution=None):
+            return self.kind(training, calibration, execution)
+
+    engine = Engine()
+    monkeypatch.setattr(registry, "get_backend", lambda name: engine if name == "oracle" else pytest.fail(name))
+    return engine
+
+
+def model_of(scan, kind=OracleModel, seed=0, **fields):
+    config = ModelConfig(**{"N": N, "n_filters_scale": 1, "unrolled_steps": 1, **fields})
+    return kind(TrainingConfig(model=config, seed=seed), calibrate(scan, config))
+
+
+def truth_on(image, scan):
+    side = max(image.obj.shape) + 2
+    middle = np.array([image.origin_px]) + side // 2
+    return cut_patches(scan.obj, middle, side, scan.obj_origin_px)[0, : image.obj.shape[0], : image.obj.shape[1]]
+
+
+def error_of(image, scan):
+    good = image.coverage > 0.3 * image.coverage.max()
+    found, truth = image.obj[good], truth_on(image, scan)[good]
+    factor = np.vdot(found, truth) / np.vdot(found, found)
+    return float(np.linalg.norm(factor * found - truth) / np.linalg.norm(truth))
+
+
+@pytest.fixture
+def knowing(engine, monkeypatch):
+    """Let batches carry the known object's patches."""
+    from ptycho_backend.core import inference
+
+    real = inference.Samples
+    monkeypatch.setattr(inference, "Samples", lambda *args: real(*args, with_labels=True))
+    engine.kind = KnowingModel
+
+
+@pytest.mark.parametrize("gridsize", [1, 2])
+def test_perfect_patches_with_random_phases_make_the_object(scan, knowing, gridsize):
+    model = model_of(scan, KnowingModel, gridsize=gridsize)
+    image = reconstruct_scan(scan, model, InferenceConfig())
+    # What is left is bilinear interpolation between pixels.
+    assert error_of(image, scan) < 0.06
+    loose = reconstruct_scan(scan, model, InferenceConfig(phase_alignment=False))
+    assert error_of(loose, scan) > 0.3
+
+
+def test_the_canvas_is_the_scans_whatever_part_of_the_patches_is_lit(scan, knowing):
+    frame = CanvasFrame.around(scan.positions_px, N)
+    image = reconstruct_scan(scan, model_of(scan, KnowingModel), InferenceConfig())
+    assert (image.obj.shape, image.origin_px) == (frame.shape, frame.origin_px)
+    # The probe lights about a third of the window: corners hold nothing.
+    assert image.coverage[0, 0] == 0
+    assert image.obj[0, 0] == 0
+
+
+def test_batches_are_reported_and_change_nothing(scan):
+    events = []
+    model = model_of(scan)
+    image = reconstruct_scan(scan, model, InferenceConfig(batch_size=10), events.append)
+    assert [(e.stage, e.done, e.total) for e in events] == [("reconstruction", n, 25) for n in (10, 20, 25)]
+    other = reconstruct_scan(scan, model, InferenceConfig(batch_size=3))
+    np.testing.assert_allclose(other.obj, image.obj, atol=1e-5)
+
+
+def test_the_step_at_the_end_is_an_option(scan):
+    model = model_of(scan)
+    with_step = reconstruct_scan(scan, model, InferenceConfig(data_consistency=True))
+    without = reconstruct_scan(scan, model, InferenceConfig(data_consistency=False))
+    assert np.abs(with_step.obj - without.obj).max() > 1e-3
+    assert error_of(with_step, scan) < error_of(without, scan)
+
+
+def test_polishing_comes_last(scan):
+    model = model_of(scan)
+    rough = reconstruct_scan(scan, model, InferenceConfig())
+    polished = reconstruct_scan(scan, model, InferenceConfig(refine_passes=5))
+    assert error_of(polished, scan) < 0.6 * error_of(rough, scan)
+    assert polished.origin_px == rough.origin_px
+
+
+def test_groups_are_drawn_from_the_seed(scan):
+    model, part = model_of(scan, gridsize=2), scan.subset(slice(0, 9))
+    images = [reconstruct_scan(part, model, InferenceConfig(seed=seed)).obj for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(images[0], images[1])
+    assert (images[0] != images[2]).any()
+
+
+def test_assembling_uses_each_groups_own_positions(scan):
+    indices = np.array([[3, 0], [7, 5]])
+    patches = cut_patches(scan.obj, scan.positions_px[indices.ravel()], 8, scan.obj_origin_px).reshape(2, 2, 8, 8)
+    image = assemble(patches, scan, indices, np.ones((8, 8), np.float32), phase_alignment=False)
+    covered = image.coverage > 0.9
+    assert covered.sum() > 100
+    assert np.abs(image.obj - truth_on(image, scan))[covered].mean() < 0.03
+    swapped = assemble(patches, scan, indices[:, ::-1], np.ones((8, 8), np.float32), phase_alignment=False)
+    assert np.abs(swapped.obj - truth_on(swapped, scan))[swapped.coverage > 0.9].mean() > 0.1
+
+
+class TestCalibration:
+    """Which probe and scale a model uses on a scan."""
+
+    def test_on_its_own_scan_a_trained_probe_is_kept_and_the_scale_follows_the_photons(self, scan):
+        model = model_of(scan)
+        model.weights[PROBE] = model.weights[PROBE][:, ::-1].copy()
+        brighter = dataclasses.replace(scan, patterns=scan.patterns.astype(np.uint32) * 4)
+        fitted = fit_to_scan(model, brighter, InferenceConfig())
+        np.testing.assert_allclose(fitted.calibration.probe, calibration_of(model).probe, rtol=1e-5)
+        assert fitted.calibration.rms_input_scale == pytest.approx(model.calibration.rms_input_scale / 2, rel=1e-5)
+        assert fitted.calibration.probe_guess_sha256 == model.calibration.probe_guess_sha256
+
+    def test_a_scan_with_another_probe_brings_its_own(self, scan):
+        other = simulate_scan(**{**SETTINGS, "probe_name": "gaussian"})
+        fitted = fit_to_scan(model_of(scan), other, InferenceConfig())
+        np.testing.assert_allclose(fitted.calibration.probe, calibrate(other, ModelConfig(N=N)).probe)
+        np.testing.assert_allclose(calibration_of(fitted).probe, fitted.calibration.probe)
+
+    def test_scan_ignores_a_trained_probe(self, scan):
+        model = model_of(scan)
+        model.weights[PROBE] = model.weights[PROBE][:, ::-1].copy()
+        fitted = fit_to_scan(model, scan, InferenceConfig(calibration="scan"))
+        np.testing.assert_allclose(fitted.calibration.probe, calibrate(scan, ModelConfig(N=N)).probe)
+
+    def test_model_keeps_the_model_as_it_is(self, scan):
+        model = model_of(scan)
+        assert fit_to_scan(model, scan, InferenceConfig(calibration="model")) is model
+
+    def test_unet_follows_the_scans_size(self, scan):
+        larger = simulate_scan(**{**SETTINGS, "N": 48})
+        image = reconstruct_scan(larger, model_of(scan), InferenceConfig())
+        assert image.obj.shape == CanvasFrame.around(larger.positions_px, 48).shape
+
+    @pytest.mark.parametrize(("architecture", "calibration"), [("cnn", "auto"), ("cnn", "scan"), ("unet", "model")])
+    def test_what_fits_one_size_only_refuses_another(self, scan, architecture, calibration):
+        larger = simulate_scan(**{**SETTINGS, "N": 48})
+        with pytest.raises(ShapeError, match="48×48"):
+            fit_to_scan(model_of(scan, architecture=architecture), larger, InferenceConfig(calibration=calibration))
+
+    def test_a_model_for_other_data_keeps_its_network(self, scan):
+        model = model_of(scan, seed=3)
+        twin = recalibrated(model, calibrate(scan, ModelConfig(N=N)))
+        assert twin is not model
+        for name, value in initial_weights(model.config, 3).items():
+            np.testing.assert_array_equal(twin.weights[name], value)
+        assert twin.execution is model.execution
