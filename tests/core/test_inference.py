@@ -13,7 +13,7 @@ from ptycho_backend.contract import LOG_SCALE, PROBE, Model
 from ptycho_backend.core import reference
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.constants import PhysicsConstants
-from ptycho_backend.core.inference import assemble, calibration_of, fit_to_scan, reconstruct_scan, recalibrated
+from ptycho_backend.core.inference import assemble, calibration_of, fit_to_scan, recalibrated, reconstruct_scan
 from ptycho_backend.core.stitching import CanvasFrame, cut_patches
 from ptycho_backend.data.simulate import simulate_scan
 from ptycho_backend.errors import ShapeError
