@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from ptycho.network import run_network
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.contract import LOG_SCALE, PROBE
 from ptycho_backend.core import forward, losses, unrolled
 from ptycho_backend.core.constants import PhysicsConstants
 from ptycho_backend.errors import DataError, DeviceError, ModelFileError
-from ptycho_backend.network import initial_weights
+from ptycho_backend.network import describe, initial_weights
 
 UNET, CNN = {"unrolled_steps": 2}, {"architecture": "cnn"}
 PAIRS = {"unrolled_steps": 2, "gridsize": 2}
@@ -73,6 +75,47 @@ def test_without_networks_a_unet_is_the_reference_physics(make_model, make_train
     measured = (batch.x.astype(float) / constants.amplitude_per_root_count) ** 2
     expected = losses.poisson(counts, measured, batch.mask)
     assert model.loss_and_gradients(batch)[0] == pytest.approx(expected, rel=1e-3)
+
+
+def test_unrolled_steps_alternate_network_and_data_consistency(make_model, make_training, make_samples):
+    training = make_training({"unrolled_steps": 3})
+    model, samples = make_model(training), make_samples(training.model)
+    rng = np.random.default_rng(0)
+    weights = {n: v + 0.03 * rng.normal(size=v.shape).astype(np.float32) for n, v in model.get_weights().items()}
+    weights[PROBE] = model.get_weights()[PROBE]
+    model.set_weights(weights)
+    batch, probe = samples.batch(slice(0, 2)), model.calibration.probe.astype(complex)
+    networks = describe(training.model)
+
+    def correction(name, **patches):
+        inputs = {key: np.stack([z.real, z.imag], axis=-1)[:, 0] for key, z in patches.items()}
+        (parts,) = run_network(networks[name], inputs, weights, tf.float32)
+        return (parts.numpy()[..., 0] + 1j * parts.numpy()[..., 1])[:, None]
+
+    patches = unrolled.initial_estimate(batch.x.astype(float), probe)
+    patches = patches + correction("step1", estimate=patches)
+    for name in ("step2", "step3"):
+        consistent = unrolled.data_consistency(patches, batch.x, probe, batch.mask)
+        patches = consistent + correction(name, consistent=consistent, estimate=patches)
+    np.testing.assert_allclose(model.predict_patches(batch), patches, atol=2e-3 * np.abs(patches).max())
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(make_model, make_training, make_samples):
+    weights = {"nll_weight": 0.7, "mae_weight": 0.5, "realspace_weight": 0.3, "realspace_mae_weight": 0.2}
+    training = make_training({**PAIRS, "object_big": False}, **weights)
+    model, batch = make_model(training), make_samples(training.model).batch(slice(0, 2))
+    constants = PhysicsConstants.of(training.model, model.calibration)
+    patches, r = model.predict_patches(batch), constants.amplitude_per_root_count
+    measured = ((batch.x.astype(float) / r) ** 2, batch.mask)
+    expected = forward.expected_counts(patches, constants.probe, constants.counts_per_intensity)
+    terms = [
+        0.7 * losses.poisson(expected, *measured),
+        0.5 * losses.amplitude_mae(expected, *measured, r),
+        0.3 * losses.total_variation(patches, constants.weight),
+        0.2 * losses.label_mae(patches, batch.labels, constants.weight),
+    ]
+    assert min(terms) > 1e-3  # each one counts
+    assert model.loss_and_gradients(batch)[0] == pytest.approx(sum(terms), rel=1e-4)
 
 
 @pytest.mark.parametrize("fields", [UNET, CNN, PAIRS])
