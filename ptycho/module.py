@@ -16,7 +16,7 @@ from ptycho_backend.config import TrainingConfig
 from ptycho_backend.contract import LOG_SCALE, PROBE
 from ptycho_backend.core.batching import Batch
 from ptycho_backend.core.calibration import Calibration
-from ptycho_backend.core.constants import PhysicsConstants
+from ptycho_backend.core.constants import PhysicsConstants, consistency_share
 from ptycho_backend.errors import DataError
 from ptycho_backend.network import describe, initial_weights
 
@@ -134,13 +134,23 @@ class PtychoModule:
         weights, r = self.training, float(self.constants.amplitude_per_root_count)
         if weights.nll_weight == 0 and weights.mae_weight == 0:
             return []
-        expected, counts = self.expected_counts(patches), tf.square(batch.x / r)
+        counts = tf.square(batch.x / r)
         terms = []
-        if weights.nll_weight > 0:
-            terms.append(weights.nll_weight * physics.poisson(expected, counts, batch.mask))
-        if weights.mae_weight > 0:
-            terms.append(weights.mae_weight * physics.amplitude_mae(expected, counts, batch.mask, r))
+        for share, candidate in self._judged(patches, batch):
+            expected = self.expected_counts(candidate)
+            if weights.nll_weight > 0:
+                terms.append(share * weights.nll_weight * physics.poisson(expected, counts, batch.mask))
+            if weights.mae_weight > 0:
+                terms.append(share * weights.mae_weight * physics.amplitude_mae(expected, counts, batch.mask, r))
         return terms
+
+    def _judged(self, patches: tf.Tensor, batch: TensorBatch) -> list[tuple[float, tf.Tensor]]:
+        """Return the patches that the data judge, before and after one more D, with their shares."""
+        share = consistency_share(self.training)
+        judged = [(1.0 - share, patches)] if share < 1.0 else []
+        if share > 0.0:
+            judged.append((share, physics.data_consistency(patches, batch.x, self.probe, batch.mask)))
+        return judged
 
     def _unrolled(self, batch: TensorBatch, dtype: tf.DType) -> tf.Tensor:
         probe = self.probe

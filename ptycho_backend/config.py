@@ -98,6 +98,9 @@ class TrainingConfig:
         Of the optimiser, before scheduling.
     nll_weight, mae_weight : float
         Weights of the Poisson half-deviance (counts) and of the amplitude mean absolute error.
+    consistency_share : float
+        Share of the data loss that is taken after one more data-consistency step ("unet"): 1 trains the image that
+        is returned, 0 the network's own last estimate.
     realspace_weight : float
         Weight of the total variation of the predicted object.
     realspace_mae_weight : float
@@ -125,6 +128,7 @@ class TrainingConfig:
     learning_rate: Annotated[float, Gt(0.0), Lt(10.0)] = 1e-3
     nll_weight: NonNegative = 1.0
     mae_weight: NonNegative = 0.0
+    consistency_share: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
     realspace_weight: NonNegative = 0.0
     realspace_mae_weight: NonNegative = 0.0
     nphotons: Annotated[float, Gt(0.0)] | None = None

@@ -82,7 +82,7 @@ class TorchModel(Model):
         trained = {name: p for name, p in self.parameters().items() if p.requires_grad}
         loss = self.module.loss(to_tensors(batch, self.device))
         gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
-        return float(loss), {
+        return float(loss.detach()), {
             name: _to_numpy(to_canonical_weight(name, torch.zeros_like(p) if g is None else g))
             for (name, p), g in zip(trained.items(), gradients, strict=True)
         }

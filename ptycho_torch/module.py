@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ptycho_backend.config import TrainingConfig
 from ptycho_backend.core.batching import Batch
 from ptycho_backend.core.calibration import Calibration
-from ptycho_backend.core.constants import PhysicsConstants
+from ptycho_backend.core.constants import PhysicsConstants, consistency_share
 from ptycho_backend.network import describe
 from ptycho_torch import physics
 from ptycho_torch.execution import autocast
@@ -112,13 +112,23 @@ class PtychoModule(nn.Module):
         weights, r = self.training_config, self.amplitude_per_root_count
         if weights.nll_weight == 0 and weights.mae_weight == 0:
             return []
-        expected, counts = self.expected_counts(patches), (batch.x / r).square()
+        counts = (batch.x / r).square()
         terms = []
-        if weights.nll_weight > 0:
-            terms.append(weights.nll_weight * physics.poisson(expected, counts, batch.mask))
-        if weights.mae_weight > 0:
-            terms.append(weights.mae_weight * physics.amplitude_mae(expected, counts, batch.mask, r))
+        for share, candidate in self._judged(patches, batch):
+            expected = self.expected_counts(candidate)
+            if weights.nll_weight > 0:
+                terms.append(share * weights.nll_weight * physics.poisson(expected, counts, batch.mask))
+            if weights.mae_weight > 0:
+                terms.append(share * weights.mae_weight * physics.amplitude_mae(expected, counts, batch.mask, r))
         return terms
+
+    def _judged(self, patches: Tensor, batch: TensorBatch) -> list[tuple[float, Tensor]]:
+        """Return the patches that the data judge, before and after one more D, with their shares."""
+        share = consistency_share(self.training_config)
+        judged = [(1.0 - share, patches)] if share < 1.0 else []
+        if share > 0.0:
+            judged.append((share, physics.data_consistency(patches, batch.x, self.probe, batch.mask)))
+        return judged
 
     def _unrolled(self, batch: TensorBatch) -> Tensor:
         probe = self.probe

@@ -81,8 +81,11 @@ def from_canonical(value: Tensor) -> Tensor:
 
 
 def _empty(parameter: Parameter) -> Tensor:
-    value = from_canonical(torch.empty(parameter.shape))
-    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+    if len(parameter.shape) != 4:
+        return torch.empty(parameter.shape)
+    height, width, fan_in, fan_out = parameter.shape
+    # Made anew, not permuted: with one output channel a permuted kernel only looks channels-last.
+    return torch.empty((fan_out, fan_in, height, width), memory_format=torch.channels_last)
 
 
 def _last_uses(network: Network) -> dict[int, list[str]]:

@@ -14,6 +14,7 @@ from ptycho_backend.core.losses import MIN_COUNTS
 from ptycho_backend.core.unrolled import REGULARISATION, TINY
 
 AXES = (-2, -1)
+NO_COUNTS = 1e-20  # below it a pixel counts as dark: (λ − k)/k must not overflow float32
 
 
 def far_field(exit_wave: Tensor) -> Tensor:
@@ -116,10 +117,13 @@ def data_consistency(patches: Tensor, x: Tensor, probe: Tensor, mask: Tensor) ->
 def half_deviance(expected: Tensor, counts: Tensor) -> Tensor:
     """Return the Poisson half-deviance of every pixel (spec: physics 5.1)."""
     lam = expected.clamp_min(MIN_COUNTS)
-    lit = counts > 0
+    lit = counts > NO_COUNTS
     safe = torch.where(lit, counts, 1.0)
     u = (lam - safe) / safe
-    return torch.where(lit, safe * (u - torch.log1p(u)), lam)
+    # ln(1 + u) keeps its digits near u = 0 only: close to u = −1 float32 rounds 1 + u to 0.
+    near = u.abs() < 0.5
+    log_ratio = torch.where(near, torch.log1p(torch.where(near, u, 0.0)), torch.log(lam / safe))
+    return torch.where(lit, safe * (u - log_ratio), lam)
 
 
 def poisson(expected: Tensor, counts: Tensor, mask: Tensor) -> Tensor:

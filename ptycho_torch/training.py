@@ -44,11 +44,11 @@ class PtychoLightning(pl.LightningModule):
         self.train_loss_name, self.val_loss_name = model.train_loss_name, model.val_loss_name
         self._training, self._execution, self._n_train = model.training, execution, n_train
 
-    def training_step(self, batch: TensorBatch, batch_index: int) -> Tensor:
+    def training_step(self, batch: TensorBatch, batch_index: int) -> dict[str, Tensor]:
         """Return the loss of a batch, weighted so that a window's mean is the mean over its samples."""
         loss = self.network.loss(batch)
         self.log(self.train_loss_name, loss, on_step=False, on_epoch=True, batch_size=len(batch.x))
-        return loss * self._window_weight(batch_index, len(batch.x))
+        return {"loss": loss * self._window_weight(batch_index, len(batch.x)), "batch_loss": loss.detach()}
 
     def validation_step(self, batch: TensorBatch, batch_index: int) -> None:
         """Log the loss of a validation batch."""
@@ -86,7 +86,7 @@ class Reporter(pl.Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
         """Report a batch; refuse to go on from a loss that is not a number."""
-        loss = float(outputs["loss"].detach())
+        loss = float(outputs["batch_loss"])
         refuse_non_finite(loss, trainer.current_epoch + 1, batch_index + 1)
         self._on_event(
             BatchEvent(
@@ -118,14 +118,16 @@ def fit(
     module = PtychoLightning(model, execution, len(train))
     data = PtychoDataModule(train, validation, model.training.batch_size, model.training.seed)
     with _quiet_lightning():
-        _trainer(model, execution, reporter).fit(module, datamodule=data)
+        _trainer(model, execution, reporter, validation is not None).fit(module, datamodule=data)
     model.module.to(model.device)
     if reporter.best_weights is not None:
         model.set_weights(reporter.best_weights)
     return reporter.history
 
 
-def _trainer(model: TorchModel, execution: ExecutionConfig, reporter: pl.Callback) -> pl.Trainer:
+def _trainer(
+    model: TorchModel, execution: ExecutionConfig, reporter: pl.Callback, has_validation: bool
+) -> pl.Trainer:
     on_gpu = model.device.type == "cuda"
     return pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
@@ -137,6 +139,7 @@ def _trainer(model: TorchModel, execution: ExecutionConfig, reporter: pl.Callbac
         # A new order for every epoch, made from the seed and the epoch's number.
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
+        limit_val_batches=1.0 if has_validation else 0,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

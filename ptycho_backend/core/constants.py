@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.config import ModelConfig
+from ptycho_backend.config import ModelConfig, TrainingConfig
 from ptycho_backend.core.calibration import Calibration, disc, probe_weight
 from ptycho_backend.core.forward import smoothing_matrix
 from ptycho_backend.network import predicts_whole_window
@@ -65,3 +65,8 @@ def patch_weight(config: ModelConfig, probe: NDArray[np.complex64]) -> NDArray[n
     inside = np.zeros_like(weight)
     inside[quarter:-quarter, quarter:-quarter] = weight[quarter:-quarter, quarter:-quarter]
     return inside
+
+
+def consistency_share(training: TrainingConfig) -> float:
+    """Return the share of the data loss taken after one more data-consistency step; only "unet" has that step."""
+    return training.consistency_share if training.model.architecture == "unet" else 0.0

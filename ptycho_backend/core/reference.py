@@ -17,7 +17,7 @@ from ptycho_backend.config import ModelConfig, TrainingConfig
 from ptycho_backend.contract import LOG_SCALE, PROBE
 from ptycho_backend.core import forward, losses, unrolled
 from ptycho_backend.core.batching import Batch
-from ptycho_backend.core.constants import PhysicsConstants
+from ptycho_backend.core.constants import PhysicsConstants, consistency_share
 from ptycho_backend.network import Network, Op, describe
 
 Real = NDArray[np.float64]
@@ -92,11 +92,26 @@ def reference_loss(training: TrainingConfig, weights: Values, constants: Physics
         return total + losses.label_mae(patches, _labels(batch), trust)
     if training.realspace_mae_weight > 0:
         total += training.realspace_mae_weight * losses.label_mae(patches, _labels(batch), trust)
-    expected = _counts_of(patches, config, weights, constants)
-    r = constants.amplitude_per_root_count
+    return total + _data_loss(training, weights, constants, batch, patches)
+
+
+def _data_loss(
+    training: TrainingConfig, weights: Values, constants: PhysicsConstants, batch: Batch, patches: Complex
+) -> float:
+    """Return the misfit to the data, in part before and in part after one more data-consistency step."""
+    share, r = consistency_share(training), constants.amplitude_per_root_count
     counts = (_wide(batch.x) / r) ** 2
-    total += training.nll_weight * losses.poisson(expected, counts, batch.mask)
-    return total + training.mae_weight * losses.amplitude_mae(expected, counts, batch.mask, r)
+    judged = [(1.0 - share, patches)]
+    if share > 0:
+        probe = _probe(weights, constants)
+        judged.append((share, unrolled.data_consistency(patches, _wide(batch.x), probe, batch.mask)))
+    total = 0.0
+    for part, candidate in judged:
+        expected = _counts_of(candidate, training.model, weights, constants)
+        misfit = training.nll_weight * losses.poisson(expected, counts, batch.mask)
+        misfit += training.mae_weight * losses.amplitude_mae(expected, counts, batch.mask, r)
+        total += part * misfit
+    return total
 
 
 def _counts_of(patches: Complex, config: ModelConfig, weights: Values, constants: PhysicsConstants) -> Real:

@@ -83,7 +83,7 @@ class SimulationConfig:
     probe_error: Annotated[float, Interval(gt=-0.9, lt=1.0)] = 0.0
     noise: bool = True
     bad_pixels: Annotated[float, Interval(ge=0.0, lt=0.5)] = 0.0
-    phase_range_rad: Annotated[float, Gt(0.0)] = 1.0
+    phase_range_rad: Annotated[float, Gt(0.0)] = 1.2
     seed: Annotated[int, Ge(0)] = 0
 
 
