@@ -37,9 +37,7 @@ class Interpreter(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Run the operations in order."""
-        values = {
-            name: value.contiguous(memory_format=torch.channels_last) for name, value in inputs.items()
-        }
+        values = {name: value.contiguous(memory_format=torch.channels_last) for name, value in inputs.items()}
         for position, op in enumerate(self._network.ops):
             values[op.output] = self._run(op, [values[name] for name in op.inputs])
             for name in self._last_use.get(position, ()):
