@@ -59,9 +59,7 @@ class PtychoLightning(pl.LightningModule):
         trained = [p for p in self.network.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(trained, lr=self._training.learning_rate, **ADAM)
         nepochs, execution = self._training.nepochs, self._execution
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda epoch: rate_factor(epoch, nepochs, execution)
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: rate_factor(epoch, nepochs, execution))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
     def _window_weight(self, batch_index: int, size: int) -> float:
@@ -125,9 +123,7 @@ def fit(
     return reporter.history
 
 
-def _trainer(
-    model: TorchModel, execution: ExecutionConfig, reporter: pl.Callback, has_validation: bool
-) -> pl.Trainer:
+def _trainer(model: TorchModel, execution: ExecutionConfig, reporter: pl.Callback, has_validation: bool) -> pl.Trainer:
     on_gpu = model.device.type == "cuda"
     return pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
@@ -162,5 +158,3 @@ def _quiet_lightning():
     finally:
         for log, level in zip(chatter, levels, strict=True):
             log.setLevel(level)
-
-
