@@ -66,13 +66,13 @@ class TensorFlowModel(Model):
         patches: NDArray[np.complex64] = self._ask(f"patches {data_consistency}", question, batch).numpy()
         return patches
 
-    def expected_counts(self, batch: Batch) -> NDArray[np.float32]:
+    def expected_counts(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.float32]:
         """Return predicted photons per pixel (group, channel, y, x)."""
 
         def question(tensors: TensorBatch) -> tf.Tensor:
-            return self.module.expected_counts(self.module.patches(tensors, self.dtype))
+            return self.module.expected_counts(self.module.patches(tensors, self.dtype, data_consistency))
 
-        counts: NDArray[np.float32] = self._ask("counts", question, batch).numpy()
+        counts: NDArray[np.float32] = self._ask(f"counts {data_consistency}", question, batch).numpy()
         return counts
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, NDArray[np.float32]]]:

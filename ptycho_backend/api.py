@@ -17,6 +17,7 @@ from ptycho_backend.config import ExecutionConfig, InferenceConfig, TrainingConf
 from ptycho_backend.contract import Backend, Model
 from ptycho_backend.core.batching import Samples, split
 from ptycho_backend.core.calibration import Calibration, calibrate
+from ptycho_backend.core.constants import consistency_share
 from ptycho_backend.core.epie import refine_probe
 from ptycho_backend.core.grouping import group_positions
 from ptycho_backend.core.inference import reconstruct_scan
@@ -222,7 +223,8 @@ def _samples(scan: Scan, training: TrainingConfig, calibration: Calibration) -> 
 def _fit_quality(model: Model, samples: Samples) -> dict[str, Any]:
     """Return the mean half-deviance of some groups beside the shot-noise floor, and say which is lower."""
     batches = list(samples.subset(np.arange(min(FLOOR_GROUPS, len(samples)))).batches(16))
-    expected = np.concatenate([model.expected_counts(batch) for batch in batches])
+    judged = consistency_share(model.training) > 0  # the same patches that the loss has judged
+    expected = np.concatenate([model.expected_counts(batch, data_consistency=judged) for batch in batches])
     scale = model.calibration.photon_scale / model.calibration.rms_input_scale**2
     counts = np.concatenate([batch.x for batch in batches]).astype(np.float64) ** 2 * scale
     loss, floor = poisson(expected, counts, samples.mask), shot_noise_floor(expected, samples.mask)

@@ -128,7 +128,7 @@ class TrainingConfig:
     learning_rate: Annotated[float, Gt(0.0), Lt(10.0)] = 1e-3
     nll_weight: NonNegative = 1.0
     mae_weight: NonNegative = 0.0
-    consistency_share: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
+    consistency_share: Annotated[float, Interval(ge=0.0, le=1.0)] = 1.0
     realspace_weight: NonNegative = 0.0
     realspace_mae_weight: NonNegative = 0.0
     nphotons: Annotated[float, Gt(0.0)] | None = None

@@ -76,8 +76,8 @@ class Model(ABC):
         """
 
     @abstractmethod
-    def expected_counts(self, batch: Batch) -> NDArray[np.float32]:
-        """Return predicted photons per pixel (group, channel, y, x) (clause 4.2)."""
+    def expected_counts(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.float32]:
+        """Return photons per pixel (group, channel, y, x) that the predicted patches would give (clause 4.2)."""
 
     @abstractmethod
     def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, NDArray[np.float32]]]:

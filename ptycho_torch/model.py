@@ -73,9 +73,10 @@ class TorchModel(Model):
         return _to_numpy(self.module(to_tensors(batch, self.device), data_consistency))
 
     @torch.inference_mode()
-    def expected_counts(self, batch: Batch) -> NDArray[np.float32]:
+    def expected_counts(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.float32]:
         """Return predicted photons per pixel (group, channel, y, x)."""
-        return _to_numpy(self.module.expected_counts(self.module(to_tensors(batch, self.device))))
+        patches = self.module(to_tensors(batch, self.device), data_consistency)
+        return _to_numpy(self.module.expected_counts(patches))
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, NDArray[np.float32]]]:
         """Return the loss of a batch and its gradient by every trainable weight."""

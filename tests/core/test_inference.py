@@ -46,7 +46,7 @@ class OracleModel(Model):
         patches = reference.reference_patches(self.config, self.weights, constants, batch, data_consistency)
         return patches.astype(np.complex64)
 
-    def expected_counts(self, batch):
+    def expected_counts(self, batch, data_consistency=False):
         raise NotImplementedError
 
     def loss_and_gradients(self, batch):
