@@ -2,15 +2,13 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from ptycho.network import run_network
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.contract import LOG_SCALE, PROBE
-from ptycho_backend.core import forward, losses, unrolled
+from ptycho_backend.core import reference
 from ptycho_backend.core.constants import PhysicsConstants
 from ptycho_backend.errors import DataError, DeviceError, ModelFileError
-from ptycho_backend.network import describe, initial_weights
+from ptycho_backend.network import initial_weights
 
 UNET, CNN = {"unrolled_steps": 2}, {"architecture": "cnn"}
 PAIRS = {"unrolled_steps": 2, "gridsize": 2}
@@ -54,68 +52,25 @@ def test_weights_are_copies_and_must_fit(make_model, make_training):
             model.set_weights(bad)
 
 
-@pytest.mark.parametrize("fields", [UNET, PAIRS])
-def test_without_networks_a_unet_is_the_reference_physics(make_model, make_training, make_samples, fields):
-    training = make_training(fields)
-    model, samples = make_model(training), make_samples(training.model)
-    without_heads(model)
-    batch = samples.batch(slice(0, 3))
-    probe = model.calibration.probe.astype(complex)
-    patches = unrolled.initial_estimate(batch.x.astype(float), probe)
-    patches = unrolled.data_consistency(patches, batch.x, probe, batch.mask)
-    if training.model.channels > 1:
-        weight = PhysicsConstants.of(training.model, model.calibration).weight
-        patches = forward.consistent_patches(patches, batch.offsets_px, weight, batch.canvas_px)
-    np.testing.assert_allclose(model.predict_patches(batch), patches, atol=5e-5)
-    consistent = unrolled.data_consistency(patches, batch.x, probe, batch.mask)
-    np.testing.assert_allclose(model.predict_patches(batch, True), consistent, atol=1e-4)
-    constants = PhysicsConstants.of(training.model, model.calibration)
-    counts = forward.expected_counts(patches, probe, constants.counts_per_intensity)
-    np.testing.assert_allclose(model.expected_counts(batch), counts, rtol=1e-3, atol=1e-3 * counts.max())
-    measured = (batch.x.astype(float) / constants.amplitude_per_root_count) ** 2
-    expected = losses.poisson(counts, measured, batch.mask)
-    assert model.loss_and_gradients(batch)[0] == pytest.approx(expected, rel=1e-3)
+ALL_TERMS = {"nll_weight": 0.7, "mae_weight": 0.5, "realspace_weight": 0.3, "realspace_mae_weight": 0.2}
 
 
-def test_unrolled_steps_alternate_network_and_data_consistency(make_model, make_training, make_samples):
-    training = make_training({"unrolled_steps": 3})
-    model, samples = make_model(training), make_samples(training.model)
+@pytest.mark.parametrize("fields", [{"unrolled_steps": 3}, PAIRS, {**CNN, "gridsize": 2}])
+def test_a_model_answers_like_the_reference(make_model, make_training, make_samples, fields):
+    training = make_training(fields, **ALL_TERMS)
+    model, batch = make_model(training), make_samples(training.model).batch(slice(0, 2))
     rng = np.random.default_rng(0)
     weights = {n: v + 0.03 * rng.normal(size=v.shape).astype(np.float32) for n, v in model.get_weights().items()}
-    weights[PROBE] = model.get_weights()[PROBE]
     model.set_weights(weights)
-    batch, probe = samples.batch(slice(0, 2)), model.calibration.probe.astype(complex)
-    networks = describe(training.model)
-
-    def correction(name, **patches):
-        inputs = {key: np.stack([z.real, z.imag], axis=-1)[:, 0] for key, z in patches.items()}
-        (parts,) = run_network(networks[name], inputs, weights, tf.float32)
-        return (parts.numpy()[..., 0] + 1j * parts.numpy()[..., 1])[:, None]
-
-    patches = unrolled.initial_estimate(batch.x.astype(float), probe)
-    patches = patches + correction("step1", estimate=patches)
-    for name in ("step2", "step3"):
-        consistent = unrolled.data_consistency(patches, batch.x, probe, batch.mask)
-        patches = consistent + correction(name, consistent=consistent, estimate=patches)
-    np.testing.assert_allclose(model.predict_patches(batch), patches, atol=2e-3 * np.abs(patches).max())
-
-
-def test_the_loss_is_the_weighted_sum_of_its_terms(make_model, make_training, make_samples):
-    weights = {"nll_weight": 0.7, "mae_weight": 0.5, "realspace_weight": 0.3, "realspace_mae_weight": 0.2}
-    training = make_training({**PAIRS, "object_big": False}, **weights)
-    model, batch = make_model(training), make_samples(training.model).batch(slice(0, 2))
-    constants = PhysicsConstants.of(training.model, model.calibration)
-    patches, r = model.predict_patches(batch), constants.amplitude_per_root_count
-    measured = ((batch.x.astype(float) / r) ** 2, batch.mask)
-    expected = forward.expected_counts(patches, constants.probe, constants.counts_per_intensity)
-    terms = [
-        0.7 * losses.poisson(expected, *measured),
-        0.5 * losses.amplitude_mae(expected, *measured, r),
-        0.3 * losses.total_variation(patches, constants.weight),
-        0.2 * losses.label_mae(patches, batch.labels, constants.weight),
-    ]
-    assert min(terms) > 1e-3  # each one counts
-    assert model.loss_and_gradients(batch)[0] == pytest.approx(sum(terms), rel=1e-4)
+    asked = (weights, PhysicsConstants.of(training.model, model.calibration), batch)
+    patches = reference.reference_patches(training.model, *asked)
+    np.testing.assert_allclose(model.predict_patches(batch), patches, rtol=0, atol=3e-5)
+    consistent = reference.reference_patches(training.model, *asked, data_consistency=True)
+    np.testing.assert_allclose(model.predict_patches(batch, True), consistent, rtol=0, atol=1e-4)
+    counts = reference.reference_counts(training.model, *asked)
+    np.testing.assert_allclose(model.expected_counts(batch), counts, rtol=0, atol=1e-4 * counts.max())
+    expected = reference.reference_loss(training, *asked)
+    assert model.loss_and_gradients(batch)[0] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("fields", [UNET, CNN, PAIRS])
