@@ -56,9 +56,7 @@ class PtychoModule(nn.Module):
         self.config = training.model
         self.convolution_dtype = convolution_dtype
         constants = PhysicsConstants.of(self.config, calibration)
-        self.networks = nn.ModuleDict(
-            {name: Interpreter(network) for name, network in describe(self.config).items()}
-        )
+        self.networks = nn.ModuleDict({name: Interpreter(network) for name, network in describe(self.config).items()})
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.probe_parts = nn.Parameter(torch.view_as_real(torch.from_numpy(constants.probe)).clone())
         self.register_buffer("probe_support", torch.from_numpy(constants.probe_support))
@@ -143,9 +141,7 @@ class PtychoModule(nn.Module):
         """Run a network on patches as real and imaginary channels, every pattern by itself."""
         shape = next(iter(patches.values())).shape
         # view_as_real leaves the two parts innermost: channels-last without a copy.
-        inputs = {
-            name: torch.view_as_real(value).flatten(0, 1).permute(0, 3, 1, 2) for name, value in patches.items()
-        }
+        inputs = {name: torch.view_as_real(value).flatten(0, 1).permute(0, 3, 1, 2) for name, value in patches.items()}
         with autocast(inputs[next(iter(inputs))].device, self.convolution_dtype):
             (output,) = self.networks[network](inputs)
         parts = output.float().permute(0, 2, 3, 1).contiguous()
@@ -154,4 +150,6 @@ class PtychoModule(nn.Module):
     def _published(self, x: Tensor) -> Tensor:
         with autocast(x.device, self.convolution_dtype):
             amplitude, phase = self.networks["cnn"]({"x": x})
-        return torch.polar(amplitude.float().contiguous(), phase.float().contiguous())
+        amplitude, phase = amplitude.float(), phase.float()
+        # Not torch.polar: its gradient has the wrong sign where a swish head gives a negative amplitude.
+        return torch.complex(amplitude * torch.cos(phase), amplitude * torch.sin(phase))

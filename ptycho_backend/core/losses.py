@@ -47,17 +47,24 @@ def total_variation(patches: NDArray[Any], weight: NDArray[Any]) -> float:
     return float((dy.sum() + dx.sum()) / (n * weight.sum()))
 
 
-def label_mae(patches: NDArray[Any], labels: NDArray[Any], weight: NDArray[Any]) -> float:
+def label_mae(
+    patches: NDArray[Any], labels: NDArray[Any], weight: NDArray[Any], turn: NDArray[Any] | None = None
+) -> float:
     """
     Return the weighted mean of |O·u − L| over groups (group, channel, y, x).
 
-    A diffraction pattern fixes no absolute phase, so each group is first turned by its best constant phase
-    u = conj(z)/|z|, z = Σ w·O·conj(L), which carries no gradient.
+    A diffraction pattern fixes no absolute phase, so each group is first turned by its best constant phase u
+    (`turn`, by default :func:`best_turn` of the patches), which carries no gradient.
     """
-    z = (weight * patches * np.conj(labels)).sum(axis=(1, 2, 3), keepdims=True)
-    turn = np.conj(z) / np.maximum(np.abs(z), 1e-12)
-    error = smooth_abs(patches * turn - labels) * weight
+    u = best_turn(patches, labels, weight) if turn is None else turn
+    error = smooth_abs(patches * u - labels) * weight
     return float(error.sum() / (np.prod(patches.shape[:2]) * weight.sum()))
+
+
+def best_turn(patches: NDArray[Any], labels: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
+    """Return u = conj(z)/|z|, z = Σ w·O·conj(L), of every group, shape (group, 1, 1, 1)."""
+    z = (weight * patches * np.conj(labels)).sum(axis=(1, 2, 3), keepdims=True)
+    return np.asarray(np.conj(z) / np.maximum(np.abs(z), 1e-12))
 
 
 def smooth_abs(values: NDArray[Any]) -> NDArray[np.float64]:

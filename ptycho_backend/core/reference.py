@@ -83,15 +83,26 @@ def reference_counts(config: ModelConfig, weights: Values, constants: PhysicsCon
     return _counts_of(patches, config, weights, constants)
 
 
-def reference_loss(training: TrainingConfig, weights: Values, constants: PhysicsConstants, batch: Batch) -> float:
-    """Return the loss that training minimises, with all its terms and their weights."""
+def reference_loss(
+    training: TrainingConfig,
+    weights: Values,
+    constants: PhysicsConstants,
+    batch: Batch,
+    turn: Complex | None = None,
+) -> float:
+    """
+    Return the loss that training minimises, with all its terms and their weights.
+
+    `turn` holds the groups' phases against their labels (:func:`ptycho_backend.core.losses.best_turn`), which
+    carry no gradient: give it to take differences of the loss.
+    """
     config, trust = training.model, constants.weight.astype(np.float64)
     patches = reference_patches(config, weights, constants, batch)
     total = training.realspace_weight * losses.total_variation(patches, trust)
     if config.model_type == "supervised":
-        return total + losses.label_mae(patches, _labels(batch), trust)
+        return total + losses.label_mae(patches, _labels(batch), trust, turn)
     if training.realspace_mae_weight > 0:
-        total += training.realspace_mae_weight * losses.label_mae(patches, _labels(batch), trust)
+        total += training.realspace_mae_weight * losses.label_mae(patches, _labels(batch), trust, turn)
     return total + _data_loss(training, weights, constants, batch, patches)
 
 

@@ -1,0 +1,62 @@
+"""Patches, counts, losses and gradients of every engine against the float64 oracle (contract 4)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ptycho_backend.contract import LOG_SCALE, PROBE
+from ptycho_backend.testing import assert_close, assert_far
+from ptycho_backend.testing.tolerances import COUNTS, GRADIENT, LOSS, PATCHES
+
+
+def test_patches(asked, prepared):
+    assert asked["patches"].dtype == np.complex64
+    assert_close(asked["patches"], prepared.answers["patches"], PATCHES)
+
+
+def test_patches_after_one_more_step(asked, prepared):
+    if asked["consistent"] is None:
+        return
+    assert_close(asked["consistent"], prepared.answers["consistent"], PATCHES)
+    if prepared.config.architecture == "unet":
+        assert_far(asked["consistent"], asked["patches"], PATCHES)
+
+
+def test_counts(asked, prepared):
+    assert asked["counts"].dtype == np.float32
+    assert_close(asked["counts"], prepared.answers["counts"], COUNTS)
+
+
+def test_loss(asked, prepared):
+    assert asked["loss"] == pytest.approx(prepared.answers["loss"], rel=LOSS.relative)
+
+
+def test_gradients_are_there_for_all_trained_weights_and_no_other(asked, prepared):
+    training = prepared.training
+    data_terms = training.model.model_type == "pinn" and training.nll_weight + training.mae_weight > 0
+    frozen = set()
+    if not training.probe_trainable:
+        frozen.add(PROBE)
+    if not (training.intensity_scale_trainable and data_terms):
+        frozen.add(LOG_SCALE)
+    assert set(asked["gradients"]) == set(prepared.weights) - frozen
+    for name, gradient in asked["gradients"].items():
+        assert gradient.dtype == np.float32
+        assert gradient.shape == prepared.weights[name].shape
+        assert np.abs(gradient).max() > 0, f"{name} is never trained"
+
+
+def test_gradients_are_the_slopes_of_the_oracle(asked, prepared):
+    gradients = asked["gradients"]
+    assert len(prepared.slopes) > (len(gradients) if prepared.case.n_groups == 1 else 0)
+    for what, (directions, expected) in prepared.slopes.items():
+        slope = sum(np.vdot(gradients[name], direction) for name, direction in directions.items())
+        # What a random direction sees of a gradient on average.
+        squares = [np.square(gradients[name], dtype=float).mean() for name in directions]
+        assert slope == pytest.approx(expected, abs=GRADIENT.relative * np.sqrt(sum(squares))), what
+
+
+def test_the_comparison_would_notice_the_other_value_of_an_option(asked, prepared, switched):
+    """Every case differs from the oracle of a model whose option has another value: the option has an effect."""
+    assert_far(asked["counts"], switched, COUNTS, f"counts with {prepared.case.off}")
