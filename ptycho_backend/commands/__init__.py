@@ -1,0 +1,12 @@
+"""The commands of ``ptychopinn``: one module each, with `command_line()` and `run(options, terminal)`."""
+
+from __future__ import annotations
+
+COMMANDS = {
+    "simulate": "make a scan whose object is known",
+    "train": "train a model on a scan, and reconstruct the scan with it",
+    "reconstruct": "reconstruct a scan with a trained model",
+    "evaluate": "compare a reconstruction with the truth, or with another one",
+    "info": "say what a scan, a model or a reconstruction holds",
+    "backends": "list the engines and the devices they see",
+}

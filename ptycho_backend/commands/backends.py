@@ -1,0 +1,64 @@
+"""``ptychopinn backends``: the engines, and the devices they see."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jsonargparse import Namespace
+
+from ptycho_backend.commands.command_line import CommandLine
+from ptycho_backend.commands.common import add_message_options
+from ptycho_backend.commands.engines import started_quietly
+from ptycho_backend.errors import PtychoError
+from ptycho_backend.progress import Terminal
+from ptycho_backend.registry import FRAMEWORKS, get_backend, missing_packages, registered_backends
+
+
+class Engine(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    state: str
+    versions: str
+    devices: str
+    install: str
+
+
+def command_line() -> CommandLine:
+    """Return the options."""
+    line = CommandLine("backends", "", "List the engines, their versions and the devices they see.")
+    add_message_options(line)
+    return line
+
+
+def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
+    """Ask every engine what it is."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="cyan", pad_edge=False)
+    for heading in ("engine", "installed", "versions", "devices"):
+        table.add_column(heading, overflow="fold")
+    with started_quietly(terminal):
+        engines = [engine_of(name) for name in registered_backends()]
+    for engine in engines:
+        table.add_row(engine.name, engine.state, engine.versions, engine.devices)
+    terminal.show(table)
+    for engine in engines:
+        if engine.install:
+            terminal.show(f"To install '{engine.name}': {engine.install}")
+
+
+def engine_of(name: str) -> Engine:
+    """Return what is known of an engine; one that is set up wrongly is a line, not an error."""
+    _, extra = FRAMEWORKS.get(name, ((), ""))
+    missing = missing_packages(name)
+    if missing:
+        return Engine(name, "no", f"missing: {', '.join(missing)}", "", f"pip install 'ptychopinn[{extra}]'")
+    try:
+        backend = get_backend(name)
+        versions = ", ".join(f"{package} {version}" for package, version in backend.versions().items())
+        return Engine(name, "yes", versions, ", ".join(backend.devices()), "")
+    except PtychoError as error:
+        return Engine(name, "unusable", f"{error.rule} {error.fix}", "", "")
+    except Exception as error:  # a broken framework may raise anything at import
+        return Engine(name, "unusable", f"{type(error).__name__}: {error}", "", "")

@@ -1,0 +1,169 @@
+"""What files hold, in the words and units of a beamline."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend.commands.figures import number
+from ptycho_backend.contract import LOG_SCALE, PROBE
+
+if TYPE_CHECKING:
+    from ptycho_backend.bundle import Bundle
+    from ptycho_backend.data.product import Product
+    from ptycho_backend.data.scan import Scan
+
+Rows = list[tuple[str, str]]
+ENERGY_SHARE = 0.8  # of a probe, inside the circle whose size is measured
+
+
+def scan_rows(scan: Scan) -> Rows:
+    """Return what a scan holds."""
+    photons = photons_per_pattern(scan)
+    unit = "photons" if scan.measurement == "counts" else "squared units of amplitude"
+    bad = 1.0 - float(scan.mask.mean())
+    return [
+        ("patterns", f"{len(scan)} of {scan.N}×{scan.N} px, {scan.patterns.dtype}, {scan.measurement}"),
+        (f"{unit} per pattern", f"{photons.mean():.3g} (from {photons.min():.3g} to {photons.max():.3g})"),
+        ("masked pixels", f"{int((~scan.mask).sum())} ({bad:.2%})" if bad else "none"),
+        *geometry_rows(scan.positions_px, scan.probe, scan.pixel_size_m),
+        ("known object", _object_text(scan.obj, scan.obj_origin_px) if scan.obj is not None else "none"),
+        *_attribute_rows(scan.attributes),
+        ("SHA-256 of the data", scan.data_hash()),
+    ]
+
+
+def product_rows(product: Product, path: Path) -> Rows:
+    """Return what a reconstruction holds."""
+    obj = product.obj
+    losses = product.costs[np.isfinite(product.costs)]
+    seen = "none" if obj is None else _object_text(obj, product.obj_origin_px)
+    rows = [("object", seen)]
+    if obj is not None:
+        lit = np.abs(obj[np.abs(obj) > 0])
+        rows.append(("amplitude", f"median {np.median(lit):.3g}" if lit.size else "0 everywhere"))
+    rows += geometry_rows(product.positions_px, np.asarray(product.probe), product.pixel_size_m)
+    if len(losses):
+        rows.append(("loss", f"{losses[-1]:.4g} after {len(losses)} epochs"))
+    return [*rows, *_attribute_rows(product.attributes), ("SHA-256 of the file", file_hash(path))]
+
+
+def model_rows(bundle: Bundle, path: Path) -> Rows:
+    """Return what a model file holds."""
+    training, model, made = bundle.training, bundle.training.model, bundle.provenance
+    network = sum(array.size for name, array in bundle.weights.items() if name not in (LOG_SCALE, PROBE))
+    size = f"any pattern size (trained on {model.N}×{model.N})"
+    versions = ", ".join(f"{name} {version}" for name, version in made.get("versions", {}).items())
+    calibration = bundle.calibration
+    return [
+        ("architecture", f"{model.architecture}, {model.model_type}, {network:,} parameters"),
+        ("patterns", size if model.architecture == "unet" else f"{model.N}×{model.N} px"),
+        ("gridsize", f"{model.gridsize} ({model.channels} pattern(s) per group)"),
+        ("trained by", f"{made.get('backend', training.backend)}, seed {training.seed}"),
+        ("epochs", f"{len(bundle.history)}; {_last_losses(bundle.history)}"),
+        ("trained on", f"{calibration.photons_per_pattern:.3g} photons per pattern"),
+        ("probe", probe_text(calibration.probe)),
+        ("versions", versions or "unknown"),
+        ("SHA-256 of the data", str(made.get("data_sha256", "unknown"))),
+        ("SHA-256 of the file", file_hash(path)),
+    ]
+
+
+def geometry_rows(
+    positions_px: NDArray[np.float64], probe: NDArray[Any], pixel_size_m: tuple[float, float] | None
+) -> Rows:
+    """Return extent, step and overlap of a scan."""
+    height, width = np.ptp(positions_px, axis=0)
+    extent = f"{height:.4g} × {width:.4g} px (y × x)"
+    if pixel_size_m is not None:
+        dy, dx = pixel_size_m
+        extent += f", {height * dy * 1e6:.3g} × {width * dx * 1e6:.3g} µm; pixel {dy * 1e9:.3g} × {dx * 1e9:.3g} nm"
+    diameter, step = probe_diameter_px(probe), neighbour_distance_px(positions_px)
+    several = np.isfinite(step) and np.isfinite(diameter)
+    return [
+        ("scan extent", extent),
+        ("neighbour distance", f"{step:.3g} px (median)" if several else "n/a"),
+        ("probe", probe_text(probe)),
+        ("probe overlap", f"{max(0.0, 1 - step / diameter):.0%} of its diameter" if several else "n/a"),
+    ]
+
+
+def probe_text(probe: NDArray[Any]) -> str:
+    """Return modes, window and diameter of a probe."""
+    modes = np.asarray(probe).reshape(-1, *np.shape(probe)[-2:])
+    energy = (np.abs(modes) ** 2).sum(axis=(1, 2))
+    shares = ", ".join(f"{share:.0%}" for share in energy / max(float(energy.sum()), 1e-300))
+    several = f"{len(modes)} modes ({shares})" if len(modes) > 1 else "1 mode"
+    return f"{several}, about {probe_diameter_px(modes):.3g} px wide in a window of {modes.shape[-1]} px"
+
+
+def probe_diameter_px(probe: NDArray[Any]) -> float:
+    """
+    Return the diameter of the evenly lit disc that spreads like a probe, pixels.
+
+    A circle about the centre of mass that holds 80 % of the energy; tails and speckle hardly move it.
+    """
+    wide = np.asarray(probe, dtype=np.complex128).reshape(-1, *np.shape(probe)[-2:])
+    intensity = (np.abs(wide) ** 2).sum(axis=0)
+    total = float(intensity.sum())
+    if total <= 0.0:
+        return float("nan")
+    y, x = np.indices(intensity.shape)
+    centre_y, centre_x = float((y * intensity).sum()) / total, float((x * intensity).sum()) / total
+    radius = np.hypot(y - centre_y, x - centre_x).ravel()
+    order = np.argsort(radius, kind="stable")
+    inside = int(np.searchsorted(np.cumsum(intensity.ravel()[order]), ENERGY_SHARE * total))
+    # Pixels inside count as area: the radius of the last one alone is a step function.
+    return float(2 * np.sqrt((inside + 1) / ENERGY_SHARE / np.pi))
+
+
+def neighbour_distance_px(positions_px: NDArray[np.float64]) -> float:
+    """Return the median distance of a position to its nearest neighbour, pixels; NaN for one position."""
+    from scipy.spatial import cKDTree
+
+    if len(positions_px) < 2:
+        return float("nan")
+    distances, _ = cKDTree(positions_px).query(positions_px, k=2)
+    return float(np.median(distances[:, 1]))
+
+
+def photons_per_pattern(scan: Scan) -> NDArray[np.float64]:
+    """Return the counts of every pattern on good pixels."""
+    from ptycho_backend.data.scan import CHUNK
+
+    starts = range(0, len(scan), CHUNK)
+    sums = [(scan.counts(slice(i, i + CHUNK)) * scan.mask).sum(axis=(1, 2), dtype=np.float64) for i in starts]
+    return np.concatenate(sums)
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in iter(lambda: stream.read(2**20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _object_text(obj: NDArray[Any], origin_px: tuple[float, float]) -> str:
+    y, x = origin_px
+    return f"{obj.shape[0]} × {obj.shape[1]} px, pixel (0, 0) at y={y:.5g}, x={x:.5g}"
+
+
+def _attribute_rows(attributes: dict[str, Any]) -> Rows:
+    """Return short plain attributes on one line; nested ones stay in the file."""
+    plain = {key: value for key, value in attributes.items() if isinstance(value, (str, int, float)) and value != ""}
+    shown = {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in plain.items()}
+    text = ", ".join(f"{key}={value}" for key, value in shown.items())
+    return [("attributes", text)] if text else []
+
+
+def _last_losses(history: list[dict[str, float]]) -> str:
+    if not history:
+        return "no losses recorded"
+    losses = {name: value for name, value in history[-1].items() if name.endswith("_loss")}
+    return "at the end " + ", ".join(f"{name} {number(value, '.4g')}" for name, value in losses.items())

@@ -1,0 +1,134 @@
+"""``ptychopinn evaluate``: a reconstruction against the truth, or against another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jsonargparse import Namespace
+
+from ptycho_backend import plots
+from ptycho_backend.baseline import baseline_image
+from ptycho_backend.commands.command_line import CommandLine
+from ptycho_backend.commands.common import add_message_options, add_output_options
+from ptycho_backend.commands.describe import Rows
+from ptycho_backend.commands.figures import number, show_rows
+from ptycho_backend.commands.files import EVALUATION, draw, is_product, remove_earlier, result_folder
+from ptycho_backend.commands.results import show_comparisons, show_place, write_evaluation
+from ptycho_backend.config import ModelConfig
+from ptycho_backend.core.calibration import calibrate
+from ptycho_backend.core.stitching import Image
+from ptycho_backend.data.product import Product, read_product
+from ptycho_backend.data.readers import existing_file, load_scan
+from ptycho_backend.data.scan import Scan
+from ptycho_backend.errors import DataError
+from ptycho_backend.metrics import Comparison, compare
+from ptycho_backend.progress import Terminal
+
+
+def command_line() -> CommandLine:
+    """Return the options."""
+    line = CommandLine(
+        "evaluate",
+        "RECONSTRUCTION.h5 REFERENCE [--output FOLDER]",
+        "Compare a reconstruction with a scan's known object, or with another reconstruction.",
+    )
+    line.add("reconstruction", nargs="?", metavar="RECONSTRUCTION.h5", help="Reconstruction (ptychodus product).")
+    line.add("reference", nargs="?", metavar="REFERENCE", help="Scan with a known object, or a reconstruction.")
+    add_output_options(line, "Folder for figures (JSON) and a picture; without it they are only shown")
+    add_message_options(line)
+    return line
+
+
+def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
+    """Compare, show, and write where asked to."""
+    image_path = line.require(options, "reconstruction", "RECONSTRUCTION.h5")
+    reference = Path(line.require(options, "reference", "REFERENCE (a scan with a known object, or a reconstruction)"))
+    if options.output is None:
+        show(terminal, comparisons_of(image_path, reference), reference)
+        return
+    with result_folder(options.output, options.overwrite) as folder:
+        comparisons = comparisons_of(image_path, reference)
+        remove_earlier(folder, (EVALUATION, "comparison.png"))
+        write_evaluation(folder / EVALUATION, comparisons, str(reference))
+        first = next(iter(comparisons.values()))
+        draw(plots.plot_comparison, folder / "comparison.png", first, title=f"{image_path} against {reference}")
+        show(terminal, comparisons, reference)
+        show_place(terminal, folder)
+
+
+def comparisons_of(image_path: str, reference: Path) -> dict[str, Comparison]:
+    """Compare a reconstruction with a reference and, where that is a scan, also the image without a network."""
+    product = _image_product(Path(image_path))
+    if is_product(existing_file(reference)):
+        truth = _image_product(reference)
+        assert truth.obj is not None
+        return {"reconstruction": _compared(product, _image(truth), product.positions_px)}
+    scan = load_scan(reference)
+    if scan.obj is None:
+        raise DataError(
+            "An evaluation needs a known object.",
+            expected="an object in the scan ('objectGuess' in an NPZ file), or another reconstruction",
+            received=f"none in '{scan.source}'",
+            fix="compare with another reconstruction.h5 instead",
+        )
+    truth_image = Image(scan.obj, np.ones(scan.obj.shape, np.float32), scan.obj_origin_px)
+    return {
+        "reconstruction": _compared(product, truth_image, scan.positions_px),
+        "no network": _compared(_without_network(scan, product), truth_image, scan.positions_px),
+    }
+
+
+def show(terminal: Terminal, comparisons: dict[str, Comparison], reference: Path) -> None:
+    """Show the figures, and what was removed before they were taken."""
+    first = next(iter(comparisons.values()))
+    show_rows(terminal, "Compared area", registration_rows(first))
+    show_comparisons(terminal, comparisons, f"Against {reference}")
+
+
+def registration_rows(comparison: Comparison) -> Rows:
+    """Return what registration found."""
+    c = comparison
+    return [
+        ("area", f"{c.area[2]} × {c.area[3]} px from y={c.area[0]:.5g}, x={c.area[1]:.5g}"),
+        ("removed shift", f"y {c.shift_px[0]:+.2f}, x {c.shift_px[1]:+.2f} px"),
+        ("removed phase ramp", f"y {c.ramp_rad_per_px[0]:+.1e}, x {c.ramp_rad_per_px[1]:+.1e} rad/px"),
+        ("amplitude factor", number(c.amplitude_scale, ".4f")),
+    ]
+
+
+def _image_product(path: Path) -> Product:
+    if not is_product(existing_file(path)):
+        raise DataError(
+            "A reconstruction is a ptychodus product.",
+            expected="a reconstruction.h5 that 'ptychopinn train' or 'reconstruct' wrote, or another product",
+            received=f"'{path}'",
+            fix="give the reconstruction first, the scan second",
+        )
+    product = read_product(path)
+    if product.obj is None:
+        raise DataError(
+            "A reconstruction holds an object.",
+            expected="an array (y, x) under 'object'",
+            received=f"none in '{path}'",
+            fix="choose a product that was reconstructed",
+        )
+    return product
+
+
+def _image(product: Product) -> Image:
+    assert product.obj is not None
+    obj = product.obj.astype(np.complex64)
+    return Image(obj, (np.abs(obj) > 0).astype(np.float32), product.obj_origin_px)
+
+
+def _compared(image: Product | Image, truth: Image, positions_px: np.ndarray) -> Comparison:
+    seen = _image(image) if isinstance(image, Product) else image
+    return compare(seen.obj, seen.origin_px, truth.obj, truth.origin_px, positions_px)
+
+
+def _without_network(scan: Scan, product: Product) -> Image:
+    """Reconstruct without a network, with the probe that the reconstruction was made with where it fits."""
+    probe = np.asarray(product.probe)
+    fits = probe.shape[-2:] == (scan.N, scan.N) and bool(np.abs(probe).max() > 0)
+    return baseline_image(scan, calibrate(scan, ModelConfig(N=scan.N), probe=probe if fits else None))

@@ -1,0 +1,88 @@
+"""Figures as a person reads them: short tables and plain sentences."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ptycho_backend.metrics import Comparison
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ptycho_backend.progress import Terminal
+
+NAME_COLUMN, SMALLEST_COLUMN = 22, 40
+SCORES = {"amplitude_psnr_db": "the amplitude", "phase_psnr_db": "the phase"}
+
+
+def show_rows(terminal: Terminal, title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Show names and values in two columns; words wrap inside the second, hashes and paths stay whole."""
+    from rich.text import Text
+
+    room = max(terminal.out.width - NAME_COLUMN, SMALLEST_COLUMN)
+    text = Text.assemble((title, "bold"))
+    for name, value in rows:
+        lines = textwrap.wrap(value, room, break_long_words=False, break_on_hyphens=False)
+        text.append("\n").append(name.ljust(NAME_COLUMN), "cyan")
+        text.append(("\n" + " " * NAME_COLUMN).join(lines))
+    terminal.show(text)
+
+
+def comparison_table(title: str, comparisons: Mapping[str, Comparison]) -> Table:
+    """Return a table with one line for every comparison."""
+    from rich.table import Table
+
+    table = Table(title=title, box=None, title_justify="left", title_style="bold", pad_edge=False, header_style="cyan")
+    table.add_column("", no_wrap=True, min_width=NAME_COLUMN - 1)
+    for heading in ("amplitude\nPSNR  SSIM", "phase\nPSNR  SSIM", "FRC 0.5 at\n(of Nyquist)"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, c in comparisons.items():
+        amplitude = f"{number(c.amplitude_psnr_db, '.1f')} dB  {number(c.amplitude_ssim, '.3f')}"
+        phase = f"{number(c.phase_psnr_db, '.1f')} dB  {number(c.phase_ssim, '.3f')}"
+        table.add_row(name, amplitude, phase, number(c.frc_half, ".2f"))
+    return table
+
+
+def number(value: Any, form: str) -> str:
+    """Return a number as text, or "n/a" where there is none."""
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    return format(value, form)
+
+
+def seconds(value: float) -> str:
+    """Return a duration as a person says it."""
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def loss_rows(summary: Mapping[str, Any], data: str) -> list[tuple[str, str]]:
+    """Return the loss beside the shot-noise floor, and what that means."""
+    loss, floor = summary.get("half_deviance"), summary.get("shot_noise_floor")
+    return [
+        ("loss", f"{number(loss, '.4g')} half-deviance per pixel, {data}"),
+        ("shot-noise floor", f"{number(floor, '.4g')} {_meaning(loss, floor, bool(summary.get('overfitted')))}"),
+    ]
+
+
+def verdict(network: Comparison, baseline: Comparison) -> str:
+    """Say plainly whether the network does better than no network at all."""
+    lost = [part for score, part in SCORES.items() if not getattr(network, score) > getattr(baseline, score)]
+    if not lost:
+        return ""
+    if len(lost) == len(SCORES):
+        return "The network does not beat the reconstruction without a network, in amplitude or phase."
+    return f"The network does not beat the reconstruction without a network in {lost[0]}."
+
+
+def _meaning(loss: Any, floor: Any, overfitted: bool) -> str:
+    if overfitted:
+        return "(the loss lies below it: the noise was fitted)"
+    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in (loss, floor)) or not floor:
+        return ""
+    return f"(loss / floor: {loss / floor:.3g})"

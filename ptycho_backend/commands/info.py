@@ -1,0 +1,44 @@
+"""``ptychopinn info``: what a file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from ptycho_backend.bundle import FILE_NAME, read_bundle
+from ptycho_backend.commands.command_line import CommandLine
+from ptycho_backend.commands.common import add_message_options
+from ptycho_backend.commands.describe import Rows, model_rows, product_rows, scan_rows
+from ptycho_backend.commands.figures import show_rows
+from ptycho_backend.commands.files import is_product
+from ptycho_backend.data.product import read_product
+from ptycho_backend.data.readers import existing_file, load_scan
+from ptycho_backend.progress import Terminal
+
+
+def command_line() -> CommandLine:
+    """Return the options."""
+    line = CommandLine("info", "FILE", "Say what a scan, a model or a reconstruction holds.")
+    line.add("file", nargs="?", metavar="FILE", help="Scan, model file, run folder or reconstruction.")
+    line.add("--patterns", metavar="FILE", help="HDF5 file with the patterns, where FILE is a ptychodus product.")
+    add_message_options(line)
+    return line
+
+
+def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
+    """Find out what a file is, and describe it."""
+    path = Path(line.require(options, "file", "FILE"))
+    kind, rows = described(path, options.patterns)
+    show_rows(terminal, f"{kind}, {path}", rows)
+
+
+def described(path: Path, patterns: str | None) -> tuple[str, Rows]:
+    """Return the kind of a file and what it holds."""
+    if path.is_dir() or path.suffix.lower() == ".zip":
+        inside = path / FILE_NAME if (path / FILE_NAME).is_file() else path
+        hashed = inside if inside.is_file() else path / "weights.h5"
+        return "Model", model_rows(read_bundle(path), hashed)
+    if patterns is None and is_product(existing_file(path)):
+        return "Reconstruction", product_rows(read_product(path), path)
+    return "Scan", scan_rows(load_scan(path, patterns=patterns))

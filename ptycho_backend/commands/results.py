@@ -1,0 +1,168 @@
+"""What `train` and `reconstruct` have in common: an image, its files, its pictures, and how good it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend import api, plots
+from ptycho_backend.baseline import baseline_image
+from ptycho_backend.commands.figures import comparison_table, number, seconds, verdict
+from ptycho_backend.commands.files import EVALUATION, RECONSTRUCTION, draw, without_nan
+from ptycho_backend.config import InferenceConfig, to_dict
+from ptycho_backend.contract import Model
+from ptycho_backend.core.calibration import Calibration
+from ptycho_backend.core.inference import calibration_of, fit_to_scan
+from ptycho_backend.core.stitching import Image
+from ptycho_backend.data.output import write_reconstruction
+from ptycho_backend.data.product import NUMBERS
+from ptycho_backend.data.scan import Scan
+from ptycho_backend.errors import DataError
+from ptycho_backend.events import OnEvent
+from ptycho_backend.metrics import Comparison
+from ptycho_backend.progress import Terminal
+from ptycho_backend.run import write_json
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Result:
+    """
+    A reconstruction with what is known about it.
+
+    Parameters
+    ----------
+    scan : Scan
+    image, baseline : Image
+        By the network, and without one.
+    calibration : Calibration
+        That both were made with.
+    seconds : float
+        That the network's image took.
+    comparisons : dict of str to Comparison
+        With the known object; empty where there is none.
+    """
+
+    scan: Scan
+    image: Image
+    baseline: Image
+    calibration: Calibration
+    seconds: float
+    comparisons: dict[str, Comparison] = field(default_factory=dict)
+
+
+def make_result(scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent) -> Result:
+    """Reconstruct a scan with a model, and without."""
+    started = time.perf_counter()
+    fitted = fit_to_scan(model, scan, inference)
+    image = api.reconstruct(scan, fitted, dataclasses.replace(inference, calibration="model"), on_event)
+    duration = time.perf_counter() - started
+    calibration = calibration_of(fitted)
+    result = Result(scan, image, baseline_image(scan, calibration, on_event), calibration, duration)
+    result.comparisons = compared({"network": image, "no network": result.baseline}, scan)
+    return result
+
+
+def compared(images: dict[str, Image], truth: Scan) -> dict[str, Comparison]:
+    """Compare images with a scan's known object; nothing where there is none, or too little of it."""
+    if truth.obj is None:
+        return {}
+    try:
+        return {name: api.evaluate(image, truth) for name, image in images.items()}
+    except DataError as error:
+        logger.warning("not compared with the known object: %s %s", error.rule, error.received)
+        return {}
+
+
+def write_result(folder: Path, result: Result, costs: list[float], attributes: dict[str, Any]) -> None:
+    """Write what decides over success: the image, and the figures where the object is known."""
+    write_reconstruction(
+        folder / RECONSTRUCTION,
+        obj=result.image.obj,
+        origin_px=result.image.origin_px,
+        coverage=result.image.coverage,
+        positions_px=result.scan.positions_px,
+        probe=photon_probe(result.calibration),
+        pixel_size_m=result.scan.pixel_size_m,
+        costs=costs,
+        attributes={
+            **{key: value for key, value in result.scan.attributes.items() if key in NUMBERS},
+            "name": folder.resolve().name,
+            "probe_photon_count": result.calibration.photons_per_pattern,
+            "scan": result.scan.attributes,
+            **attributes,
+        },
+        overwrite=True,
+    )
+    if result.comparisons:
+        write_evaluation(folder / EVALUATION, result.comparisons, result.scan.source)
+
+
+def photon_probe(calibration: Calibration) -> NDArray[np.complex64]:
+    """Return the probe in sqrt(photons): with it and the object, |far field|² is the expected counts."""
+    scale = np.sqrt(calibration.photon_scale) / calibration.rms_input_scale
+    return np.asarray(calibration.probe * scale, dtype=np.complex64)
+
+
+def write_evaluation(path: Path, comparisons: dict[str, Comparison], truth: str) -> None:
+    """Write comparisons as JSON; what is not a number becomes null."""
+    figures: dict[str, Any] = {name.replace(" ", "_"): comparison.to_dict() for name, comparison in comparisons.items()}
+    if len(comparisons) == 2:
+        figures["verdict"] = verdict(*comparisons.values()) or "The network beats the reconstruction without one."
+    write_json(path, without_nan({"truth": truth, **figures}))
+
+
+def draw_result(folder: Path, result: Result) -> None:
+    """Draw the object with and without network, the probe, and the comparison."""
+    pixel_size_m = result.scan.pixel_size_m
+    for name, image, title in (
+        ("object.png", result.image, "Reconstruction"),
+        ("baseline.png", result.baseline, "Without a network"),
+    ):
+        draw(plots.plot_object, folder / name, image.obj, image.origin_px, pixel_size_m, title=title)
+    draw(plots.plot_probe, folder / "probe.png", result.calibration.probe, title="Probe")
+    if result.comparisons:
+        draw(plots.plot_comparison, folder / "comparison.png", result.comparisons["network"])
+
+
+def provenance(model: Model, inference: InferenceConfig, more: dict[str, Any]) -> dict[str, Any]:
+    """Return what made an image, as plain values."""
+    return {"model": to_dict(model.config), "inference": to_dict(inference), "backend": model.backend, **more}
+
+
+def result_rows(result: Result) -> list[tuple[str, str]]:
+    """Return the lines of a table that every reconstruction has."""
+    height, width = result.image.obj.shape
+    rate = len(result.scan) / max(result.seconds, 1e-9)
+    return [
+        ("image", f"{height} × {width} px from {len(result.scan)} patterns"),
+        ("reconstruction time", f"{seconds(result.seconds)} ({number(rate, '.3g')} patterns/s)"),
+    ]
+
+
+def show_comparisons(terminal: Terminal, comparisons: dict[str, Comparison], title: str) -> None:
+    """Show how good images are, what to know before quoting it, and whether the network was worth it."""
+    if not comparisons:
+        return
+    terminal.show()
+    terminal.show(comparison_table(title, comparisons))
+    for name, comparison in comparisons.items():
+        for warning in comparison.warnings:
+            terminal.show(f"Note on '{name}': {warning}.")
+    if len(comparisons) == 2 and (sentence := verdict(*comparisons.values())):
+        terminal.show(sentence, style="bold red")
+
+
+def show_place(terminal: Terminal, folder: Path) -> None:
+    """Say where things are."""
+    names = sorted(item.name for item in folder.iterdir() if item.is_file() and not item.name.startswith("."))
+    terminal.show()
+    terminal.show(f"Written to {folder}: {', '.join(names)}")

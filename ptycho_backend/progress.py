@@ -1,0 +1,164 @@
+"""One progress view for both engines, fed by events: bars on a terminal, one line for every epoch elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ptycho_backend.events import BatchEvent, EpochEvent, Event, OnEvent, StageEvent
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress, TaskID
+
+logger = logging.getLogger(__name__)
+
+TRAINING = "training"
+LEVELS = {logging.ERROR: ("error", "bold red"), logging.WARNING: ("warning", "yellow"), logging.INFO: ("", "")}
+
+
+class Terminal:
+    """
+    Where a command writes: results to standard output, messages and progress to standard error.
+
+    Parameters
+    ----------
+    quiet : bool
+        Results and progress are kept back; warnings and errors are not.
+    debug : bool
+        Nothing is held back, and errors come with a traceback.
+    """
+
+    def __init__(self, quiet: bool = False, debug: bool = False) -> None:
+        from rich.console import Console
+
+        self.out, self.err = Console(highlight=False), Console(stderr=True, highlight=False)
+        self.quiet, self.debug = quiet, debug
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person is watching: both streams are terminals that can move their cursor."""
+        return all(console.is_terminal and not console.is_dumb_terminal for console in (self.out, self.err))
+
+    def show(self, content: RenderableType = "", style: str = "") -> None:
+        """Show a result; text is shown as it is and never wrapped, so that paths can be copied."""
+        from rich.text import Text
+
+        if not self.quiet:
+            self.out.print(content, style=style, soft_wrap=isinstance(content, (str, Text)), markup=False)
+
+    def log(self, level: int, text: str) -> None:
+        """Show a log record on standard error."""
+        word, style = next((entry for least, entry in LEVELS.items() if level >= least), ("", "dim"))
+        self.say(word, text, style)
+
+    def complain(self, kind: str, text: str) -> None:
+        """Say on standard error why the work has ended."""
+        if self.debug:
+            self.err.print_exception(word_wrap=True)
+        self.say(kind, text, "bold red")
+
+    def say(self, word: str, text: str, style: str) -> None:
+        """Write one message to standard error."""
+        from rich.text import Text
+
+        prefix = f"{word}: " if word and text else word
+        self.err.print(Text.assemble((prefix, style), text), soft_wrap=True)
+
+    @contextmanager
+    def progress(self, wanted: bool = True) -> Iterator[OnEvent]:
+        """Give a listener for events, for as long as the work lasts."""
+        if self.interactive and wanted and not self.quiet:
+            with progress_bars(self.err) as listener:
+                yield listener
+        else:
+            yield EventLog()
+
+
+class EventLog:
+    """Logs one line for every finished epoch and every finished stage."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def __call__(self, event: Event) -> None:
+        """Log what is finished; metrics go by their own names."""
+        if isinstance(event, EpochEvent):
+            seconds = time.perf_counter() - self._since
+            logger.info("epoch %d/%d: %s, %.1f s", event.epoch, event.nepochs, _named(event.metrics), seconds)
+        elif isinstance(event, StageEvent) and event.done >= event.total:
+            told = f", {event.message}" if event.message else ""
+            logger.info("%s: %d of %d%s", event.stage, event.done, event.total, told)
+        if not isinstance(event, BatchEvent):
+            self._since = time.perf_counter()
+
+
+class Bars:
+    """Draws one bar for every stage, and one for all batches of a training."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+        self._losses = ""
+        self._waiting: TaskID | None = progress.add_task("preparing", total=None, note="")
+
+    def __call__(self, event: Event) -> None:
+        """Move the bar that an event belongs to."""
+        if self._waiting is not None:
+            self._progress.remove_task(self._waiting)
+            self._waiting = None
+        if isinstance(event, StageEvent):
+            self._move(event.stage, event.done, event.total, event.message)
+        elif isinstance(event, EpochEvent):
+            self._losses = _short(event.metrics)
+            self._note(f"epoch {event.epoch}/{event.nepochs}, {self._losses}", event.epoch == event.nepochs)
+        else:
+            self._batch(event)
+
+    def _batch(self, event: BatchEvent) -> None:
+        done = (event.epoch - 1) * event.n_batches + event.batch
+        losses = self._losses or f"loss {event.loss:.3g}"
+        self._move(TRAINING, done, event.nepochs * event.n_batches, f"epoch {event.epoch}/{event.nepochs}, {losses}")
+
+    def _move(self, name: str, done: int, total: int, note: str) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, note="")
+        self._progress.update(self._tasks[name], completed=done, total=total, note=note)
+
+    def _note(self, note: str, last: bool) -> None:
+        if TRAINING in self._tasks:
+            self._progress.update(self._tasks[TRAINING], note=note, refresh=last)
+
+
+@contextmanager
+def progress_bars(console: Console) -> Iterator[Bars]:
+    """Show bars on a console until the work ends, whichever way."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    columns: tuple[Any, ...] = (
+        SpinnerColumn(finished_text=" "),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=14),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}", style="dim"),
+    )
+    with Progress(*columns, console=console, refresh_per_second=8) as progress:
+        yield Bars(progress)
+
+
+def _named(metrics: Mapping[str, float]) -> str:
+    names = sorted(name for name in metrics if name.endswith("_loss"))
+    names += [name for name in metrics if name not in (*names, "epoch")]
+    return ", ".join(f"{name} {metrics[name]:.4g}" for name in names)
+
+
+def _short(metrics: Mapping[str, float]) -> str:
+    """Return the two losses under the words of a figure; a loss that is not there is left out."""
+    parts = {"train": "_train_loss", "val": "_val_loss"}
+    found = {word: value for word, end in parts.items() for name, value in metrics.items() if name.endswith(end)}
+    return ", ".join(f"{word} {value:.3g}" for word, value in found.items() if not math.isnan(value))
