@@ -112,6 +112,11 @@ class Prepared:
     def answers(self) -> dict[str, Any]:
         return answers_of_oracle(self)
 
+    def loss(self, **training: float) -> float:
+        """Return the oracle's loss under other training settings."""
+        other = replace(self.training, **training)
+        return reference.reference_loss(other, self.weights, self.constants, self.batch)
+
     @functools.cached_property
     def turn(self) -> np.ndarray | None:
         if self.batch.labels is None:
@@ -251,3 +256,9 @@ def asked(model_for, prepared):
         "gradients": gradients,
         "trainable": trainable_names(model, prepared.weights),
     }
+
+
+@pytest.fixture(scope="session")
+def case_of():
+    """Return the function that prepares a case by name."""
+    return prepared_case

@@ -57,6 +57,21 @@ def test_gradients_are_the_slopes_of_the_oracle(asked, prepared):
         assert slope == pytest.approx(expected, abs=GRADIENT.relative * np.sqrt(sum(squares))), what
 
 
+def test_every_part_of_the_loss_counts(asked, prepared):
+    training = prepared.training
+    supervised, unet = training.model.model_type == "supervised", training.model.architecture == "unet"
+    more = 0.5 * (1 + asked["loss"])  # enough to show beside the other terms
+    others = {"realspace_weight": training.realspace_weight + more}
+    if not supervised:
+        others |= {name: getattr(training, name) + more for name in ("nll_weight", "mae_weight")}
+    if not supervised and unet:
+        others["consistency_share"] = 0.25
+    if not supervised and prepared.batch.labels is not None:
+        others["realspace_mae_weight"] = training.realspace_mae_weight + more
+    for name, value in others.items():
+        assert asked["loss"] != pytest.approx(prepared.loss(**{name: value}), rel=10 * LOSS.relative), name
+
+
 def test_the_comparison_would_notice_the_other_value_of_an_option(asked, prepared, switched):
     """Every case differs from the oracle of a model whose option has another value: the option has an effect."""
     assert_far(asked["counts"], switched, COUNTS, f"counts with {prepared.case.off}")

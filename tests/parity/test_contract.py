@@ -1,0 +1,171 @@
+"""What every engine promises about models and weights (contract 1 to 4)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
+from ptycho_backend.contract import LOG_SCALE, PROBE
+from ptycho_backend.errors import DeviceError, ModelFileError
+from ptycho_backend.network import initial_weights
+from ptycho_backend.testing import assert_close, assert_far
+from ptycho_backend.testing.tolerances import COUNTS, PATCHES, SAME_ENGINE
+
+
+@pytest.fixture(scope="module")
+def merged(case_of):
+    """Return a case with groups of four, two modes and bad pixels."""
+    return case_of("unet-merged-modes-mask")
+
+
+@pytest.fixture(scope="module")
+def shared_model(model_for, merged):
+    """Return a model that tests may question but must leave as it was."""
+    return model_for(merged)
+
+
+@pytest.fixture
+def model(shared_model, merged):
+    """Return the shared model; its weights are put back afterwards."""
+    yield shared_model
+    shared_model.set_weights(merged.weights)
+
+
+def test_an_engine_says_what_it_is(backend):
+    assert backend.devices()[0] == "cpu"
+    versions = backend.versions()
+    assert versions
+    assert all(isinstance(version, str) and version[0].isdigit() for version in versions.values())
+
+
+def test_a_model_knows_where_it_comes_from(backend, model, merged, execution):
+    assert model.backend == backend.name
+    assert model.training is merged.training
+    assert model.config is merged.training.model
+    assert model.calibration is merged.samples.calibration
+    assert model.execution == execution
+
+
+@pytest.mark.parametrize("architecture", ["unet", "cnn"])
+def test_initial_weights_are_those_of_the_seed(backend, execution, merged, architecture):
+    calibration = merged.samples.calibration
+    training = TrainingConfig(
+        model=ModelConfig(N=32, n_filters_scale=1, unrolled_steps=1, architecture=architecture), seed=23
+    )
+    before = copy.deepcopy(training)
+    weights = backend.create_model(training, calibration, execution).get_weights()
+    expected = initial_weights(training.model, 23)
+    expected[LOG_SCALE] = np.zeros((), np.float32)
+    expected[PROBE] = np.stack([calibration.probe.real, calibration.probe.imag], axis=-1)
+    assert set(weights) == set(expected)
+    for name, value in expected.items():
+        assert weights[name].dtype == np.float32
+        np.testing.assert_array_equal(weights[name], value, err_msg=name)
+    assert training == before
+
+
+def test_weights_come_back_to_the_last_bit(model, merged):
+    weights = model.get_weights()
+    for name, value in merged.weights.items():
+        np.testing.assert_array_equal(weights[name], value)
+    model.set_weights(weights)
+    assert all((model.get_weights()[name] == value).all() for name, value in weights.items())
+
+
+def test_weights_are_copies_both_ways(model, merged):
+    taken = model.get_weights()
+    for value in taken.values():
+        value += 1
+    given = {name: value.copy() for name, value in merged.weights.items()}
+    model.set_weights(given)
+    for value in given.values():
+        value += 1
+    for name, value in merged.weights.items():
+        np.testing.assert_array_equal(model.get_weights()[name], value)
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_changes(model, merged):
+    good = {name: value + 1 for name, value in merged.weights.items()}
+    missing = {name: value for name, value in good.items() if name != PROBE}
+    for bad, message in (
+        (missing, "missing: probe"),
+        (good | {"extra": np.zeros(1)}, "unknown: extra"),
+        (good | {LOG_SCALE: np.zeros(1)}, "'log_scale'"),
+        (good | {PROBE: good[PROBE] * np.nan}, "'probe'"),
+    ):
+        with pytest.raises(ModelFileError, match=message):
+            model.set_weights(bad)
+    for name, value in merged.weights.items():
+        np.testing.assert_array_equal(model.get_weights()[name], value)
+
+
+def test_a_groups_answer_does_not_depend_on_its_batch(model, merged):
+    samples = merged.samples
+    together = samples.batch(np.array([0, 5, 3]))
+    alone = [samples.batch(np.array([row])) for row in (0, 5, 3)]
+    for ask in (model.predict_patches, model.expected_counts):
+        assert_close(np.concatenate([ask(batch) for batch in alone]), ask(together), SAME_ENGINE)
+
+
+def test_asking_changes_nothing(model, merged):
+    batch = merged.batch
+    before = copy.deepcopy(dataclasses.asdict(batch))
+    first = model.predict_patches(batch)
+    loss, _ = model.loss_and_gradients(batch)
+    np.testing.assert_array_equal(model.predict_patches(batch), first)
+    assert model.loss_and_gradients(batch)[0] == loss
+    for name, value in dataclasses.asdict(batch).items():
+        np.testing.assert_array_equal(value, before[name])
+    np.testing.assert_array_equal(model.get_weights()[PROBE], merged.weights[PROBE])
+
+
+def test_the_probes_global_phase_cannot_be_seen(model, merged):
+    patches, counts = model.predict_patches(merged.batch), model.expected_counts(merged.batch)
+    parts = merged.weights[PROBE].astype(np.float64)
+    turned = (parts[..., 0] + 1j * parts[..., 1]) * np.exp(1.1j)
+    model.set_weights({**merged.weights, PROBE: np.stack([turned.real, turned.imag], axis=-1).astype(np.float32)})
+    assert_close(model.predict_patches(merged.batch), patches, PATCHES)
+    assert_close(model.expected_counts(merged.batch), counts, COUNTS)
+
+
+def test_the_scale_multiplies_the_counts(model, merged):
+    counts = model.expected_counts(merged.batch)
+    model.set_weights({**merged.weights, LOG_SCALE: merged.weights[LOG_SCALE] + np.float32(np.log(3) / 2)})
+    assert_close(model.expected_counts(merged.batch), 3 * counts, COUNTS)
+
+
+def test_members_of_a_group_agree_after_merging(model, merged):
+    # Every patch is cut out of one canvas, so a group's patches know about each other.
+    batch = merged.batch
+    moved = dataclasses.replace(batch, offsets_px=batch.offsets_px[:, ::-1].copy())
+    assert_far(model.predict_patches(moved), model.predict_patches(batch), PATCHES)
+
+
+@pytest.mark.parametrize(
+    ("training", "expected"),
+    [
+        ({}, "poisson"),
+        ({"mae_weight": 1.0}, "poisson"),
+        ({"nll_weight": 0.0, "mae_weight": 1.0}, "mae"),
+        ({"nll_weight": 0.0, "realspace_weight": 1.0}, "realspace"),
+        ({"model": {"model_type": "supervised"}}, "supervised"),
+    ],
+)
+def test_losses_have_one_name_on_every_engine(backend, execution, merged, training, expected):
+    fields = {"N": 32, "n_filters_scale": 1, "unrolled_steps": 1, **training.get("model", {})}
+    settings = TrainingConfig(**{**training, "model": ModelConfig(**fields)})
+    model = backend.create_model(settings, merged.samples.calibration, execution)
+    assert (model.loss_name, model.train_loss_name, model.val_loss_name) == (
+        expected,
+        f"{expected}_train_loss",
+        f"{expected}_val_loss",
+    )
+
+
+def test_a_device_that_is_not_there_is_refused(backend, merged):
+    with pytest.raises(DeviceError, match="cuda:99"):
+        backend.create_model(merged.training, merged.samples.calibration, ExecutionConfig(device="cuda:99"))
