@@ -24,6 +24,7 @@ INERT = [
     ({"pad_object": False}, {}, "pad_object", "architecture='unet' has no such head"),
     ({"probe_big": False}, {}, "probe_big", "architecture='unet' has no such head"),
     ({"architecture": "cnn", "unrolled_steps": 3}, {}, "unrolled_steps", "architecture='cnn' is not unrolled"),
+    ({"architecture": "cnn"}, {"consistency_share": 0.5}, "consistency_share", "architecture='cnn' has no such step"),
     (
         {"architecture": "cnn", "pad_object": False, "probe_big": False},
         {},
