@@ -1,5 +1,5 @@
 """
-Calibration: the scale between measured counts and the network's units, from the data (spec: physics 5).
+Calibration: the scale between measured counts and the network's units, from the data (spec: physics 4).
 
 With measured amplitude A_k, ``rms_input_scale`` r = sqrt((N/2)² / mean_k Σ A_k²) and x = r·A is what every
 network sees. The probe is rescaled to Σ_modes Σ |P|² = (N/2)², so that an object of amplitude 1 reproduces

@@ -1,4 +1,4 @@
-"""The scale between counts and the network's units (physics 5, design: calibration)."""
+"""The scale between counts and the network's units (physics 4)."""
 
 from __future__ import annotations
 
