@@ -32,9 +32,12 @@ class TensorFlowModel(Model):
         Device, precision and threads.
     """
 
+    backend = "tensorflow"
+
     def __init__(self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig) -> None:
         apply_threads(execution)
         self.training, self.config, self.calibration = training, training.model, calibration
+        self.execution = execution
         self.device = resolve_device(execution.device)
         prepare_device(self.device)
         self.dtype = convolution_dtype(execution, self.device)
