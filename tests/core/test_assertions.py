@@ -1,0 +1,64 @@
+"""The assertions of the suite can fail, and say by how much."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ptycho_backend.testing import Tolerance, assert_adjoint, assert_close, assert_far, relative_error
+from ptycho_backend.testing import tolerances as module
+from ptycho_backend.testing.strategies import positions, probes, waves
+
+TIGHT = Tolerance(1e-3, "an example")
+
+
+def test_errors_are_relative_to_the_largest_expected_value():
+    assert relative_error([1.0, 0.01], [1.0, 0.0]) == pytest.approx(0.01)
+    assert relative_error(np.array([2.0j]), np.array([2.0])) == pytest.approx(np.sqrt(2))
+    assert relative_error([0.5], [0.0]) == 0.5
+    assert relative_error([], []) == 0.0
+
+
+@pytest.mark.parametrize("actual", [[1.0, 2.01], [1.0, np.nan], [np.inf, 2.0]])
+def test_what_differs_is_not_close(actual):
+    with pytest.raises(AssertionError, match="an example"):
+        assert_close(actual, [1.0, 2.0], TIGHT)
+    assert_close([1.0, 2.001], [1.0, 2.0], TIGHT)
+
+
+def test_shapes_are_compared_before_values():
+    with pytest.raises(AssertionError, match=r"\(1, 2\) instead of \(2,\)"):
+        assert_close(np.ones((1, 2)), np.ones(2), TIGHT)
+
+
+def test_what_is_close_is_not_far():
+    assert_far([1.1], [1.0], TIGHT)
+    with pytest.raises(AssertionError, match="cannot tell apart"):
+        assert_far([1.002], [1.0], TIGHT)
+
+
+def test_a_wrong_adjoint_is_noticed(rng):
+    matrix, x, y = rng.normal(size=(3, 4)) + 1j, rng.normal(size=4), rng.normal(size=3)
+    assert_adjoint(lambda v: matrix @ v, lambda v: matrix.conj().T @ v, x, y, TIGHT)
+    with pytest.raises(AssertionError, match="A'y"):
+        assert_adjoint(lambda v: matrix @ v, lambda v: matrix.T @ v, x, y, TIGHT)
+
+
+def test_every_tolerance_has_its_reason():
+    found = [value for value in vars(module).values() if isinstance(value, Tolerance)]
+    assert len(found) >= 8
+    for tolerance in found:
+        assert 0 < tolerance.relative < 0.01
+        assert len(tolerance.reason) > 20
+
+
+@given(wave=waves(), positions_px=positions(2, 5, whole=True), probe=probes(8), side=st.just(8))
+def test_strategies_give_what_they_say(wave, positions_px, probe, side):
+    assert wave.ndim == 3
+    assert np.iscomplexobj(wave)
+    assert 2 <= len(positions_px) <= 5
+    np.testing.assert_array_equal(positions_px, np.rint(positions_px))
+    assert probe.shape[1:] == (side, side)
+    assert (np.abs(probe) ** 2).sum() == pytest.approx((side / 2) ** 2)
