@@ -17,6 +17,7 @@ Complex = NDArray[np.complex128]
 Real = NDArray[np.float64]
 
 MARGIN_PX = 16  # around a piece that is moved by fractions of a pixel: ringing dies out in it
+SPLINE_ORDER = 5
 # A detector centre that is n pixels off makes a ramp of 2π·n/N; a steeper one is no such trace but an error
 # (half a window off, for example) that must stay visible.
 STEEPEST_RAD_PER_PX = 0.5
@@ -125,7 +126,7 @@ def windowed_spectrum(image: NDArray[Any]) -> Complex:
 
 def sample(image: NDArray[Any], corner_px: Real, shape: tuple[int, int]) -> Complex:
     """
-    Cut a piece out of an image at a fractional corner, by Fourier shift.
+    Cut a piece out of an image at a fractional corner, by a spline.
 
     Parameters
     ----------
@@ -151,14 +152,13 @@ def sample(image: NDArray[Any], corner_px: Real, shape: tuple[int, int]) -> Comp
 
 
 def _moved(piece: Complex, shift_px: Real) -> Complex:
-    """Return piece(x + shift): the piece is led to its mean outside, so that the period has no step."""
-    pad = MARGIN_PX
-    level = piece.mean()
-    padded = np.pad(piece - level, pad, mode="linear_ramp")
-    ky, kx = (scipy.fft.fftfreq(n) for n in padded.shape)
-    ramp = np.exp(2j * np.pi * (ky[:, None] * shift_px[0] + kx[None, :] * shift_px[1]))
-    moved = scipy.fft.ifft2(scipy.fft.fft2(padded) * ramp)
-    return np.asarray(moved[pad:-pad, pad:-pad] + level)
+    """Return piece(x + shift) by a quintic spline, which rings neither at edges nor at noise next to Nyquist."""
+    import scipy.ndimage
+
+    real, imaginary = (
+        scipy.ndimage.shift(part, -shift_px, order=SPLINE_ORDER, mode="nearest") for part in (piece.real, piece.imag)
+    )
+    return np.asarray(real + 1j * imaginary)
 
 
 def _peak(cross: Complex, around_px: Real, step_px: float, reach: int, bound_px: float) -> Real:
