@@ -72,12 +72,17 @@ def _border(operands: list[tf.Tensor], attributes: Mapping[str, Any]) -> tf.Tens
     return value * tf.constant(frame, value.dtype)
 
 
+def _swish(value: tf.Tensor) -> tf.Tensor:
+    # tf.nn.silu has a custom gradient, which TensorFlow keeps, with its graph, for the life of the process.
+    return value * tf.sigmoid(value)
+
+
 ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "relu": tf.nn.relu,
     "sigmoid": tf.sigmoid,
     "tanh": tf.tanh,
-    "swish": tf.nn.silu,
-    "silu": tf.nn.silu,
+    "swish": _swish,
+    "silu": _swish,
     "softplus": tf.nn.softplus,
 }
 OPERATIONS: dict[str, Callable[[list[tf.Tensor], Mapping[str, Any]], tf.Tensor]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -23,7 +25,7 @@ class Adam(keras.optimizers.Adam):
     def __init__(self, learning_rate: float, gradient_clip_val: float | None = None) -> None:
         super().__init__(learning_rate, epsilon=1e-8, global_clipnorm=gradient_clip_val)
 
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         """Update one variable in place."""
         index = self._get_variable_index(variable)
         step = tf.cast(self.iterations.value + 1, tf.float32)
@@ -31,7 +33,7 @@ class Adam(keras.optimizers.Adam):
         # The fused kernel divides by sqrt(v) + epsilon and corrects the bias in its learning rate; an epsilon
         # times sqrt(1 − β₂ᵗ) turns that into the formula above.
         tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
+            var=variable.value.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
             beta1_power=tf.pow(self.beta_1, step),
@@ -42,3 +44,11 @@ class Adam(keras.optimizers.Adam):
             epsilon=self.epsilon * tf.sqrt(1.0 - decay),
             grad=gradient,
         )
+
+    def _backend_update_step(
+        self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[keras.Variable], learning_rate: tf.Tensor
+    ) -> None:
+        # One device: no reduction over replicas. Keras's own reduction registers a gradient function for good,
+        # and with it the whole graph of every training run.
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            self.update_step(gradient, variable, learning_rate)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from ptycho.data import batches_per_epoch, training_batches, validation_batches
 from ptycho.execution import convolution_dtype, placement, resolve_device
 from ptycho.model import TensorFlowModel
-from ptycho.module import TensorBatch, arrays_of, specification
+from ptycho.module import TensorBatch
 from ptycho.optimizer import Adam
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.contract import History, Model
-from ptycho_backend.core.batching import Samples, epoch_order
+from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.monitoring import BestEpoch, refuse_non_finite, resolve_monitor
 from ptycho_backend.core.schedules import rate_factor
 from ptycho_backend.errors import DeviceError, PtychoError
 from ptycho_backend.events import BatchEvent, EpochEvent, OnEvent
-
-PREFETCH = 2  # batches made ready while one is being trained on
 
 
 def fit(
@@ -42,17 +40,23 @@ def fit(
     TrainingError
         If a loss is not finite.
     """
-    model = _own(model, execution)
-    source = BatchSource(model, train, execution)
+    model, training = _own(model, execution), model.training
     monitor = resolve_monitor(execution.monitor, model, validation is not None)
-    reporter = Reporter(model, execution, monitor, source.n_batches, on_event)
-    with tf.device(placement(model.device)):
-        trainer = Trainer(model, execution, train.canvas_px)
-        source.run(
-            trainer,
-            epochs=model.training.nepochs,
+    canvas_px = max(samples.canvas_px for samples in (train, validation) if samples is not None)
+    reporter = Reporter(model, execution, BestEpoch(monitor, execution.early_stop_patience), on_event)
+    with (
+        training_batches(train, training, execution.accumulate_grad_batches) as batches,
+        validation_batches(validation, training) as held_out,
+        tf.device(placement(model.device)),
+    ):
+        Trainer(model, execution, canvas_px).fit(
+            batches,
+            epochs=training.nepochs,
+            steps_per_epoch=batches_per_epoch(train, training),
+            validation_data=held_out,
             callbacks=[reporter],
-            validation_data=None if validation is None else held_out(model, validation),
+            shuffle=False,
+            verbose=0,
         )
     reporter.restore_best()
     return reporter.history
@@ -115,66 +119,6 @@ class Trainer(keras.Model):
             variable.assign(tf.zeros_like(variable))
 
 
-class BatchSource:
-    """
-    The training batches of all epochs, in the order that every engine uses, made a few batches ahead.
-
-    Parameters
-    ----------
-    model : TensorFlowModel
-    samples : Samples
-    execution : ExecutionConfig
-    """
-
-    def __init__(self, model: TensorFlowModel, samples: Samples, execution: ExecutionConfig) -> None:
-        self._training, self._samples = model.training, samples
-        self._window = execution.accumulate_grad_batches
-        self._error: Exception | None = None
-        self.n_batches = math.ceil(len(samples) / model.training.batch_size)
-
-    def run(self, trainer: Trainer, **options: Any) -> None:
-        """Train on all batches."""
-        try:
-            trainer.fit(
-                self._dataset(), steps_per_epoch=self.n_batches, shuffle=False, verbose=0, **options
-            )
-        except tf.errors.OpError:
-            if self._error is not None:  # TensorFlow reports what failed in its thread as text only
-                raise self._error from None
-            raise
-
-    def _dataset(self) -> tf.data.Dataset:
-        # One pass over all epochs: the next epoch's first batches are ready when it begins.
-        signature = (*specification(self._samples.batch(slice(0, 1))), tf.TensorSpec((), tf.bool))
-        return tf.data.Dataset.from_generator(self._batches, output_signature=signature).prefetch(PREFETCH)
-
-    def _batches(self) -> Iterator[tuple[Any, ...]]:
-        try:
-            for epoch in range(self._training.nepochs):
-                order = epoch_order(len(self._samples), self._training.seed, epoch)
-                batches = self._samples.batches(self._training.batch_size, order)
-                for number, batch in enumerate(batches, start=1):
-                    ends_window = number % self._window == 0 or number == self.n_batches
-                    yield (*arrays_of(batch), ends_window)
-        except Exception as error:
-            self._error = error
-            raise
-
-
-def held_out(model: TensorFlowModel, samples: Samples) -> tf.data.Dataset:
-    """Return the validation batches."""
-    batch_size = model.training.batch_size
-
-    def batches() -> Iterator[tuple[Any, ...]]:
-        return map(arrays_of, samples.batches(batch_size))
-
-    dataset = tf.data.Dataset.from_generator(
-        batches, output_signature=specification(samples.batch(slice(0, 1)))
-    )
-    n_batches = math.ceil(len(samples) / batch_size)
-    return dataset.apply(tf.data.experimental.assert_cardinality(n_batches)).prefetch(PREFETCH)
-
-
 class Reporter(keras.callbacks.Callback):
     """
     What happens between batches: learning rates, means over groups, events, the best epoch, early stopping.
@@ -183,20 +127,16 @@ class Reporter(keras.callbacks.Callback):
     ----------
     model : TensorFlowModel
     execution : ExecutionConfig
-    monitor : str
-        Name of the metric that chooses the best epoch.
-    n_batches : int
-        Per epoch.
+    best : BestEpoch
     on_event : callable
     """
 
     def __init__(
-        self, model: TensorFlowModel, execution: ExecutionConfig, monitor: str, n_batches: int, on_event: OnEvent
+        self, model: TensorFlowModel, execution: ExecutionConfig, best: BestEpoch, on_event: OnEvent
     ) -> None:
         super().__init__()
         self.history: History = []
-        self._owner, self._execution, self._on_event, self._n_batches = model, execution, on_event, n_batches
-        self._best = BestEpoch(monitor, execution.early_stop_patience)
+        self._owner, self._execution, self._best, self._on_event = model, execution, best, on_event
         self._best_weights: dict[str, Any] | None = None
         self._train, self._validation = Mean(), Mean()
         self._epoch, self._rate = 0, model.training.learning_rate
@@ -214,7 +154,7 @@ class Reporter(keras.callbacks.Callback):
         loss, nepochs = float(logs["loss"]), self._owner.training.nepochs
         refuse_non_finite(loss, self._epoch, batch + 1)
         self._train.add(loss, logs["groups"])
-        self._on_event(BatchEvent(self._epoch, nepochs, batch + 1, self._n_batches, loss))
+        self._on_event(BatchEvent(self._epoch, nepochs, batch + 1, self.params["steps"], loss))
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         """Take in the loss of a validation batch."""

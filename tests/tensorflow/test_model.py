@@ -114,30 +114,31 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("case", LOSSES)
-def test_gradients_match_finite_differences_weight_by_weight(make_model, make_training, make_samples, case):
+def test_gradients_match_finite_differences_of_the_reference(make_model, make_training, make_samples, case):
     fields, weights = LOSSES[case]
     training = make_training(fields, probe_trainable=True, **weights)
-    model, batch = make_model(training), make_samples(training.model).batch(slice(0, 4))
+    model, batch = make_model(training), make_samples(training.model).batch(slice(0, 2))
     # Heads that start near zero and a scale of exactly 1 would hide errors.
     rng = np.random.default_rng(0)
     start = {n: v + 0.03 * rng.normal(size=v.shape).astype(np.float32) for n, v in model.get_weights().items()}
     model.set_weights(start)
-    loss, gradients = model.loss_and_gradients(batch)
+    constants = PhysicsConstants.of(training.model, model.calibration)
+    _, gradients = model.loss_and_gradients(batch)
+
+    def loss_at(name, step):
+        moved = {**start, name: start[name].astype(np.float64) + step}
+        return reference.reference_loss(training, moved, constants, batch)
+
+    # The best constant phase of a label carries no gradient, a finite difference sees it move.
+    tolerance = 0.02 if case in ("all", "supervised") else 3e-3
     kernels = [name for name in gradients if name.endswith("/kernel")]
     for name in [*kernels[:1], *kernels[-1:], *sorted(set(gradients) & {LOG_SCALE, PROBE})]:
-        direction = rng.choice([-1.0, 1.0], start[name].shape) * np.sign(gradients[name]) ** 2
-        direction = np.where(rng.random(direction.shape) < 0.7, np.sign(gradients[name]), direction)
-        slope = (gradients[name] * direction).sum()
-        if slope == 0:
-            assert case == "supervised"  # neither scale nor probe takes part in it
-            continue
-        h = min(2e-3 * loss / abs(slope), 1e-2)
-        ends = []
-        for sign in (1, -1):
-            changed(model, **{name: (start[name] + sign * h * direction).astype(np.float32)})
-            ends.append(model.loss_and_gradients(batch)[0])
-        changed(model, **{name: start[name]})
-        assert (ends[0] - ends[1]) / (2 * h) == pytest.approx(slope, rel=0.03), name
+        # Mostly along the gradient, so that the slope is large; in part at random, so that a missing share shows.
+        signs = np.sign(gradients[name])
+        direction = np.where(rng.random(signs.shape) < 0.7, signs, rng.choice([-1.0, 1.0], signs.shape))
+        h = 1e-7
+        slope = (loss_at(name, h * direction) - loss_at(name, -h * direction)) / (2 * h)
+        assert (gradients[name] * direction).sum() == pytest.approx(slope, rel=tolerance, abs=1e-6), name
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """Training through Keras: order, means, accumulation, schedules, events, the best epoch."""
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ptycho.backend import TensorFlowBackend
 from ptycho_backend.config import ExecutionConfig
@@ -50,8 +53,7 @@ def test_training_lowers_the_loss(train, make_training, make_model, make_samples
     before = losses_of(make_model(training), make_samples(training.model), range(20))
     _, history, _ = train(training, n_train=20, n_val=4)
     values = [entry["poisson_train_loss"] for entry in history]
-    assert values == sorted(values, reverse=True)
-    assert values[-1] < 0.8 * before
+    assert values[-1] < min(values[0], 0.8 * before)
     assert history[-1]["poisson_val_loss"] < history[0]["poisson_val_loss"]
 
 
@@ -245,3 +247,24 @@ def test_the_smallest_data_set_trains(make_model, make_samples, make_training):
         make_model(training), samples.subset(rows), samples.subset(held), knobs(), ignore
     )
     assert np.isfinite(history[0]["poisson_val_loss"])
+
+
+def test_a_finished_run_lets_go_of_data_and_graphs(make_model, make_samples, make_training):
+    training = make_training()
+
+    def run():
+        samples = make_samples(training.model, n=8)
+        rows = np.arange(8)
+        train, held = samples.subset(rows[:6]), samples.subset(rows[6:])
+        TensorFlowBackend().fit(make_model(training), train, held, knobs(), ignore)
+        return weakref.ref(train), weakref.ref(held)
+
+    def graphs():
+        gc.collect()
+        return sum(isinstance(thing, tf.Graph) for thing in gc.get_objects())
+
+    run()
+    before = graphs()
+    kept = run()
+    assert graphs() == before
+    assert [reference() for reference in kept] == [None, None]

@@ -1,0 +1,83 @@
+"""Batches for Keras: made from NumPy arrays by another thread, in the order that every engine uses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+from ptycho.module import arrays_of, specification
+from ptycho_backend.config import TrainingConfig
+from ptycho_backend.core.batching import Samples, epoch_order
+
+PREFETCH = 2  # batches made ready while one is being trained on
+
+Arrays = tuple[Any, ...]
+
+
+def batches_per_epoch(samples: Samples, training: TrainingConfig) -> int:
+    """Return the number of batches in an epoch; the last one may be smaller."""
+    return math.ceil(len(samples) / training.batch_size)
+
+
+@contextmanager
+def training_batches(samples: Samples, training: TrainingConfig, window: int) -> Iterator[tf.data.Dataset]:
+    """
+    Provide the batches of all epochs in one row, so that an epoch's first batches are ready when it begins.
+
+    Each element ends with a flag: whether a window of `window` batches, or the epoch, ends with it.
+    """
+    n_batches = batches_per_epoch(samples, training)
+
+    def make() -> Iterator[Arrays]:
+        for epoch in range(training.nepochs):
+            order = epoch_order(len(samples), training.seed, epoch)
+            for number, batch in enumerate(samples.batches(training.batch_size, order), start=1):
+                yield (*arrays_of(batch), number % window == 0 or number == n_batches)
+
+    signature = (*specification(samples.batch(slice(0, 1))), tf.TensorSpec((), tf.bool))
+    with _fed_by(make, signature) as dataset:
+        yield dataset
+
+
+@contextmanager
+def validation_batches(samples: Samples | None, training: TrainingConfig) -> Iterator[tf.data.Dataset | None]:
+    """Provide the held-out batches, again and again; None without any."""
+    if samples is None:
+        yield None
+        return
+
+    def make() -> Iterator[Arrays]:
+        return map(arrays_of, samples.batches(training.batch_size))
+
+    n_batches = batches_per_epoch(samples, training)
+    with _fed_by(make, specification(samples.batch(slice(0, 1)))) as dataset:
+        yield dataset.apply(tf.data.experimental.assert_cardinality(n_batches))
+
+
+@contextmanager
+def _fed_by(make: Callable[[], Iterator[Arrays]], signature: Arrays) -> Iterator[tf.data.Dataset]:
+    """Turn a maker of arrays into a data set; its errors come out as they were raised."""
+    # TensorFlow keeps the generator function for the life of the process: what it reaches is let go at the end.
+    makers, errors = [make], []
+
+    def generate() -> Iterator[Arrays]:
+        try:
+            for current in makers:
+                yield from current()
+        except Exception as error:
+            errors.append(error)
+            raise
+
+    try:
+        yield tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(PREFETCH)
+    except tf.errors.OpError:
+        if errors:  # TensorFlow itself reports what failed in its thread as text only
+            raise errors[0] from None
+        raise
+    finally:
+        makers.clear()
+        errors.clear()
