@@ -1,11 +1,11 @@
 """
 Time per training step, through the same path as `ptycho_backend.train`.
 
-    python benchmarks/training_step.py --backend tensorflow --architecture unet cnn --precision bf16-mixed
+    python benchmarks/training_step.py --backend tensorflow pytorch --architecture unet cnn --precision bf16-mixed
 
-The time between two batch events is one step, data included. Median over the steps after the warm-up; CPU time
-is that of the whole process, so that a machine shared with others can be recognised (wall time well above CPU
-time divided by the threads).
+The time between two batch events is one step, data included. Wall and CPU time are medians over the steps after
+the warm-up; CPU time is that of the whole process, so that a machine shared with others can be recognised: wall
+time well above CPU time divided by the threads.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
+from ptycho_backend.contract import Model
 from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.grouping import group_positions
@@ -24,58 +27,91 @@ from ptycho_backend.data.simulate import simulate_scan
 from ptycho_backend.events import BatchEvent, Event
 from ptycho_backend.registry import get_backend
 
-HEADER = "backend     architecture  N    precision   batch  ms/step   cpu ms  patterns/s  first step s  predict/s"
-ROW = "{:<11} {:<13} {:<4} {:<11} {:<6} {:>7.1f} {:>8.1f} {:>11.0f} {:>13.1f} {:>10.0f}"
+BATCHES_PER_EPOCH = 4
+COLUMNS = (
+    "backend",
+    "model",
+    "N",
+    "precision",
+    "batch",
+    "ms/step",
+    "cpu ms",
+    "min ms",
+    "patterns/s",
+    "first s",
+    "predict/s",
+)
+ROW = "{:<11} {:<6} {:>4} {:<11} {:>6} {:>8} {:>8} {:>8} {:>11} {:>8} {:>10}"
 
 
-def samples(arguments: argparse.Namespace, model: ModelConfig) -> Samples:
-    """Return a simulated scan of the right size."""
-    scan = simulate_scan(N=model.N, n_positions=arguments.batch * 4)
-    rng = np.random.default_rng(0)
-    groups = group_positions(scan.positions_px, model.gridsize, 7, None, rng)
-    return Samples(scan, groups, calibrate(scan, model))
+@dataclass(frozen=True)
+class Case:
+    """One row of the table."""
+
+    architecture: str
+    N: int
+    precision: str
+    batch_size: int
+    backend: str
 
 
-def measure(arguments: argparse.Namespace, architecture: str, N: int, precision: str, batch: int) -> str:
-    """Train for a while and return one row of the table."""
-    arguments.batch = batch
-    model = ModelConfig(N=N, gridsize=arguments.gridsize, architecture=architecture, n_filters_scale=arguments.scale)
-    nepochs = -(-(arguments.steps + arguments.warmup) // 4)
-    training = TrainingConfig(model=model, nepochs=nepochs, batch_size=batch)
-    execution = ExecutionConfig(
-        device=arguments.device, precision=precision, threads=arguments.threads, restore_best=False
+def measure(case: Case, arguments: argparse.Namespace) -> tuple[Any, ...]:
+    """Train for a while and return one row."""
+    model = ModelConfig(
+        N=case.N, gridsize=arguments.gridsize, architecture=case.architecture, n_filters_scale=arguments.scale
     )
-    data, backend = samples(arguments, model), get_backend(arguments.backend)
-    engine_model = backend.create_model(training, data.calibration, execution)
-    moments = [(time.perf_counter(), time.process_time())]
+    nepochs = -(-(arguments.steps + arguments.warmup) // BATCHES_PER_EPOCH)
+    training = TrainingConfig(model=model, nepochs=nepochs, batch_size=case.batch_size)
+    execution = ExecutionConfig(
+        device=arguments.device,
+        precision=case.precision,
+        threads=arguments.threads,
+        monitor="train_loss",
+        restore_best=False,
+    )
+    data, backend = samples(case, model), get_backend(case.backend)
+    trained = backend.create_model(training, data.calibration, execution)
+    moments = [_now()]
 
     def listen(event: Event) -> None:
         if isinstance(event, BatchEvent):
-            moments.append((time.perf_counter(), time.process_time()))
+            moments.append(_now())
 
-    backend.fit(engine_model, data, None, execution, listen)
-    steps = np.diff(moments, axis=0)
-    wall, cpu = 1e3 * np.median(steps[arguments.warmup :], axis=0)
-    rate = predictions_per_second(engine_model, data, batch)
-    patterns = 1e3 * batch * model.channels / wall
-    return ROW.format(backend.name, architecture, N, precision, batch, wall, cpu, patterns, steps[0, 0], rate)
+    backend.fit(trained, data, None, execution, listen)
+    steps = 1e3 * np.diff(moments, axis=0)
+    wall, cpu = np.median(steps[arguments.warmup :], axis=0)
+    numbers = (wall, cpu, steps[arguments.warmup :, 0].min(), 1e3 * case.batch_size * model.channels / wall)
+    rates = (steps[0, 0] / 1e3, predictions_per_second(trained, data, case.batch_size))
+    names = (case.backend, case.architecture, case.N, case.precision, case.batch_size)
+    return (*names, *(f"{number:.1f}" for number in (*numbers, *rates)))
 
 
-def predictions_per_second(model, data: Samples, batch: int) -> float:
-    """Return how many patterns a second the trained model reconstructs."""
-    rows = data.batch(slice(0, batch))
-    model.predict_patches(rows)
-    times = []
-    for _ in range(10):
+def samples(case: Case, model: ModelConfig) -> Samples:
+    """Return a simulated scan of one short epoch."""
+    scan = simulate_scan(N=case.N, n_positions=case.batch_size * BATCHES_PER_EPOCH)
+    groups = group_positions(scan.positions_px, model.gridsize, 7, None, np.random.default_rng(0))
+    return Samples(scan, groups, calibrate(scan, model))
+
+
+def predictions_per_second(model: Model, data: Samples, batch_size: int) -> float:
+    """Return how many patterns a second the model reconstructs."""
+    batch, seconds = data.batch(slice(0, batch_size)), []
+    for _ in range(12):
         start = time.perf_counter()
-        model.predict_patches(rows)
-        times.append(time.perf_counter() - start)
-    return float(batch * model.config.channels / np.median(times))
+        model.predict_patches(batch)
+        seconds.append(time.perf_counter() - start)
+    return float(batch_size * model.config.channels / np.median(seconds[2:]))
+
+
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backend", nargs="+", default=["tensorflow"])
     parser.add_argument("--architecture", nargs="+", default=["unet", "cnn"])
     parser.add_argument("--precision", nargs="+", default=["32-true", "bf16-mixed"])
@@ -92,12 +128,10 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Print the table."""
-    arguments = parse()
-    cases = itertools.product(arguments.architecture, arguments.N, arguments.precision, arguments.batch_size)
-    print(HEADER)
-    for (architecture, N, precision, batch), name in itertools.product(list(cases), list(arguments.backend)):
-        arguments.backend = name
-        print(measure(arguments, architecture, N, precision, batch), flush=True)
+    a = parse()
+    print(ROW.format(*COLUMNS))
+    for values in itertools.product(a.architecture, a.N, a.precision, a.batch_size, a.backend):
+        print(ROW.format(*measure(Case(*values), a)), flush=True)
 
 
 if __name__ == "__main__":
