@@ -7,8 +7,8 @@ import logging
 import tensorflow as tf
 
 from ptycho_backend.config import ExecutionConfig
+from ptycho_backend.core.devices import choose_device
 from ptycho_backend.core.precision import resolve_precision
-from ptycho_backend.errors import DeviceError
 
 logger = logging.getLogger(__name__)
 
@@ -29,18 +29,7 @@ def resolve_device(device: str) -> str:
     DeviceError
         If the device does not exist here.
     """
-    found = devices()
-    if device == "auto":
-        return found[1] if len(found) > 1 else "cpu"
-    wanted = "cuda:0" if device in ("cuda", "gpu") else device
-    if wanted not in found:
-        raise DeviceError(
-            "The device must exist on this machine.",
-            expected=f"one of auto, {', '.join(found)}",
-            received=f"device={device!r}; tensorflow {tf.__version__} sees {len(found) - 1} GPU(s)",
-            fix="use device='auto', or install a TensorFlow build that supports this GPU",
-        )
-    return wanted
+    return choose_device(device, devices(), f"tensorflow {tf.__version__}")
 
 
 def prepare_device(device: str) -> None:

@@ -18,8 +18,9 @@ from ptycho_backend.contract import Backend, Model
 from ptycho_backend.core.batching import Samples, split
 from ptycho_backend.core.calibration import Calibration, calibrate
 from ptycho_backend.core.constants import consistency_share
+from ptycho_backend.core.devices import choose_device
 from ptycho_backend.core.epie import refine_probe
-from ptycho_backend.core.grouping import group_positions
+from ptycho_backend.core.grouping import Groups, group_positions
 from ptycho_backend.core.inference import reconstruct_scan
 from ptycho_backend.core.losses import poisson, shot_noise_floor
 from ptycho_backend.core.monitoring import resolve_monitor
@@ -73,8 +74,11 @@ def train(
     check_training(training, scan)
     backend = get_backend(training.backend)
     training.backend = backend.name
+    # What can be refused is refused before any work is done.
+    choose_device(execution.device, backend.devices(), backend.name)
+    groups = _groups(scan, training)
     calibration, refinement = _calibrate_and_refine(scan, training, on_event)
-    fitting, held_out = _samples(scan, training, calibration)
+    fitting, held_out = _samples(scan, groups, training, calibration)
     model = backend.create_model(training, calibration, execution)
     history = backend.fit(model, fitting, held_out, execution, on_event)
     seconds = time.perf_counter() - started
@@ -209,11 +213,15 @@ def _calibrate_and_refine(
     return refined, {"probe_refined": used, "probe_refinement_seconds": seconds}
 
 
-def _samples(scan: Scan, training: TrainingConfig, calibration: Calibration) -> tuple[Samples, Samples | None]:
+def _groups(scan: Scan, training: TrainingConfig) -> Groups:
     rng = np.random.default_rng([training.seed, 6])
-    groups = group_positions(
-        scan.positions_px, training.model.gridsize, training.neighbor_count, training.n_groups, rng
-    )
+    model = training.model
+    return group_positions(scan.positions_px, model.gridsize, training.neighbor_count, training.n_groups, rng)
+
+
+def _samples(
+    scan: Scan, groups: Groups, training: TrainingConfig, calibration: Calibration
+) -> tuple[Samples, Samples | None]:
     with_labels = training.model.model_type == "supervised" or training.realspace_mae_weight > 0
     samples = Samples(scan, groups, calibration, with_labels)
     fitted, held_out = split(len(samples), training.validation_fraction, training.seed)

@@ -7,8 +7,8 @@ import contextlib
 import torch
 
 from ptycho_backend.config import ExecutionConfig
+from ptycho_backend.core.devices import choose_device
 from ptycho_backend.core.precision import resolve_precision
-from ptycho_backend.errors import DeviceError
 
 
 def devices() -> tuple[str, ...]:
@@ -25,18 +25,15 @@ def resolve_device(device: str) -> torch.device:
     DeviceError
         If the device does not exist here.
     """
-    found = devices()
-    if device == "auto":
-        return torch.device(found[1] if len(found) > 1 else "cpu")
-    wanted = "cuda:0" if device in ("cuda", "gpu") else device
-    if wanted not in found:
-        raise DeviceError(
-            "The device must exist on this machine.",
-            expected=f"one of auto, {', '.join(found)}",
-            received=f"device={device!r}; torch {torch.__version__} sees {len(found) - 1} GPU(s)",
-            fix="use device='auto', or install a torch build that supports this GPU",
-        )
-    return torch.device(wanted)
+    return torch.device(choose_device(device, devices(), f"torch {torch.__version__}"))
+
+
+def prepare_device(device: torch.device) -> None:
+    """Set what a GPU needs for this work; the processor needs nothing."""
+    if device.type == "cuda":
+        # TF32 keeps 10 bits of mantissa: too few for the physics, and not what "32-true" promises.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def convolution_dtype(execution: ExecutionConfig, device: torch.device) -> torch.dtype:

@@ -16,7 +16,7 @@ from ptycho_backend.core.batching import Batch
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.weights import check_weights
 from ptycho_backend.network import initial_weights
-from ptycho_torch.execution import apply_threads, convolution_dtype, resolve_device
+from ptycho_torch.execution import apply_threads, convolution_dtype, prepare_device, resolve_device
 from ptycho_torch.module import PtychoModule, to_tensors
 from ptycho_torch.network import key, to_canonical
 
@@ -40,6 +40,7 @@ class TorchModel(Model):
         self.training, self.config, self.calibration = training, training.model, calibration
         self.execution = execution
         self.device = resolve_device(execution.device)
+        prepare_device(self.device)
         self.module = PtychoModule(training, calibration, convolution_dtype(execution, self.device))
         self.set_weights({**self.get_weights(), **initial_weights(self.config, training.seed)})
         self.module.to(self.device)

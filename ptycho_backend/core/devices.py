@@ -1,0 +1,36 @@
+"""Which device a run uses: one rule for both engines (spec: config 6)."""
+
+from __future__ import annotations
+
+from ptycho_backend.errors import DeviceError
+
+
+def choose_device(device: str, found: tuple[str, ...], engine: str) -> str:
+    """
+    Return the device to use, "cpu" or "cuda:<index>"; "auto" takes the first GPU, else the processor.
+
+    Parameters
+    ----------
+    device : str
+        As configured; "cuda" and "gpu" stand for the first GPU.
+    found : tuple of str
+        What the engine sees here, "cpu" first.
+    engine : str
+        Name and version, for the message.
+
+    Raises
+    ------
+    DeviceError
+        If the device does not exist here.
+    """
+    if device == "auto":
+        return found[1] if len(found) > 1 else found[0]
+    wanted = "cuda:0" if device in ("cuda", "gpu") else device
+    if wanted not in found:
+        raise DeviceError(
+            "The device must exist on this machine.",
+            expected=f"one of auto, {', '.join(found)}",
+            received=f"device={device!r}; {engine} sees {len(found) - 1} GPU(s)",
+            fix="use device='auto', or install a build of the framework that supports this GPU",
+        )
+    return wanted
