@@ -76,7 +76,7 @@ class Trainer(keras.Model):
 
     def __init__(self, model: TensorFlowModel, execution: ExecutionConfig, canvas_px: int) -> None:
         super().__init__(dtype="float32")
-        self._module, self._canvas_px = model.module, canvas_px
+        self._module, self._canvas_px, self._device = model.module, canvas_px, placement(model.device)
         automatic = execution.precision == "auto"
         self._convolutions = model.dtype if automatic else convolution_dtype(execution, model.device)
         self._accumulates = execution.accumulate_grad_batches > 1
@@ -90,18 +90,20 @@ class Trainer(keras.Model):
     def train_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """Take one batch into account; its last element says whether a window of batches ends with it."""
         *tensors, ends_window = data
-        batch = self._batch(tensors)
-        loss, gradients = self._module.loss_and_gradients(batch, self._convolutions, self._trained)
-        if self._accumulates:
-            self._accumulate(gradients, _groups(batch), ends_window)
-        else:
-            self.optimizer.apply(gradients, self._trained)
-        return {"loss": loss, "groups": _groups(batch)}
+        with tf.device(self._device):
+            batch = self._batch(tensors)
+            loss, gradients = self._module.loss_and_gradients(batch, self._convolutions, self._trained)
+            if self._accumulates:
+                self._accumulate(gradients, _groups(batch), ends_window)
+            else:
+                self.optimizer.apply(gradients, self._trained)
+            return {"loss": loss, "groups": _groups(batch)}
 
     def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """Return the loss of one batch."""
-        batch = self._batch(data)
-        return {"loss": self._module.loss(batch, self._convolutions), "groups": _groups(batch)}
+        with tf.device(self._device):
+            batch = self._batch(data)
+            return {"loss": self._module.loss(batch, self._convolutions), "groups": _groups(batch)}
 
     def _batch(self, tensors: Any) -> TensorBatch:
         return TensorBatch(*tensors, canvas_px=self._canvas_px)
