@@ -1,0 +1,356 @@
+"""The front door, the way users walk through it: README, train, save, load anywhere, reconstruct, judge."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ptycho_backend as pb
+from ptycho_backend.baseline import baseline_image
+from ptycho_backend.core.batching import Samples
+from ptycho_backend.core.calibration import calibrate
+from ptycho_backend.core.epie import epie
+from ptycho_backend.core.grouping import group_positions
+from ptycho_backend.core.inference import calibration_of
+from ptycho_backend.errors import ConfigError, DataError, InertOptionWarning, ShapeError, UnknownBackendError
+from ptycho_backend.events import BatchEvent, EpochEvent, StageEvent
+from ptycho_backend.metrics import compare
+from ptycho_backend.registry import missing_packages
+from ptycho_backend.run import Run
+from ptycho_backend.testing.assertions import assert_close, relative_error
+from ptycho_backend.testing.tolerances import EXACT32, Tolerance
+
+ROOT = Path(__file__).parents[2]
+N = 32
+OTHER_ENGINE = Tolerance(1e-3, "float32 on two engines, through a whole network and one more division by the data")
+SAVED = Tolerance(1e-6, "weights and probe are stored as they are; a sum may be taken in another order")
+
+
+def small(**fields) -> pb.TrainingConfig:
+    """Return options of a training that takes a second."""
+    model = {"N": N, "n_filters_scale": 1, "unrolled_steps": 1, **fields.pop("model", {})}
+    settings = {"nepochs": 2, "batch_size": 16, "probe_refinement_passes": 2, **fields}
+    return pb.TrainingConfig(model=pb.ModelConfig(**model), **settings)
+
+
+@pytest.fixture(scope="module")
+def scan() -> pb.Scan:
+    return pb.simulate_scan(N=N, n_positions=64, seed=1)
+
+
+@pytest.fixture(scope="module")
+def execution(device) -> pb.ExecutionConfig:
+    return pb.ExecutionConfig(device=device, precision="32-true")
+
+
+@pytest.fixture(scope="module")
+def events() -> list:
+    return []
+
+
+@pytest.fixture(scope="module")
+def run(backend, scan, execution, events) -> Run:
+    """Return one training for each engine, looked at by many tests."""
+    events.clear()
+    return pb.train(scan, small(backend=backend.name), execution, events.append)
+
+
+@pytest.fixture(scope="module")
+def image(run, scan) -> pb.Image:
+    return pb.reconstruct(scan, run.model)
+
+
+def patches(model, scan: pb.Scan, gridsize: int = 1):
+    """Return what a model predicts for some groups of a scan."""
+    groups = group_positions(scan.positions_px, gridsize, 7, 12, np.random.default_rng(0))
+    return model.predict_patches(next(Samples(scan, groups, model.calibration).batches(12)))
+
+
+# --- the README ----------------------------------------------------------------------------------------------------
+
+
+def test_the_ten_lines_of_the_readme_run(backend, execution, tmp_path, monkeypatch, capsys):
+    """The very text; only sizes and epochs are made small behind its back."""
+    (text,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    assert len([line for line in text.splitlines() if line.strip()]) == 10
+    simulate, train = pb.simulate_scan, pb.train
+
+    def tiny_train(scan, config):
+        assert (config.model.N, config.nepochs) == (N, 20)
+        config.nepochs, config.probe_refinement_passes, config.model.n_filters_scale = 1, 2, 1
+        config.backend = backend.name
+        return train(scan, config, execution)
+
+    monkeypatch.setattr(pb, "simulate_scan", lambda **fields: simulate(**{**fields, "N": N, "n_positions": 64}))
+    monkeypatch.setattr(pb, "train", tiny_train)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(text, "README.md", "exec"), names)
+    assert re.search(r"phase: \d+\.\d dB", capsys.readouterr().out)
+    assert (tmp_path / "runs/first/wts.h5.zip").exists()
+    assert names["model"].backend == backend.name
+    np.testing.assert_array_equal(names["model"].get_weights()["probe"], names["run"].model.get_weights()["probe"])
+
+
+# --- training ------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_says_what_it_did(run, backend):
+    assert run.model.backend == run.training.backend == run.provenance["backend"] == backend.name
+    assert [row["epoch"] for row in run.history] == [1, 2]
+    for row in run.history:
+        assert set(row) >= {"lr", "poisson_train_loss", "poisson_val_loss"}
+        assert np.isfinite(list(row.values())).all()
+    assert run.history[1]["poisson_train_loss"] < run.history[0]["poisson_train_loss"]
+    assert run.monitor == "poisson_val_loss"
+    assert run.summary["training_seconds"] > 0
+    assert 0 < run.summary["shot_noise_floor"] < 1
+    assert run.summary["half_deviance"] > 0
+
+
+def test_events_tell_the_whole_story_in_order(run, events):
+    epochs = [event for event in events if isinstance(event, EpochEvent)]
+    batches = [event for event in events if isinstance(event, BatchEvent)]
+    assert [event.epoch for event in epochs] == [1, 2]
+    assert [dict(event.metrics) for event in epochs] == run.history
+    assert [(event.epoch, event.batch) for event in batches] == [(e, b) for e in (1, 2) for b in (1, 2, 3, 4)]
+    stages = [event for event in events if isinstance(event, StageEvent)]
+    assert stages[-1].done == stages[-1].total == 2
+    assert events.index(stages[-1]) < events.index(batches[0])
+
+
+def test_arguments_are_left_alone(backend, scan, execution):
+    config = small(backend=backend.name, model={"N": 0}, nepochs=1, neighbor_count=9)
+    before = copy.deepcopy((config, execution))
+    patterns = scan.patterns.copy()
+    with pytest.warns(InertOptionWarning, match="neighbor_count"):  # one pattern has no neighbours
+        trained = pb.train(scan, config, execution)
+    assert (config, execution) == before
+    assert trained.training.model.N == N  # N=0 means the scan's
+    np.testing.assert_array_equal(scan.patterns, patterns)
+
+
+def test_a_seed_repeats_a_training(run, backend, scan, execution):
+    again = pb.train(scan, small(backend=backend.name), execution)
+    for name, value in run.model.get_weights().items():
+        assert_close(again.model.get_weights()[name], value, EXACT32, name)
+    other = backend.create_model(small(seed=7), run.model.calibration, execution)
+    name = "step1/bottom/conv0/kernel"
+    assert relative_error(other.get_weights()[name], run.model.get_weights()[name]) > 0.1
+
+
+def test_training_needs_no_validation_data(backend, scan, execution):
+    trained = pb.train(scan, small(backend=backend.name, validation_fraction=0.0, nepochs=1), execution)
+    assert "poisson_val_loss" not in trained.history[0]
+    assert trained.monitor == "poisson_train_loss"
+
+
+def test_supervised_training_fits_labels(backend, scan, execution):
+    trained = pb.train(scan, small(backend=backend.name, model={"model_type": "supervised"}, nepochs=4), execution)
+    losses = [row["supervised_train_loss"] for row in trained.history]
+    assert losses[-1] < losses[0]
+    assert trained.monitor == "supervised_val_loss"
+    pb.evaluate(pb.reconstruct(scan, trained.model), scan)
+
+
+def test_labels_need_a_known_object(backend, scan, execution):
+    unknown = pb.Scan(scan.patterns, scan.positions_px, scan.probe, measurement="counts", source="run7.h5")
+    with pytest.raises(DataError, match=r"run7\.h5"):
+        pb.train(unknown, small(backend=backend.name, model={"model_type": "supervised"}), execution)
+
+
+def test_groups_of_four(backend, scan, execution, tmp_path):
+    """gridsize=2 trains, comes back from its file, and gives an image of the same object."""
+    trained = pb.train(scan, small(backend=backend.name, model={"gridsize": 2}, nepochs=2), execution)
+    assert trained.history[-1]["poisson_train_loss"] < trained.history[0]["poisson_train_loss"]
+    trained.save(tmp_path / "run")
+    model = pb.load_model(tmp_path / "run", execution=execution)
+    predicted = patches(model, scan, gridsize=2)
+    assert predicted.shape == (12, 4, N, N)
+    assert_close(predicted, patches(trained.model, scan, gridsize=2), SAVED, "patches of a loaded model")
+    image = pb.reconstruct(scan, model)
+    assert pb.evaluate(image, scan).phase_correlation > 0.5
+
+
+# --- model files ---------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_model_gives_the_same_image(run, image, scan, execution, backend, tmp_path):
+    folder = run.save(tmp_path / "run")
+    for place in (folder, folder / "wts.h5.zip"):
+        model = pb.load_model(place, execution=execution)
+        assert model.backend == backend.name
+        again = pb.reconstruct(scan, model)
+        assert again.origin_px == image.origin_px
+        assert_close(again.obj, image.obj, SAVED, "image of a loaded model")
+        assert_close(again.coverage, image.coverage, SAVED, "its coverage")
+
+
+def test_a_model_loads_on_the_other_engine(run, scan, execution, backend, tmp_path):
+    other = {"pytorch": "tensorflow", "tensorflow": "pytorch"}.get(backend.name, "pytorch")
+    if missing_packages(other):
+        pytest.skip(f"the engine '{other}' is not installed")
+    run.save(tmp_path / "run")
+    twin = pb.load_model(tmp_path / "run", backend=other, execution=execution)
+    assert twin.backend == other
+    assert_close(patches(twin, scan), patches(run.model, scan), OTHER_ENGINE, "patches on the other engine")
+    untrained = pb.get_backend(other).create_model(run.training, run.model.calibration, execution)
+    assert relative_error(patches(untrained, scan), patches(run.model, scan)) > 0.01
+
+
+def test_an_unknown_engine_is_named_before_any_work(scan):
+    with pytest.raises(UnknownBackendError, match="did you mean 'pytorch'"):
+        pb.train(scan, small(backend="pytorhc"))
+
+
+# --- reconstruction ------------------------------------------------------------------------------------------------
+
+
+def test_an_image_lies_where_the_object_lies(run, image, scan):
+    polished = pb.reconstruct(scan, run.model, refine_passes=5)
+    assert max(map(abs, pb.evaluate(polished, scan).shift_px)) < 0.3
+    assert max(map(abs, pb.evaluate(image, scan).shift_px)) < 1.5  # trained for two epochs, and blurred
+    assert pb.evaluate(image, scan).phase_correlation > 0.9
+    assert (image.obj[image.coverage == 0] == 0).all()
+    assert image.coverage.shape == image.obj.shape
+
+
+def test_reconstruction_is_repeatable_and_changes_no_model(run, image, scan):
+    before = run.model.get_weights()
+    again = pb.reconstruct(scan, run.model)
+    np.testing.assert_array_equal(again.obj, image.obj)
+    for name, value in run.model.get_weights().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_the_batch_size_does_not_matter(run, image, scan):
+    assert_close(pb.reconstruct(scan, run.model, batch_size=5).obj, image.obj, EXACT32, "image with other batches")
+
+
+def test_polishing_brings_the_image_nearer_to_the_data(run, image, scan):
+    polished = pb.reconstruct(scan, run.model, refine_passes=10)
+    assert polished.origin_px == image.origin_px
+    assert pb.evaluate(polished, scan).phase_psnr_db > pb.evaluate(image, scan).phase_psnr_db + 1
+
+
+def test_named_fields_win_over_the_config(run, scan):
+    told: list = []
+    pb.reconstruct(scan, run.model, pb.InferenceConfig(refine_passes=3), told.append, refine_passes=1)
+    assert [event.total for event in told if event.stage == "ePIE"] == [1]
+
+
+def test_unknown_fields_name_the_nearest(run, scan):
+    with pytest.raises(ConfigError, match="did you mean 'refine_passes'"):
+        pb.reconstruct(scan, run.model, refine_pases=3)
+
+
+def test_the_scale_follows_the_scan_s_photons(run, image, scan):
+    """The same object at a hundredth of the dose gives the same amplitude."""
+    dim = pb.simulate_scan(N=N, n_positions=64, seed=1, photons_per_pattern=1e4)
+    scale = pb.evaluate(pb.reconstruct(dim, run.model), dim).amplitude_scale
+    assert scale == pytest.approx(pb.evaluate(image, scan).amplitude_scale, rel=0.1)
+
+
+def test_weights_serve_another_size_of_pattern(run):
+    larger = pb.simulate_scan(N=48, n_positions=49, seed=2)
+    image = pb.reconstruct(larger, run.model)
+    assert pb.evaluate(image, larger).phase_correlation > 0.5
+    assert run.model.config.N == N
+
+
+def test_the_published_network_is_bound_to_its_size(backend, scan, execution):
+    trained = pb.train(
+        scan, small(backend=backend.name, model={"architecture": "cnn", "unrolled_steps": 2}, nepochs=1), execution
+    )
+    assert np.isfinite(pb.reconstruct(scan, trained.model).obj).all()
+    with pytest.raises(ShapeError, match="48×48"):
+        pb.reconstruct(pb.simulate_scan(N=48, n_positions=9, seed=2), trained.model)
+
+
+def test_a_probe_refined_in_training_is_kept_for_its_scan_only(backend, execution):
+    guessed = pb.simulate_scan(N=N, n_positions=64, seed=1, probe_error=0.3)
+    trained = pb.train(guessed, small(backend=backend.name, nepochs=1, probe_refinement_passes=20), execution)
+    assert trained.summary["probe_refined"]
+    as_given = calibrate(guessed, trained.model.config).probe
+    assert relative_error(trained.model.calibration.probe, as_given) > 0.05
+    own, scans = (pb.reconstruct(guessed, trained.model, calibration=word) for word in ("auto", "scan"))
+    assert pb.evaluate(own, guessed).phase_psnr_db > pb.evaluate(scans, guessed).phase_psnr_db
+
+
+# --- evaluation ----------------------------------------------------------------------------------------------------
+
+
+def test_an_image_agrees_with_itself(image):
+    assert pb.evaluate(image, image).phase_psnr_db > 100
+
+
+@pytest.mark.xfail(reason="the rim that no pattern has seen is compared too")
+def test_two_images_are_compared_where_both_have_seen_the_object(image, scan):
+    baseline = baseline_image(scan, calibrate(scan, pb.ModelConfig(N=N)))
+    assert 5 < pb.evaluate(image, baseline).phase_psnr_db < 60
+
+
+def test_an_evaluation_needs_a_known_object(image, scan):
+    unknown = pb.Scan(scan.patterns, scan.positions_px, scan.probe, measurement="counts", source="run7.h5")
+    with pytest.raises(DataError, match=r"none in 'run7\.h5'"):
+        pb.evaluate(image, unknown)
+
+
+# --- what does not fit ---------------------------------------------------------------------------------------------
+
+
+def test_all_that_is_wrong_is_said_before_an_engine_is_asked(scan):
+    wrong = small(nepochs=0, batch_size=0, backend="no such engine")
+    with pytest.raises(ConfigError) as caught:
+        pb.train(scan, wrong)
+    assert "nepochs" in str(caught.value)
+    assert "batch_size" in str(caught.value)
+
+
+def test_another_size_than_the_scan_s_is_refused(scan):
+    with pytest.raises(ShapeError, match="64×64"):
+        pb.train(scan, small(model={"N": 64}))
+
+
+# --- the measured star ---------------------------------------------------------------------------------------------
+
+
+def star() -> pb.Scan:
+    places = [Path(os.environ.get("PTYCHO_DATA_DIR", "")), ROOT.parent / "shared/data"]
+    found = [place / "siemens-star.npz" for place in places if (place / "siemens-star.npz").is_file()]
+    if not found:
+        pytest.skip("siemens-star.npz is neither in PTYCHO_DATA_DIR nor in ../shared/data")
+    return pb.load_scan(found[0])
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@pytest.mark.timeout(1800)
+def test_the_measured_star(backend, device):
+    """A refined probe, a short training and ten passes of polishing agree with forty passes of ePIE from nothing."""
+    measured = star()
+    assert (len(measured), measured.N, measured.measurement) == (516, 128, "counts")
+    config = pb.TrainingConfig(
+        model=pb.ModelConfig(N=128), nepochs=3, backend=backend.name, probe_refinement_passes=20, n_groups=256
+    )
+    trained = pb.train(measured, config, pb.ExecutionConfig(device=device))
+    assert trained.summary["probe_refined"]
+    assert trained.history[-1]["poisson_train_loss"] < trained.history[0]["poisson_train_loss"]
+    calibration = calibration_of(trained.model)
+    reference = epie(measured, calibration, 40, np.random.default_rng(3), update_probe=False).image
+    network, polished = (
+        compare(image.obj, image.origin_px, reference.obj, reference.origin_px, measured.positions_px)
+        for image in (pb.reconstruct(measured, trained.model, refine_passes=n) for n in (0, 10))
+    )
+    assert polished.phase_psnr_db >= 27
+    assert polished.frc_half > 0.5
+    # Three epochs leave slow phases wrong; edges and spokes are there.
+    assert network.phase_psnr_db > 15
+    assert network.frc[network.frc_frequency < 0.4].mean() > 0.75
