@@ -67,12 +67,6 @@ def rng() -> np.random.Generator:
 
 def _need_gpu(engine: Backend, asked: bool) -> None:
     if any(name.startswith("cuda") for name in engine.devices()):
-        if engine.name == "pytorch":
-            import torch
-
-            # TF32 keeps 10 bits of mantissa: no comparison with float64 could hold.
-            torch.backends.cudnn.allow_tf32 = False
-            torch.backends.cuda.matmul.allow_tf32 = False
         return
     message = f"the engine '{engine.name}' sees no GPU here, only {', '.join(engine.devices())}"
     pytest.fail(message) if asked else pytest.skip(message)

@@ -13,9 +13,7 @@ from ptycho_backend.core.translation import extract, place
 MERGE_FLOOR = 1e-6  # keeps uncovered canvas pixels at 0 / floor = 0; covered ones weigh at least 1e-3
 
 
-def merge(
-    patches: NDArray[Any], offsets_px: NDArray[Any], weight: NDArray[Any], S: int
-) -> NDArray[np.complex128]:
+def merge(patches: NDArray[Any], offsets_px: NDArray[Any], weight: NDArray[Any], S: int) -> NDArray[np.complex128]:
     """
     Merge the patches of each group into one canvas: a weighted mean, so it can never amplify.
 
@@ -102,6 +100,4 @@ def expected_counts(
     sigma_px : float
         Gaussian smoothing of the exit wave, pixels.
     """
-    return np.asarray(
-        np.exp(2.0 * log_scale) * counts_per_intensity * intensity(patches, probe, sigma_px)
-    )
+    return np.asarray(np.exp(2.0 * log_scale) * counts_per_intensity * intensity(patches, probe, sigma_px))
