@@ -109,9 +109,7 @@ def _now() -> tuple[float, float]:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", nargs="+", default=["tensorflow"])
     parser.add_argument("--architecture", nargs="+", default=["unet", "cnn"])
     parser.add_argument("--precision", nargs="+", default=["32-true", "bf16-mixed"])

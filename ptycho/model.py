@@ -85,9 +85,7 @@ class TensorFlowModel(Model):
             return self.module.loss_and_gradients(tensors, self.dtype, list(self.trained().values()))
 
         loss, gradients = self._ask("gradients", question, batch)
-        return float(loss), {
-            name: gradient.numpy() for name, gradient in zip(self.trained(), gradients, strict=True)
-        }
+        return float(loss), {name: gradient.numpy() for name, gradient in zip(self.trained(), gradients, strict=True)}
 
     def _ask(self, name: str, question: Question, batch: Batch) -> Any:
         """Answer a question about a batch by a graph that fits every number of groups."""

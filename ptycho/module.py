@@ -66,8 +66,7 @@ class PtychoModule:
             PROBE: np.stack([probe.real, probe.imag], axis=-1),
         }
         self.variables = {
-            name: keras.Variable(value, dtype="float32", name=name.replace("/", "_"))
-            for name, value in initial.items()
+            name: keras.Variable(value, dtype="float32", name=name.replace("/", "_")) for name, value in initial.items()
         }
 
     @property
@@ -158,9 +157,7 @@ class PtychoModule:
         estimate += self._correction("step1", dtype, estimate=estimate)
         for step in range(2, self.config.unrolled_steps + 1):
             consistent = physics.data_consistency(estimate, batch.x, probe, batch.mask)
-            estimate = consistent + self._correction(
-                f"step{step}", dtype, consistent=consistent, estimate=estimate
-            )
+            estimate = consistent + self._correction(f"step{step}", dtype, consistent=consistent, estimate=estimate)
         return estimate
 
     def _correction(self, name: str, dtype: tf.DType, **patches: tf.Tensor) -> tf.Tensor:

@@ -133,9 +133,7 @@ class Reporter(keras.callbacks.Callback):
     on_event : callable
     """
 
-    def __init__(
-        self, model: TensorFlowModel, execution: ExecutionConfig, best: BestEpoch, on_event: OnEvent
-    ) -> None:
+    def __init__(self, model: TensorFlowModel, execution: ExecutionConfig, best: BestEpoch, on_event: OnEvent) -> None:
         super().__init__()
         self.history: History = []
         self._owner, self._execution, self._best, self._on_event = model, execution, best, on_event

@@ -237,9 +237,7 @@ def _robust(values: Real) -> tuple[float, float]:
     return (low, high) if high - low > 1e-9 else (low - 0.5, high + 0.5)
 
 
-def _compared(
-    panels: list[Axes], image: Real, truth: Real, difference: Real, extent: Extent, draw: Draw
-) -> None:
+def _compared(panels: list[Axes], image: Real, truth: Real, difference: Real, extent: Extent, draw: Draw) -> None:
     limits = _robust(truth)  # one scale for both, or a wrong contrast would not show
     draw(panels[0], image, extent, limits)
     draw(panels[1], truth, extent, limits)

@@ -24,9 +24,7 @@ STEEPEST_RAD_PER_PX = 0.5
 SEARCH = ((0.1, 11), (0.01, 11), (0.001, 11))  # step (px) and reach (steps) of each refinement of a shift
 
 
-def remove_ramp(
-    obj: NDArray[Any], weights: NDArray[Any] | None = None
-) -> tuple[NDArray[np.complex64], Real]:
+def remove_ramp(obj: NDArray[Any], weights: NDArray[Any] | None = None) -> tuple[NDArray[np.complex64], Real]:
     """
     Remove the linear phase ramp of an object, the trace of a detector centre that is off.
 

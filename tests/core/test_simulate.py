@@ -167,9 +167,7 @@ class TestPhysics:
             waves = obj[top : top + N, left : left + N] * probe
             np.testing.assert_allclose(pattern, (np.abs(far_field(waves)) ** 2).sum(axis=0), rtol=1e-9, atol=1e-9)
 
-    @given(
-        y=st.floats(-6, 6), x=st.floats(-6, 6), bright_y=st.integers(-4, 4), bright_x=st.integers(-4, 4)
-    )
+    @given(y=st.floats(-6, 6), x=st.floats(-6, 6), bright_y=st.integers(-4, 4), bright_x=st.integers(-4, 4))
     @settings(max_examples=40, deadline=None)
     def test_a_bright_pixel_receives_the_probe_at_its_distance(self, y, x, bright_y, bright_x):
         # One transparent pixel at scan coordinates (bright_y, bright_x): its exit wave is the probe there,

@@ -243,9 +243,7 @@ def test_the_smallest_data_set_trains(make_model, make_samples, make_training):
     training = make_training({"gridsize": 2})
     samples = make_samples(training.model, n=2)
     rows, held = split(2, 0.05, 0)
-    history = TensorFlowBackend().fit(
-        make_model(training), samples.subset(rows), samples.subset(held), knobs(), ignore
-    )
+    history = TensorFlowBackend().fit(make_model(training), samples.subset(rows), samples.subset(held), knobs(), ignore)
     assert np.isfinite(history[0]["poisson_val_loss"])
 
 
