@@ -74,7 +74,7 @@ def test_members_vary_within_the_neighbourhood(rng):
 
 
 def test_coincident_positions_still_seed_their_own_groups(rng):
-    positions_px = np.zeros((9, 2))
+    positions_px = np.zeros((60, 2))  # more at one place than a neighbourhood holds
     groups = group_positions(positions_px, 2, 3, None, rng)
     for seed, members in enumerate(groups.indices):
         assert seed in members
