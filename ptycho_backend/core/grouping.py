@@ -115,6 +115,5 @@ def _with_neighbours(
     own = near == seeds[:, None]
     distance_rank = np.where(own, -1, np.arange(K + 1))
     near = np.take_along_axis(near, np.argsort(distance_rank, axis=1, kind="stable"), axis=1)
-    near[:, 0] = seeds
     chosen = np.argsort(rng.random((len(seeds), K)), axis=1)[:, : C - 1] + 1
     return np.concatenate([seeds[:, None], np.take_along_axis(near, chosen, axis=1)], axis=1).astype(np.int64)
