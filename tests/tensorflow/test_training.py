@@ -97,11 +97,10 @@ def test_the_schedule_reaches_the_optimiser(train, make_training):
     assert abs(step(warmup_epochs=1)) == pytest.approx(5e-3, rel=1e-3)
 
 
-@pytest.mark.parametrize(("gridsize", "clip"), [(1, None), (2, 1e-2)])
-def test_k_batches_of_b_count_like_one_of_k_times_b(train, make_training, gridsize, clip):
+def test_k_batches_of_b_count_like_one_of_k_times_b(train, make_training):
     def end(batch_size, k):
-        training = make_training({"gridsize": gridsize}, batch_size=batch_size)
-        execution = knobs(accumulate_grad_batches=k, gradient_clip_val=clip)
+        training = make_training({"gridsize": 2}, batch_size=batch_size)
+        execution = knobs(accumulate_grad_batches=k, gradient_clip_val=1e-2)
         return train(training, execution, n_train=13)[0].get_weights()
 
     few, many = end(8, 1), end(2, 4)  # steps of 8 and, flushed at the end of the epoch, 2 + 2 + 1 groups
@@ -110,14 +109,6 @@ def test_k_batches_of_b_count_like_one_of_k_times_b(train, make_training, gridsi
     everything = np.concatenate([value.ravel() for value in moved])
     assert np.quantile(everything, 0.99) < 2e-5
     assert everything.mean() < 2e-6
-
-
-def test_accumulation_makes_fewer_steps(train, make_training):
-    training = make_training(batch_size=4, learning_rate=1e-2)
-    every, _, _ = train(training, knobs(), n_train=16)
-    fourth, _, _ = train(training, knobs(accumulate_grad_batches=4), n_train=16)
-    assert abs(fourth.get_weights()["log_scale"]) == pytest.approx(1e-2, rel=1e-2)
-    assert not np.allclose(fourth.get_weights()["log_scale"], every.get_weights()["log_scale"], rtol=0.05)
 
 
 @pytest.mark.parametrize("restore", [True, False])
@@ -142,24 +133,11 @@ def test_training_stops_when_nothing_improves(train, make_training):
     assert 1 < len(history) < 6
 
 
-def test_without_validation_the_training_loss_is_monitored(train, make_training, caplog):
-    _, history, _ = train(make_training(), knobs(restore_best=True), n_train=8)
-    assert "poisson_train_loss" in caplog.text
-    assert "poisson_val_loss" not in history[0]
-
-
 def test_only_trained_weights_change(train, make_training, make_model):
-    training = make_training(intensity_scale_trainable=False)
+    training = make_training(intensity_scale_trainable=False, probe_trainable=True)
     before = make_model(training).get_weights()
     after = train(training, n_train=8)[0].get_weights()
-    unchanged = {name for name in before if np.array_equal(before[name], after[name])}
-    assert unchanged == {"log_scale", "probe"}
-
-
-def test_trained_probe_changes(train, make_training, make_model):
-    training = make_training(probe_trainable=True)
-    before, after = make_model(training).get_weights(), train(training, n_train=8)[0].get_weights()
-    assert all(not np.array_equal(before[name], after[name]) for name in ("probe", "log_scale"))
+    assert {name for name in before if np.array_equal(before[name], after[name])} == {"log_scale"}
 
 
 def test_bfloat16_training_lowers_the_loss_and_keeps_float32_weights(train, make_training):
@@ -232,9 +210,11 @@ def test_equal_seeds_train_equally_also_side_by_side_in_threads(train, make_trai
         assert history[-1]["poisson_train_loss"] == pytest.approx(alone[-1]["poisson_train_loss"], rel=1e-3)
 
 
-def test_a_second_fit_goes_on_where_the_first_ended(train, make_training):
-    training = make_training(CNN, nepochs=2, batch_size=4)
+def test_a_second_fit_goes_on_where_the_first_ended(train, make_training, caplog):
+    training = make_training(CNN, batch_size=4)
     model, first, _ = train(training, n_train=16)
+    assert set(first[0]) == {"epoch", "lr", "poisson_train_loss"}
+    assert "'poisson_train_loss' is monitored" in caplog.text  # there is no validation
     _, second, _ = train(training, n_train=16, model=model)
     assert second[0]["poisson_train_loss"] < first[0]["poisson_train_loss"]
 
