@@ -24,7 +24,7 @@ from ptycho_backend.core.grouping import Groups, group_positions
 from ptycho_backend.core.inference import reconstruct_scan
 from ptycho_backend.core.losses import poisson, shot_noise_floor
 from ptycho_backend.core.monitoring import resolve_monitor
-from ptycho_backend.core.stitching import Image
+from ptycho_backend.core.stitching import Image, well_covered
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import DataError
 from ptycho_backend.events import OnEvent, ignore
@@ -165,7 +165,8 @@ def evaluate(image: Image, truth: Scan | Image) -> Comparison:
     from ptycho_backend.metrics import compare
 
     if isinstance(truth, Image):
-        return compare(image.obj, image.origin_px, truth.obj, truth.origin_px)
+        seen, known = well_covered(image), well_covered(truth)
+        return compare(seen.obj, seen.origin_px, known.obj, known.origin_px)
     if truth.obj is None:
         raise DataError(
             "An evaluation needs a known object.",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from ptycho_backend._version import __version__
 from ptycho_backend.config import TrainingConfig, from_dict, to_dict
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.data.output import atomic_path
-from ptycho_backend.errors import ModelFileError
+from ptycho_backend.errors import ConfigError, ModelFileError
 
 FILE_NAME = "wts.h5.zip"
 FORMAT = "ptychopinn-model"
@@ -98,15 +99,25 @@ def read_bundle(path: Path | str) -> Bundle:
     contents = _read_members(Path(path))
     manifest = _from_json(contents["manifest.json"], path, "manifest.json")
     _check_manifest(manifest, contents, path)
-    config = _from_json(contents["config.json"], path, "config.json")
+    training = _config_from(contents["config.json"], path)
     calibration, weights = _weights_from_bytes(contents["weights.h5"], path)
     return Bundle(
-        training=from_dict(TrainingConfig, config, source=f"'{path}', config.json"),
+        training=training,
         calibration=calibration,
         weights=weights,
         history=_from_json(contents["history.json"], path, "history.json"),
-        provenance=dict(manifest.get("provenance", {})),
+        provenance=manifest["provenance"],
     )
+
+
+def _config_from(content: bytes, path: Path | str) -> TrainingConfig:
+    values = _from_json(content, path, "config.json")
+    if not isinstance(values, dict):
+        raise _damaged(path, f"member 'config.json' holds a {type(values).__name__}")
+    try:
+        return from_dict(TrainingConfig, values, source=f"'{path}', config.json")
+    except ConfigError as error:
+        raise _damaged(path, f"member 'config.json': {error.rule} {error.expected}") from error
 
 
 def _read_members(path: Path) -> dict[str, bytes]:
@@ -152,6 +163,8 @@ def _check_manifest(manifest: Any, contents: dict[str, bytes], path: Path | str)
             received=f"version {manifest.get('format_version')!r} in '{path}'",
             fix=f"install the ptychopinn that wrote it ({manifest.get('package_version', 'unknown')}) or newer",
         )
+    if not isinstance(manifest.get("provenance"), dict):
+        raise _damaged(path, "its manifest does not say what made it")
     checksums = manifest.get("sha256")
     for name in MEMBERS:
         wanted = checksums.get(name) if isinstance(checksums, dict) else None
@@ -183,7 +196,7 @@ def _weights_from_bytes(content: bytes, path: Path | str) -> tuple[Calibration, 
             weights: dict[str, NDArray[np.float32]] = {}
             _collect(file["weights"], "", weights)
             group = file["calibration"]
-            numbers = {name: float(group.attrs[name]) for name in CALIBRATION_NUMBERS}
+            numbers = {name: _positive(name, float(group.attrs[name])) for name in CALIBRATION_NUMBERS}
             calibration = Calibration(
                 probe=np.asarray(group["probe"][()], dtype=np.complex64),
                 probe_guess_sha256=str(group.attrs["probe_guess_sha256"]),
@@ -192,6 +205,12 @@ def _weights_from_bytes(content: bytes, path: Path | str) -> tuple[Calibration, 
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(path, f"member 'weights.h5' cannot be read ({error})") from None
     return calibration, weights
+
+
+def _positive(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value}, which no measurement gives")
+    return value
 
 
 def _collect(group: Any, prefix: str, found: dict[str, NDArray[np.float32]]) -> None:

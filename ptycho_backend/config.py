@@ -229,7 +229,7 @@ def _adapter(config_type: Any) -> Any:
     from pydantic import ConfigDict, TypeAdapter
     from pydantic.dataclasses import dataclass as checked
 
-    return TypeAdapter(checked(config_type, config=ConfigDict(extra="forbid")))
+    return TypeAdapter(checked(config_type, config=ConfigDict(extra="forbid", allow_inf_nan=False)))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -241,7 +241,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    return value.item() if hasattr(value, "item") else value  # NumPy scalars count as numbers
+    return value.item() if getattr(value, "ndim", None) == 0 else value  # NumPy scalars count as numbers
 
 
 def from_dict(config_type: type[Config], values: dict[str, Any], source: str = "the given values") -> Config:
@@ -271,7 +271,7 @@ def validate(config: Any, source: str = "the given values") -> None:
     from pydantic import ValidationError
 
     try:
-        _adapter(typing.cast(Any, type(config))).validate_json(json.dumps(to_dict(config)), strict=True)
+        _adapter(typing.cast(Any, type(config))).validate_json(json.dumps(to_dict(config), default=repr), strict=True)
     except ValidationError as error:
         problems = [
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}, not {item['input']!r}"

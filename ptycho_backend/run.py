@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import platform
@@ -96,9 +97,11 @@ def write_config(path: Path, training: TrainingConfig, execution: ExecutionConfi
 def write_history(path: Path, history: History) -> None:
     """Write one line per epoch, comma-separated, in full precision."""
     names = list(dict.fromkeys(name for row in history for name in row))
-    lines = [",".join(names), *(",".join(repr(row.get(name, "")) for name in names) for row in history)]
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rows = [{name: _plain(value) for name, value in row.items()} for row in history]
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -110,4 +113,6 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
+    if isinstance(value, int | float | str):
+        return value
     return value.item() if hasattr(value, "item") else str(value)

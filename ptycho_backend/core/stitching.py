@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ptycho_backend.errors import ShapeError
 
+WELL_COVERED = 0.25  # of the largest coverage
 CHUNK = 64  # patches shifted at a time; small enough to stay in the processor's cache
 
 
@@ -37,6 +38,17 @@ class Image:
     obj: NDArray[np.complex64]
     coverage: NDArray[np.float32]
     origin_px: tuple[float, float]
+
+
+def well_covered(image: Image) -> Image:
+    """Return the part of an image, a rectangle, that many patterns have seen: the rim holds little evidence."""
+    seen = image.coverage > WELL_COVERED * image.coverage.max()
+    if not seen.any():
+        return image
+    (top, bottom), (left, right) = (np.flatnonzero(seen.any(axis=axis))[[0, -1]] for axis in (1, 0))
+    cut = slice(top, bottom + 1), slice(left, right + 1)
+    origin = (image.origin_px[0] + float(top), image.origin_px[1] + float(left))
+    return Image(image.obj[cut], image.coverage[cut], origin)
 
 
 @dataclass(frozen=True)
