@@ -89,6 +89,8 @@ def refine_probe(
     used : bool
         Whether it is the refined one.
     """
+    if passes < 2:  # the probe is corrected from the second pass on
+        return calibration.probe, False
     part = scan.subset(_central_rows(scan.positions_px, REFINEMENT_PATTERNS))
     seeds = rng.spawn(2)
     refined = epie(part, calibration, passes, seeds[0], update_probe=True, on_event=on_event)

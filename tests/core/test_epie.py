@@ -161,7 +161,7 @@ def test_a_large_scan_is_refined_on_the_patterns_around_its_centre(scan, monkeyp
         return EpieResult(None, calibration.probe, [1.0])
 
     monkeypatch.setattr(module, "epie", staged)
-    refine_probe(scan, calibration_of(scan), 1, np.random.default_rng(0))
+    refine_probe(scan, calibration_of(scan), 2, np.random.default_rng(0))
     middle = (scan.positions_px.min(axis=0) + scan.positions_px.max(axis=0)) / 2
     distance = np.linalg.norm(scan.positions_px - middle, axis=1)
     assert [len(part) for part in seen] == [9, 9]
@@ -182,3 +182,9 @@ def test_uncovered_pixels_are_zero_and_coverage_is_that_of_stitching(scan, resul
     np.testing.assert_array_equal(image.obj[image.coverage == 0], 0)
     peak = np.unravel_index(image.coverage.argmax(), image.coverage.shape) + np.array(image.origin_px)
     assert np.linalg.norm(peak - scan.positions_px.mean(axis=0)) < 10
+
+
+def test_a_single_pass_refines_nothing_and_says_so(scan):
+    probe, used = refine_probe(scan, calibration_of(scan), 1, np.random.default_rng(0))
+    assert not used
+    np.testing.assert_array_equal(probe, calibration_of(scan).probe)
