@@ -203,6 +203,11 @@ class TestCalibration:
         model = model_of(scan)
         assert fit_to_scan(model, scan, InferenceConfig(calibration="model")) is model
 
+    def test_on_the_scan_it_was_calibrated_with_it_is_not_built_again(self, scan):
+        model = model_of(scan)
+        assert fit_to_scan(model, scan, InferenceConfig()) is model
+        assert fit_to_scan(model, scan.subset(slice(0, 4)), InferenceConfig()) is not model
+
     def test_unet_follows_the_scans_size(self, scan):
         larger = simulate_scan(**{**SETTINGS, "N": 48})
         image = reconstruct_scan(larger, model_of(scan), InferenceConfig())
