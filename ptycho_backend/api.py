@@ -210,8 +210,9 @@ def _calibrate_and_refine(
     probe, used = refine_probe(scan, calibration, training.probe_refinement_passes, rng, on_event)
     seconds = time.perf_counter() - started
     logger.info("probe refinement: %s after %.1f s", "refined probe used" if used else "guess kept", seconds)
-    refined = calibrate(scan, training.model, training.nphotons, probe if used else None)
-    return refined, {"probe_refined": used, "probe_refinement_seconds": seconds}
+    if used:
+        calibration = calibrate(scan, training.model, training.nphotons, probe)
+    return calibration, {"probe_refined": used, "probe_refinement_seconds": seconds}
 
 
 def _groups(scan: Scan, training: TrainingConfig) -> Groups:
