@@ -15,6 +15,7 @@ from ptycho_backend.events import OnEvent
 
 if TYPE_CHECKING:
     from ptycho.model import TensorFlowModel
+    from ptycho.operators import TensorFlowOperators
 
 
 class TensorFlowBackend(Backend):
@@ -58,6 +59,12 @@ class TensorFlowBackend(Backend):
         from ptycho.training import fit
 
         return fit(model, train, validation, execution, on_event)
+
+    def operators(self, device: str = "auto") -> TensorFlowOperators:
+        """Return the physics, one function at a time, on a device."""
+        from ptycho.operators import TensorFlowOperators
+
+        return TensorFlowOperators(device)
 
 
 def _require_keras_on_tensorflow() -> None:

@@ -12,6 +12,7 @@ from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.events import OnEvent
 from ptycho_torch.execution import devices
 from ptycho_torch.model import TorchModel
+from ptycho_torch.operators import TorchOperators
 from ptycho_torch.training import fit
 
 
@@ -45,3 +46,7 @@ class TorchBackend(Backend):
         """Train a model in place."""
         assert isinstance(model, TorchModel)
         return fit(model, train, validation, execution, on_event)
+
+    def operators(self, device: str = "auto") -> TorchOperators:
+        """Return the physics, one function at a time, on a device."""
+        return TorchOperators(device)

@@ -8,6 +8,8 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ptycho_backend.testing.inputs import complex_noise, speckled_probe
+
 Strategy = st.SearchStrategy
 
 
@@ -19,11 +21,6 @@ def generators() -> Strategy[np.random.Generator]:
 def sides(smallest: int = 2, largest: int = 17) -> Strategy[int]:
     """Return side lengths, odd and even."""
     return st.integers(smallest, largest)
-
-
-def complex_noise(rng: np.random.Generator, *shape: int) -> NDArray[np.complex128]:
-    """Draw complex normal numbers."""
-    return rng.normal(size=shape) + 1j * rng.normal(size=shape)
 
 
 @st.composite
@@ -54,7 +51,4 @@ def positions(
 def probes(draw: st.DrawFn, N: int, modes: int | None = None) -> NDArray[np.complex128]:
     """Draw probes (mode, N, N): speckle under a Gaussian envelope, with energy (N/2)²."""
     n = draw(st.integers(1, 3)) if modes is None else modes
-    y, x = np.indices((N, N)) - N // 2
-    envelope = np.exp(-(y**2 + x**2) / (2 * (N / 5) ** 2))
-    probe = envelope * (1.0 + 0.3 * complex_noise(draw(generators()), n, N, N))
-    return np.asarray(probe * (N / 2) / np.sqrt((np.abs(probe) ** 2).sum()))
+    return speckled_probe(draw(generators()), N, n)
