@@ -18,6 +18,7 @@ from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_backend.core.batching import Batch, Samples
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.events import OnEvent
+from ptycho_backend.operators import Operators
 
 Weights = Mapping[str, NDArray[np.float32]]
 History = list[dict[str, float]]
@@ -128,6 +129,10 @@ class Backend(ABC):
         Each dict holds ``epoch`` (from 1), ``lr``, the model's `train_loss_name` and, with validation data,
         its `val_loss_name`. With `restore_best` the model ends with the weights of the best epoch.
         """
+
+    @abstractmethod
+    def operators(self, device: str = "auto") -> Operators:
+        """Return the engine's physics, one function at a time, on a device (clause 8.1)."""
 
 
 def trainable_names(model: Model, weights: Mapping[str, Any]) -> list[str]:
