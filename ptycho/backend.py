@@ -10,6 +10,7 @@ from ptycho_backend.config import ExecutionConfig, TrainingConfig
 from ptycho_backend.contract import Backend, History, Model
 from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.calibration import Calibration
+from ptycho_backend.core.control import Control
 from ptycho_backend.errors import BackendSetupError
 from ptycho_backend.events import OnEvent
 
@@ -54,11 +55,12 @@ class TensorFlowBackend(Backend):
         validation: Samples | None,
         execution: ExecutionConfig,
         on_event: OnEvent,
+        control: Control | None = None,
     ) -> History:
         """Train a model in place and return one dict per epoch."""
         from ptycho.training import fit
 
-        return fit(model, train, validation, execution, on_event)
+        return fit(model, train, validation, execution, on_event, control)
 
     def operators(self, device: str = "auto") -> TensorFlowOperators:
         """Return the physics, one function at a time, on a device."""

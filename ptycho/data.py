@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -18,24 +19,38 @@ PREFETCH = 2  # batches made ready while one is being trained on
 Arrays = tuple[Any, ...]
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """
+    Epochs (counted from 0) in a row, each without its first `skipped` batches.
+
+    Only the first epoch of a resumed training lacks any.
+    """
+
+    epochs: range
+    skipped: int = 0
+
+
 def batches_per_epoch(samples: Samples, training: TrainingConfig) -> int:
     """Return the number of batches in an epoch; the last one may be smaller."""
     return math.ceil(len(samples) / training.batch_size)
 
 
 @contextmanager
-def training_batches(samples: Samples, training: TrainingConfig, window: int) -> Iterator[tf.data.Dataset]:
+def training_batches(
+    samples: Samples, training: TrainingConfig, window: int, stretch: Stretch
+) -> Iterator[tf.data.Dataset]:
     """
-    Provide the batches of all epochs in one row, so that an epoch's first batches are ready when it begins.
+    Provide the batches of a stretch in one row, so that an epoch's first batches are ready when it begins.
 
     Each element ends with a flag: whether a window of `window` batches, or the epoch, ends with it.
     """
     n_batches = batches_per_epoch(samples, training)
 
     def make() -> Iterator[Arrays]:
-        for epoch in range(training.nepochs):
-            order = epoch_order(len(samples), training.seed, epoch)
-            for number, batch in enumerate(samples.batches(training.batch_size, order), start=1):
+        for epoch in stretch.epochs:
+            order = epoch_order(len(samples), training.seed, epoch)[stretch.skipped * training.batch_size :]
+            for number, batch in enumerate(samples.batches(training.batch_size, order), start=stretch.skipped + 1):
                 yield (*arrays_of(batch), number % window == 0 or number == n_batches)
 
     signature = (*specification(samples.batch(slice(0, 1))), tf.TensorSpec((), tf.bool))

@@ -18,12 +18,15 @@ class Adam(keras.optimizers.Adam):
     Parameters
     ----------
     learning_rate : float
-    gradient_clip_val : float, optional
-        Upper bound of the global gradient norm.
+    clip : float, optional
+        Upper bound of the gradient.
+    clip_algorithm : {"norm", "value"}
+        What is bounded: the global norm, or each element.
     """
 
-    def __init__(self, learning_rate: float, gradient_clip_val: float | None = None) -> None:
-        super().__init__(learning_rate, epsilon=1e-8, global_clipnorm=gradient_clip_val)
+    def __init__(self, learning_rate: float, clip: float | None = None, clip_algorithm: str = "norm") -> None:
+        bound = {"global_clipnorm" if clip_algorithm == "norm" else "clipvalue": clip}
+        super().__init__(learning_rate, epsilon=1e-8, **bound)
 
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         """Update one variable in place."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from ptycho.data import batches_per_epoch, training_batches, validation_batches
+from ptycho.callbacks import Reporter
+from ptycho.checkpoint import restore_moments
+from ptycho.data import Stretch, batches_per_epoch, training_batches, validation_batches
 from ptycho.execution import convolution_dtype, placement, resolve_device
 from ptycho.model import TensorFlowModel
 from ptycho.module import TensorBatch
@@ -16,14 +17,20 @@ from ptycho.optimizer import Adam
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.contract import History, Model
 from ptycho_backend.core.batching import Samples
-from ptycho_backend.core.monitoring import BestEpoch, refuse_non_finite, resolve_monitor
-from ptycho_backend.core.schedules import rate_factor
+from ptycho_backend.core.control import Control
+from ptycho_backend.core.monitoring import BestEpoch, resolve_monitor
+from ptycho_backend.core.state import TrainerState
 from ptycho_backend.errors import DeviceError, PtychoError
-from ptycho_backend.events import BatchEvent, EpochEvent, OnEvent
+from ptycho_backend.events import OnEvent
 
 
 def fit(
-    model: Model, train: Samples, validation: Samples | None, execution: ExecutionConfig, on_event: OnEvent
+    model: Model,
+    train: Samples,
+    validation: Samples | None,
+    execution: ExecutionConfig,
+    on_event: OnEvent,
+    control: Control | None = None,
 ) -> History:
     """
     Train a model in place.
@@ -39,27 +46,42 @@ def fit(
         If the monitored metric does not exist.
     TrainingError
         If a loss is not finite.
+    TrainingStopped
+        If it was asked to stop.
     """
-    model, training = _own(model, execution), model.training
+    model, training, control = _own(model, execution), model.training, control or Control()
+    start = control.resume or TrainerState()
     monitor = resolve_monitor(execution.monitor, model, validation is not None)
+    best = BestEpoch(monitor, execution.early_stop_patience, execution.monitor_mode, start.monitor)
     canvas_px = max(samples.canvas_px for samples in (train, validation) if samples is not None)
-    reporter = Reporter(model, execution, BestEpoch(monitor, execution.early_stop_patience), on_event)
-    with (
-        training_batches(train, training, execution.accumulate_grad_batches) as batches,
-        validation_batches(validation, training) as held_out,
-        tf.device(placement(model.device)),
-    ):
-        Trainer(model, execution, canvas_px).fit(
-            batches,
-            epochs=training.nepochs,
-            steps_per_epoch=batches_per_epoch(train, training),
-            validation_data=held_out,
-            callbacks=[reporter],
-            shuffle=False,
-            verbose=0,
-        )
-    reporter.restore_best()
+    n_batches = batches_per_epoch(train, training)
+    reporter = Reporter(model, execution, best, on_event, control, n_batches)
+    if start.epoch < training.nepochs and not best.should_stop:
+        with validation_batches(validation, training) as held_out, tf.device(placement(model.device)):
+            trainer = Trainer(model, execution, canvas_px)
+            restore_moments(trainer.optimizer, model.trained(), start)
+            for stretch in _stretches(start, training.nepochs, n_batches):
+                with training_batches(train, training, execution.accumulate_grad_batches, stretch) as batches:
+                    trainer.fit(
+                        batches,
+                        initial_epoch=stretch.epochs.start,
+                        epochs=stretch.epochs.stop,
+                        steps_per_epoch=n_batches - stretch.skipped,
+                        validation_data=held_out,
+                        callbacks=[reporter],
+                        shuffle=False,
+                        verbose=0,
+                    )
+    reporter.finish()
     return reporter.history
+
+
+def _stretches(start: TrainerState, nepochs: int, n_batches: int) -> list[Stretch]:
+    """Return the parts of a training for each of which Keras sees equally long epochs."""
+    if start.batch == 0:
+        return [Stretch(range(start.epoch, nepochs))]
+    rest = Stretch(range(start.epoch, start.epoch + 1), start.batch)
+    return [rest] if rest.epochs.stop == nepochs else [rest, Stretch(range(rest.epochs.stop, nepochs))]
 
 
 class Trainer(keras.Model):
@@ -81,7 +103,7 @@ class Trainer(keras.Model):
         self._convolutions = model.dtype if automatic else convolution_dtype(execution, model.device)
         self._accumulates = execution.accumulate_grad_batches > 1
         self._trained = list(model.trained().values())
-        optimizer = Adam(model.training.learning_rate, execution.gradient_clip_val)
+        optimizer = Adam(model.training.learning_rate, execution.gradient_clip_val, execution.gradient_clip_algorithm)
         optimizer.build(self._trained)
         self.compile(optimizer, jit_compile=False)  # XLA's convolutions are slower than oneDNN's
         self._sums = [tf.Variable(tf.zeros_like(v.value)) for v in self._trained] if self._accumulates else []
@@ -119,79 +141,6 @@ class Trainer(keras.Model):
         self.optimizer.apply([total / self._groups for total in self._sums], self._trained)
         for variable in (*self._sums, self._groups):
             variable.assign(tf.zeros_like(variable))
-
-
-class Reporter(keras.callbacks.Callback):
-    """
-    What happens between batches: learning rates, means over groups, events, the best epoch, early stopping.
-
-    Parameters
-    ----------
-    model : TensorFlowModel
-    execution : ExecutionConfig
-    best : BestEpoch
-    on_event : callable
-    """
-
-    def __init__(self, model: TensorFlowModel, execution: ExecutionConfig, best: BestEpoch, on_event: OnEvent) -> None:
-        super().__init__()
-        self.history: History = []
-        self._owner, self._execution, self._best, self._on_event = model, execution, best, on_event
-        self._best_weights: dict[str, Any] | None = None
-        self._train, self._validation = Mean(), Mean()
-        self._epoch, self._rate = 0, model.training.learning_rate
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Set the learning rate."""
-        self._epoch = epoch + 1
-        self._train, self._validation = Mean(), Mean()
-        training = self._owner.training
-        self._rate = training.learning_rate * rate_factor(epoch, training.nepochs, self._execution)
-        self.model.optimizer.learning_rate = self._rate
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Take in the loss of a batch."""
-        loss, nepochs = float(logs["loss"]), self._owner.training.nepochs
-        refuse_non_finite(loss, self._epoch, batch + 1)
-        self._train.add(loss, logs["groups"])
-        self._on_event(BatchEvent(self._epoch, nepochs, batch + 1, self.params["steps"], loss))
-
-    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Take in the loss of a validation batch."""
-        self._validation.add(logs["loss"], logs["groups"])
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Report the epoch, keep the best weights, stop where nothing improves any more."""
-        metrics = {"epoch": self._epoch, "lr": self._rate, self._owner.train_loss_name: self._train.value}
-        if self._validation.weight > 0:
-            metrics[self._owner.val_loss_name] = self._validation.value
-        self.history.append(metrics)
-        if self._best.update(metrics) and self._execution.restore_best:
-            self._best_weights = self._owner.get_weights()
-        self._on_event(EpochEvent(self._epoch, self._owner.training.nepochs, metrics))
-        self.model.stop_training = self._best.should_stop
-
-    def restore_best(self) -> None:
-        """Give the model the weights of its best epoch, where that was asked for."""
-        if self._best_weights is not None:
-            self._owner.set_weights(self._best_weights)
-
-
-class Mean:
-    """A weighted mean that grows."""
-
-    def __init__(self) -> None:
-        self.total, self.weight = 0.0, 0.0
-
-    def add(self, value: float, weight: float) -> None:
-        """Take in one more value."""
-        self.total += float(value) * float(weight)
-        self.weight += float(weight)
-
-    @property
-    def value(self) -> float:
-        """The mean so far; NaN before the first value."""
-        return self.total / self.weight if self.weight else math.nan
 
 
 def _groups(batch: TensorBatch) -> tf.Tensor:

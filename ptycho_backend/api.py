@@ -6,27 +6,31 @@ import copy
 import dataclasses
 import logging
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_backend.bundle import read_bundle
+from ptycho_backend.bundle import Bundle, read_bundle
+from ptycho_backend.checkpoints import Checkpoints, check_resumable, read_checkpoint
 from ptycho_backend.checks import check_training
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, TrainingConfig, validate
 from ptycho_backend.contract import Backend, Model
 from ptycho_backend.core.batching import Samples, split
 from ptycho_backend.core.calibration import Calibration, calibrate
 from ptycho_backend.core.constants import consistency_share
+from ptycho_backend.core.control import Control
 from ptycho_backend.core.devices import choose_device
 from ptycho_backend.core.epie import refine_probe
 from ptycho_backend.core.grouping import Groups, group_positions
 from ptycho_backend.core.inference import reconstruct_scan
+from ptycho_backend.core.interruption import stop_on_signals
 from ptycho_backend.core.losses import poisson, shot_noise_floor
 from ptycho_backend.core.monitoring import resolve_monitor
 from ptycho_backend.core.stitching import Image, well_covered
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.errors import DataError
+from ptycho_backend.errors import ConfigError, DataError
 from ptycho_backend.events import OnEvent, ignore
 from ptycho_backend.registry import get_backend
 from ptycho_backend.run import Run, provenance_of
@@ -45,6 +49,8 @@ def train(
     config: TrainingConfig | None = None,
     execution: ExecutionConfig | None = None,
     on_event: OnEvent = ignore,
+    checkpoints: Path | str | None = None,
+    resume: bool = False,
 ) -> Run:
     """
     Train a model on a scan.
@@ -53,10 +59,16 @@ def train(
     ----------
     scan : Scan
     config : TrainingConfig, optional
-        What to train; None takes the defaults with the scan's pattern size. ``model.N = 0`` also takes it.
+        What to train; None takes the defaults with the scan's pattern size, or, to resume, those of the
+        checkpoint. ``model.N = 0`` also takes the scan's size.
     execution : ExecutionConfig, optional
     on_event : callable, optional
         Receives :mod:`ptycho_backend.events`.
+    checkpoints : path, optional
+        Folder that receives the last and the best epochs. With it, SIGINT and SIGTERM end training after its
+        step, kept.
+    resume : bool
+        Go on from the last checkpoint in that folder, on either engine, as if training had never stopped.
 
     Returns
     -------
@@ -64,10 +76,15 @@ def train(
 
     Raises
     ------
-    ConfigError, DataError, ShapeError, DeviceError, BackendNotInstalledError, TrainingError
+    ConfigError, DataError, ShapeError, DeviceError, BackendNotInstalledError, ModelFileError, OutputError
+    TrainingError
+        If a loss is not finite.
+    TrainingStopped
+        If it was stopped by a signal.
     """
     started = time.perf_counter()
-    training = _own_copy(config or TrainingConfig(), scan)
+    earlier = _earlier(checkpoints) if resume else None
+    training = _own_copy(config or (earlier.training if earlier else TrainingConfig()), scan)
     execution = copy.deepcopy(execution or ExecutionConfig())
     validate(training)
     validate(execution)
@@ -76,11 +93,17 @@ def train(
     training.backend = backend.name
     # What can be refused is refused before any work is done.
     choose_device(execution.device, backend.devices(), backend.name)
+    if earlier:
+        check_resumable(earlier, training, scan.data_hash())
     groups = _groups(scan, training)
-    calibration, refinement = _calibrate_and_refine(scan, training, on_event)
+    provenance = provenance_of(backend.name, backend.versions(), training.seed, scan.data_hash())
+    keeper = Checkpoints(checkpoints, provenance, execution) if checkpoints else None
+    calibration, refinement = _calibrate_and_refine(scan, training, on_event, earlier)
     fitting, held_out = _samples(scan, groups, training, calibration)
     model = backend.create_model(training, calibration, execution)
-    history = backend.fit(model, fitting, held_out, execution, on_event)
+    control = _control(model, keeper, earlier)
+    with stop_on_signals(control.stop) if keeper else nullcontext():
+        history = backend.fit(model, fitting, held_out, execution, on_event, control)
     seconds = time.perf_counter() - started
     summary = {"training_seconds": seconds, **refinement, **_fit_quality(model, held_out or fitting)}
     return Run(
@@ -90,7 +113,7 @@ def train(
         history=history,
         monitor=resolve_monitor(execution.monitor, model, held_out is not None),
         summary=summary,
-        provenance=provenance_of(backend.name, backend.versions(), training.seed, scan.data_hash()),
+        provenance=provenance,
     )
 
 
@@ -199,9 +222,29 @@ def _engine_for(written_by: str, asked: str) -> Backend:
     return get_backend(asked)
 
 
+def _earlier(checkpoints: Path | str | None) -> Bundle:
+    if checkpoints is None:
+        raise ConfigError(
+            "Resuming needs the folder of the checkpoints.",
+            expected="checkpoints=<folder>",
+            received="resume=True alone",
+            fix="name the folder that the earlier training was given",
+        )
+    return read_checkpoint(checkpoints)
+
+
+def _control(model: Model, keeper: Checkpoints | None, earlier: Bundle | None) -> Control:
+    if earlier is None:
+        return Control(checkpoints=keeper)
+    model.set_weights(earlier.weights)
+    return Control(earlier.state, earlier.history, keeper)
+
+
 def _calibrate_and_refine(
-    scan: Scan, training: TrainingConfig, on_event: OnEvent
+    scan: Scan, training: TrainingConfig, on_event: OnEvent, earlier: Bundle | None
 ) -> tuple[Calibration, dict[str, Any]]:
+    if earlier and earlier.state:
+        return earlier.calibration, {"resumed_after_epoch": earlier.state.epoch}
     calibration = calibrate(scan, training.model, training.nphotons)
     if training.probe_refinement_passes == 0:
         return calibration, {"probe_refined": False}

@@ -1,7 +1,8 @@
 """
 The model file ``wts.h5.zip``: readable by every engine, no pickle anywhere (spec: model_file).
 
-Members: ``manifest.json``, ``config.json``, ``weights.h5``, ``history.json``. It is read as the zip, as a folder
+Members: ``manifest.json``, ``config.json``, ``weights.h5``, ``history.json``, and ``trainer_state.h5`` in a
+checkpoint. It is read as the zip, as a folder
 that holds the zip, or as the folder the zip unpacks to. Members are read by name into memory; nothing is
 ever extracted, so no name in an archive can reach the file system.
 """
@@ -9,9 +10,7 @@ ever extracted, so no name in an archive can reach the file system.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import math
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,15 +22,17 @@ from numpy.typing import NDArray
 from ptycho_backend._version import __version__
 from ptycho_backend.config import TrainingConfig, from_dict, to_dict
 from ptycho_backend.core.calibration import Calibration
+from ptycho_backend.core.state import TrainerState
 from ptycho_backend.data.output import atomic_path
 from ptycho_backend.errors import ConfigError, ModelFileError
+from ptycho_backend.members import state_from_bytes, state_to_bytes, weights_from_bytes, weights_to_bytes
 
 FILE_NAME = "wts.h5.zip"
 FORMAT = "ptychopinn-model"
 FORMAT_VERSION = 1
 MEMBERS = ("config.json", "weights.h5", "history.json")
+STATE = "trainer_state.h5"
 MAX_MEMBER_BYTES = 2 * 2**30  # a model is megabytes; more is an accident or an attack
-CALIBRATION_NUMBERS = ("rms_input_scale", "photon_scale", "photons_per_pattern")
 FIXED_DATE = (1980, 1, 1, 0, 0, 0)  # equal models make equal files
 
 
@@ -51,6 +52,8 @@ class Bundle:
         One per epoch.
     provenance : dict
         Engine, library versions, data hash; plain values.
+    state : TrainerState, optional
+        Of an unfinished training: this is a checkpoint.
     """
 
     training: TrainingConfig
@@ -58,6 +61,7 @@ class Bundle:
     weights: dict[str, NDArray[np.float32]]
     history: list[dict[str, float]] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    state: TrainerState | None = None
 
 
 def write_bundle(path: Path | str, bundle: Bundle) -> Path:
@@ -66,9 +70,11 @@ def write_bundle(path: Path | str, bundle: Bundle) -> Path:
     target = target / FILE_NAME if target.is_dir() else target
     members = {
         "config.json": _to_json(to_dict(bundle.training)),
-        "weights.h5": _weights_to_bytes(bundle),
+        "weights.h5": weights_to_bytes(bundle.weights, bundle.calibration),
         "history.json": _to_json(bundle.history),
     }
+    if bundle.state is not None:
+        members[STATE] = state_to_bytes(bundle.state)
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -76,9 +82,11 @@ def write_bundle(path: Path | str, bundle: Bundle) -> Path:
         "provenance": bundle.provenance,
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in members.items()},
     }
-    with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+    with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, content in {"manifest.json": _to_json(manifest), **members}.items():
-            archive.writestr(zipfile.ZipInfo(name, FIXED_DATE), content, zipfile.ZIP_DEFLATED)
+            # Weights do not compress: trying takes longer than writing, in every epoch.
+            method = zipfile.ZIP_STORED if name.endswith(".h5") else zipfile.ZIP_DEFLATED
+            archive.writestr(zipfile.ZipInfo(name, FIXED_DATE), content, method)
     return target
 
 
@@ -100,13 +108,18 @@ def read_bundle(path: Path | str) -> Bundle:
     manifest = _from_json(contents["manifest.json"], path, "manifest.json")
     _check_manifest(manifest, contents, path)
     training = _config_from(contents["config.json"], path)
-    calibration, weights = _weights_from_bytes(contents["weights.h5"], path)
+    try:
+        calibration, weights = weights_from_bytes(contents["weights.h5"])
+        state = state_from_bytes(contents[STATE]) if STATE in contents else None
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
     return Bundle(
         training=training,
         calibration=calibration,
         weights=weights,
         history=_from_json(contents["history.json"], path, "history.json"),
         provenance=manifest["provenance"],
+        state=state,
     )
 
 
@@ -121,15 +134,17 @@ def _config_from(content: bytes, path: Path | str) -> TrainingConfig:
 
 
 def _read_members(path: Path) -> dict[str, bytes]:
-    names = ("manifest.json", *MEMBERS)
+    names: tuple[str, ...] = ("manifest.json", *MEMBERS)
     if path.is_dir() and not (path / FILE_NAME).exists():
         missing = [name for name in names if not (path / name).is_file()]
         if missing:
             raise _damaged(path, f"no {FILE_NAME} and no {', '.join(missing)} in this folder")
+        names = (*names, STATE) if (path / STATE).is_file() else names
         return {name: (path / name).read_bytes() for name in names}
     file = path / FILE_NAME if path.is_dir() else path
     try:
         with zipfile.ZipFile(file) as archive:
+            names = (*names, STATE) if STATE in archive.namelist() else names
             return {name: _read_member(archive, name, file) for name in names}
     except FileNotFoundError:
         raise _damaged(file, "no such file") from None
@@ -166,67 +181,10 @@ def _check_manifest(manifest: Any, contents: dict[str, bytes], path: Path | str)
     if not isinstance(manifest.get("provenance"), dict):
         raise _damaged(path, "its manifest does not say what made it")
     checksums = manifest.get("sha256")
-    for name in MEMBERS:
+    for name in (name for name in contents if name != "manifest.json"):
         wanted = checksums.get(name) if isinstance(checksums, dict) else None
         if hashlib.sha256(contents[name]).hexdigest() != wanted:
             raise _damaged(path, f"member '{name}' does not match its checksum")
-
-
-def _weights_to_bytes(bundle: Bundle) -> bytes:
-    import h5py
-
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w", track_order=True) as file:
-        weights = file.create_group("weights")
-        for name, array in bundle.weights.items():
-            weights.create_dataset(name, data=np.asarray(array, dtype=np.float32))
-        group = file.create_group("calibration")
-        group.create_dataset("probe", data=bundle.calibration.probe)
-        for name in CALIBRATION_NUMBERS:
-            group.attrs[name] = float(getattr(bundle.calibration, name))
-        group.attrs["probe_guess_sha256"] = bundle.calibration.probe_guess_sha256
-    return buffer.getvalue()
-
-
-def _weights_from_bytes(content: bytes, path: Path | str) -> tuple[Calibration, dict[str, NDArray[np.float32]]]:
-    import h5py
-
-    try:
-        with h5py.File(io.BytesIO(content), "r") as file:
-            weights: dict[str, NDArray[np.float32]] = {}
-            _collect(file["weights"], "", weights)
-            group = file["calibration"]
-            numbers = {name: _positive(name, float(group.attrs[name])) for name in CALIBRATION_NUMBERS}
-            calibration = Calibration(
-                probe=np.asarray(group["probe"][()], dtype=np.complex64),
-                probe_guess_sha256=str(group.attrs["probe_guess_sha256"]),
-                **numbers,
-            )
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise _damaged(path, f"member 'weights.h5' cannot be read ({error})") from None
-    return calibration, weights
-
-
-def _positive(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} is {value}, which no measurement gives")
-    return value
-
-
-def _collect(group: Any, prefix: str, found: dict[str, NDArray[np.float32]]) -> None:
-    """Read data sets that lie in this very file; links out of it are not followed."""
-    import h5py
-
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"'{prefix}{name}' is a link out of the file")
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            _collect(item, f"{prefix}{name}/", found)
-        elif item.dtype.kind != "f" or item.external or item.is_virtual:
-            raise ValueError(f"'{prefix}{name}' does not hold plain numbers")
-        else:
-            found[f"{prefix}{name}"] = np.asarray(item[()], dtype=np.float32)
 
 
 def _to_json(value: Any) -> bytes:

@@ -1,7 +1,8 @@
 """
 The command ``ptychopinn``.
 
-Exit status: 0 done, 1 the work failed, 2 the command line or a configuration is wrong, 130 stopped by Ctrl-C.
+Exit status: 0 done, 1 the work failed, 2 the command line or a configuration is wrong, 130 stopped by Ctrl-C,
+143 by SIGTERM.
 Nothing is imported for a command before it is chosen, and no framework before it is needed.
 """
 
@@ -20,7 +21,14 @@ from typing import TYPE_CHECKING, TextIO
 
 from ptycho_backend._version import __version__
 from ptycho_backend.commands import COMMANDS
-from ptycho_backend.errors import ConfigError, InertOptionWarning, PtychoError, UnknownBackendError, nearest_name
+from ptycho_backend.errors import (
+    ConfigError,
+    InertOptionWarning,
+    PtychoError,
+    TrainingStopped,
+    UnknownBackendError,
+    nearest_name,
+)
 
 if TYPE_CHECKING:
     from ptycho_backend.progress import Terminal
@@ -46,10 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _logging_to(terminal):
         try:
             with _interruptible():
-                _dispatch(arguments, terminal)
+                return _dispatch(arguments, terminal)
         except (Interrupted, KeyboardInterrupt) as stop:
             terminal.say("Interrupted", getattr(stop, "kept", ""), "bold red")
             return INTERRUPTED
+        except TrainingStopped as stop:
+            terminal.say("Interrupted", f"{stop.received}; {stop.fix}", "bold red")
+            return 128 + stop.signal
         except PtychoError as error:
             terminal.complain(type(error).__name__, str(error))
             return MISUSED if isinstance(error, (ConfigError, UnknownBackendError)) else FAILED
@@ -58,17 +69,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             hint = "" if terminal.debug else " (run again with --debug for the traceback)"
             terminal.complain(type(error).__name__, f"{lines[0]}{hint}")
             return FAILED
-    return DONE
 
 
-def _dispatch(arguments: list[str], terminal: Terminal) -> None:
+def _dispatch(arguments: list[str], terminal: Terminal) -> int:
+    """Carry out a command; one that has a status of its own to give returns it."""
     command = arguments[0] if arguments else ""
     if command in ("-h", "--help"):
         terminal.out.print(_overview(), markup=False)
     elif command == "--version":
         terminal.out.print(f"ptychopinn {__version__}", markup=False)
     elif command in COMMANDS:
-        _run(command, arguments[1:], terminal)
+        return _run(command, arguments[1:], terminal)
     else:
         nearest = nearest_name(command, COMMANDS)
         raise ConfigError(
@@ -77,23 +88,24 @@ def _dispatch(arguments: list[str], terminal: Terminal) -> None:
             received=f"'{command}'" if command else "nothing",
             fix=f"did you mean '{nearest}'?" if nearest else "'ptychopinn --help' says what they do",
         )
+    return DONE
 
 
-def _run(command: str, arguments: list[str], terminal: Terminal) -> None:
+def _run(command: str, arguments: list[str], terminal: Terminal) -> int:
     from importlib import import_module
 
     module = import_module(f"ptycho_backend.commands.{command}")
     line = module.command_line()
     if any(argument in ("-h", "--help") for argument in arguments):
         terminal.out.print(line.parser.format_help().rstrip(), markup=False, soft_wrap=True)
-        return
+        return DONE
     options = line.parse(arguments)
     if options.get("print_config"):
         from ptycho_backend.commands.common import yaml_text
 
         terminal.out.print(yaml_text(module.configs(options)), markup=False, soft_wrap=True)
-        return
-    module.run(options, terminal, line)
+        return DONE
+    return int(module.run(options, terminal, line) or DONE)
 
 
 def _overview() -> str:

@@ -188,19 +188,32 @@ class ExecutionConfig:
     accumulate_grad_batches : int
         Batches whose mean gradient makes one optimiser step.
     gradient_clip_val : float, optional
-        Upper bound of the global gradient norm.
-    scheduler : {"constant", "cosine", "exponential"}
-        Learning rate over the epochs: unchanged, half a cosine to `min_lr_ratio`, or a steady decay to it.
+        Upper bound of the accumulated gradient.
+    gradient_clip_algorithm : {"norm", "value"}
+        What is bounded: the global norm, or each element.
+    scheduler : {"constant", "cosine", "exponential", "multistep", "plateau"}
+        Learning rate over the epochs: unchanged; half a cosine to `min_lr_ratio`; a steady decay to it; lower
+        from each milestone on; lower whenever the monitor no longer improves.
     warmup_epochs : int
         Epochs of linear warm-up before the schedule.
     min_lr_ratio : float
-        Last learning rate over first.
+        Smallest learning rate over the largest; "cosine" and "exponential" end there.
+    scheduler_milestones : list of int, optional
+        Epochs of "multistep", counted from 0; None takes 1/2 and 3/4 of the training.
+    scheduler_factor : float
+        Factor of "multistep" and "plateau" at each step down.
+    scheduler_patience : int
+        Epochs without improvement that "plateau" endures.
     monitor : str
         Metric that chooses the best epoch; "val_loss" and "train_loss" stand for the model's own names.
+    monitor_mode : {"min", "max"}
+        Whether less or more of the monitor is better.
     early_stop_patience : int, optional
         Epochs without improvement of the monitor before training stops; None never stops early.
     restore_best : bool
         Return the weights of the best epoch instead of the last one.
+    save_top_k : int
+        Checkpoints of the best epochs that a run folder keeps beside the last one; -1 keeps every epoch.
     threads : int, optional
         Processor threads for the framework; None leaves its default.
     progress : bool
@@ -211,12 +224,18 @@ class ExecutionConfig:
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     accumulate_grad_batches: Annotated[int, Ge(1)] = 1
     gradient_clip_val: Annotated[float, Gt(0.0)] | None = None
-    scheduler: Literal["constant", "cosine", "exponential"] = "cosine"
+    gradient_clip_algorithm: Literal["norm", "value"] = "norm"
+    scheduler: Literal["constant", "cosine", "exponential", "multistep", "plateau"] = "cosine"
     warmup_epochs: Annotated[int, Ge(0)] = 0
     min_lr_ratio: Annotated[float, Interval(gt=0.0, le=1.0)] = 0.05
+    scheduler_milestones: list[Annotated[int, Ge(0)]] | None = None
+    scheduler_factor: Annotated[float, Interval(gt=0.0, lt=1.0)] = 0.5
+    scheduler_patience: Annotated[int, Ge(0)] = 3
     monitor: str = "val_loss"
+    monitor_mode: Literal["min", "max"] = "min"
     early_stop_patience: Annotated[int, Ge(1)] | None = None
     restore_best: bool = True
+    save_top_k: Annotated[int, Ge(-1)] = 1
     threads: Annotated[int, Ge(1)] | None = None
     progress: bool = True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from ptycho_backend.core.batching import Batch, Samples
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.events import OnEvent
 from ptycho_backend.operators import Operators
+
+if TYPE_CHECKING:
+    from ptycho_backend.core.control import Control
 
 Weights = Mapping[str, NDArray[np.float32]]
 History = list[dict[str, float]]
@@ -122,9 +125,13 @@ class Backend(ABC):
         validation: Samples | None,
         execution: ExecutionConfig,
         on_event: OnEvent,
+        control: Control | None = None,
     ) -> History:
         """
         Train a model in place and return one dict per epoch (clause 5).
+
+        With `control` it starts where an earlier training stopped, keeps checkpoints, and stops when asked to,
+        after its step, with :class:`~ptycho_backend.errors.TrainingStopped`.
 
         Each dict holds ``epoch`` (from 1), ``lr``, the model's `train_loss_name` and, with validation data,
         its `val_loss_name`. With `restore_best` the model ends with the weights of the best epoch.

@@ -58,6 +58,12 @@ class TrainingError(PtychoError, RuntimeError):
     """Training cannot go on."""
 
 
+class TrainingStopped(PtychoError):
+    """Training was asked to stop, and has been kept; `signal` is the number of the signal that asked."""
+
+    signal: int = 2
+
+
 class UnknownBackendError(PtychoError, ValueError):
     """No engine is registered under this name."""
 

@@ -19,6 +19,8 @@ from ptycho_backend.contract import History, Model
 from ptycho_backend.core.inference import calibration_of
 from ptycho_backend.data.output import atomic_path, prepare_run_folder
 
+CONFIG = "config.yaml"
+
 
 @dataclass(eq=False)
 class Run:
@@ -67,7 +69,7 @@ class Run:
     def write_into(self, folder: Path) -> None:
         """Write the files into a folder that has been prepared."""
         self.checkpoint = write_bundle(folder / FILE_NAME, self.bundle())
-        write_config(folder / "config.yaml", self.training, self.execution)
+        write_config(folder / CONFIG, self.training, self.execution)
         write_history(folder / "metrics.csv", self.history)
         write_json(folder / "summary.json", {**self.summary, "monitor": self.monitor, **self.provenance})
 

@@ -9,6 +9,7 @@ from ptycho_backend.config import ExecutionConfig, TrainingConfig
 from ptycho_backend.contract import Backend, History, Model
 from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.calibration import Calibration
+from ptycho_backend.core.control import Control
 from ptycho_backend.events import OnEvent
 from ptycho_torch.execution import devices
 from ptycho_torch.model import TorchModel
@@ -42,10 +43,11 @@ class TorchBackend(Backend):
         validation: Samples | None,
         execution: ExecutionConfig,
         on_event: OnEvent,
+        control: Control | None = None,
     ) -> History:
         """Train a model in place."""
         assert isinstance(model, TorchModel)
-        return fit(model, train, validation, execution, on_event)
+        return fit(model, train, validation, execution, on_event, control)
 
     def operators(self, device: str = "auto") -> TorchOperators:
         """Return the physics, one function at a time, on a device."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader, Dataset
 
+from ptycho_backend.config import TrainingConfig
 from ptycho_backend.core.batching import Samples, epoch_order
+from ptycho_backend.core.state import TrainerState
 from ptycho_torch.module import TensorBatch, to_tensors
 
 
@@ -20,11 +22,14 @@ class BatchDataset(Dataset):
         Groups per batch.
     order : array of int, optional
         Order of the groups; None leaves them as they stand.
+    skip : int
+        Batches to leave out at the beginning.
     """
 
-    def __init__(self, samples: Samples, batch_size: int, order=None) -> None:
+    def __init__(self, samples: Samples, batch_size: int, order=None, skip: int = 0) -> None:
         self._samples, self._batch_size = samples, batch_size
-        self._rows = range(len(samples)) if order is None else order
+        rows = range(len(samples)) if order is None else order
+        self._rows = rows[skip * batch_size :]
 
     def __len__(self) -> int:
         return -(-len(self._rows) // self._batch_size)
@@ -37,17 +42,35 @@ class BatchDataset(Dataset):
 
 
 class PtychoDataModule(pl.LightningDataModule):
-    """Training and validation samples; the training order depends on seed and epoch alone."""
+    """
+    Training and validation samples; the training order depends on seed and epoch alone.
 
-    def __init__(self, train: Samples, validation: Samples | None, batch_size: int, seed: int) -> None:
+    Parameters
+    ----------
+    train, validation : Samples
+    training : TrainingConfig
+        Batch size and seed.
+    resume : TrainerState, optional
+        Where an earlier training stopped: batches it has taken in are not given again.
+    """
+
+    def __init__(
+        self,
+        train: Samples,
+        validation: Samples | None,
+        training: TrainingConfig,
+        resume: TrainerState | None = None,
+    ) -> None:
         super().__init__()
         self._train, self._validation = train, validation
-        self._batch_size, self._seed = batch_size, seed
+        self._batch_size, self._seed, self._resume = training.batch_size, training.seed, resume
 
     def train_dataloader(self) -> DataLoader:
         """Return the batches of the trainer's current epoch."""
-        order = epoch_order(len(self._train), self._seed, self.trainer.current_epoch)
-        return _loader(BatchDataset(self._train, self._batch_size, order))
+        epoch, resume = self.trainer.current_epoch, self._resume
+        order = epoch_order(len(self._train), self._seed, epoch)
+        skip = resume.batch if resume is not None and resume.epoch == epoch else 0
+        return _loader(BatchDataset(self._train, self._batch_size, order, skip))
 
     def val_dataloader(self) -> DataLoader | list:
         """Return the validation batches, or none."""

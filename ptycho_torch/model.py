@@ -18,7 +18,7 @@ from ptycho_backend.core.weights import check_weights
 from ptycho_backend.network import initial_weights
 from ptycho_torch.execution import apply_threads, convolution_dtype, prepare_device, resolve_device
 from ptycho_torch.module import PtychoModule, to_tensors
-from ptycho_torch.network import key, to_canonical
+from ptycho_torch.network import from_canonical, key, to_canonical
 
 
 class TorchModel(Model):
@@ -55,6 +55,10 @@ class TorchModel(Model):
             found |= {p.name: network.values[key(p.name)] for p in network._network.parameters}
         return found | {LOG_SCALE: self.module.log_scale, PROBE: self.module.probe_parts}
 
+    def trained(self) -> dict[str, torch.nn.Parameter]:
+        """Return the parameters that training changes, by canonical weight name."""
+        return {name: parameter for name, parameter in self.parameters().items() if parameter.requires_grad}
+
     def get_weights(self) -> dict[str, NDArray[np.float32]]:
         """Return all weights as copies in canonical layout."""
         return weights_of(self.parameters())
@@ -81,7 +85,7 @@ class TorchModel(Model):
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, NDArray[np.float32]]]:
         """Return the loss of a batch and its gradient by every trainable weight."""
-        trained = {name: p for name, p in self.parameters().items() if p.requires_grad}
+        trained = self.trained()
         loss = self.module.loss(to_tensors(batch, self.device))
         gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
         return float(loss.detach()), {
@@ -93,6 +97,11 @@ class TorchModel(Model):
 def to_canonical_weight(name: str, value: Tensor) -> Tensor:
     """Return a weight in canonical layout; scale and probe have the same layout everywhere."""
     return value if name in (LOG_SCALE, PROBE) else to_canonical(value)
+
+
+def from_canonical_weight(name: str, value: Tensor) -> Tensor:
+    """Return a canonical weight in torch's layout."""
+    return value if name in (LOG_SCALE, PROBE) else from_canonical(value)
 
 
 def _to_numpy(value: Tensor) -> NDArray[Any]:

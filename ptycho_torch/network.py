@@ -33,13 +33,15 @@ class Interpreter(nn.Module):
         super().__init__()
         self._network = network
         self._last_use = _last_uses(network)
+        self._in_place = _in_place(network, self._last_use)
         self.values = nn.ParameterDict({key(p.name): nn.Parameter(_empty(p)) for p in network.parameters})
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Run the operations in order."""
         values = {name: value.contiguous(memory_format=torch.channels_last) for name, value in inputs.items()}
         for position, op in enumerate(self._network.ops):
-            values[op.output] = self._run(op, [values[name] for name in op.inputs])
+            inputs = [values[name] for name in op.inputs]
+            values[op.output] = torch.relu_(inputs[0]) if position in self._in_place else self._run(op, inputs)
             for name in self._last_use.get(position, ()):
                 del values[name]  # a value that nothing reads any more need not stay in memory
         return tuple(values[name] for name in self._network.outputs)
@@ -93,6 +95,20 @@ def _last_uses(network: Network) -> dict[int, list[str]]:
         if name not in network.outputs:
             uses.setdefault(position, []).append(name)
     return uses
+
+
+def _in_place(network: Network, last_use: Mapping[int, list[str]]) -> frozenset[int]:
+    """Return the ReLUs that may write over their input: a convolution's output that nothing else reads."""
+    makers = {op.output: op.kind for op in network.ops}
+    return frozenset(
+        position
+        for position, op in enumerate(network.ops)
+        if op.kind == "activation"
+        and op.attributes["function"] == "relu"
+        and makers.get(op.inputs[0]) == "conv"
+        and op.inputs[0] in last_use.get(position, ())
+        and sum(op.inputs[0] in other.inputs for other in network.ops) == 1
+    )
 
 
 def _border(inputs: list[Tensor], attributes: Mapping[str, Any]) -> Tensor:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.contract import History
 from ptycho_backend.core.batching import Samples
+from ptycho_backend.core.control import Control
 from ptycho_backend.core.monitoring import BestEpoch, refuse_non_finite, resolve_monitor
-from ptycho_backend.core.schedules import rate_factor
-from ptycho_backend.events import BatchEvent, EpochEvent, OnEvent
+from ptycho_backend.core.schedules import RateSchedule
+from ptycho_backend.events import OnEvent
+from ptycho_torch.callbacks import Reporter
+from ptycho_torch.checkpoint import PortableCheckpointIO, checkpoint_callbacks, restore_moments
 from ptycho_torch.data import PtychoDataModule
 from ptycho_torch.model import TorchModel
 from ptycho_torch.module import TensorBatch
-
-logger = logging.getLogger(__name__)
 
 # The same constants on both engines; one fused kernel updates all weights in one pass.
 ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "fused": True}
@@ -37,19 +41,30 @@ class PtychoLightning(pl.LightningModule):
         Schedule and accumulation.
     n_train : int
         Training groups, to weigh the last, smaller batches by their samples.
+    monitor : str
+        Name of the metric that a plateau schedule watches.
+    control : Control, optional
+        Where an earlier training stopped.
     """
 
-    def __init__(self, model: TorchModel, execution: ExecutionConfig, n_train: int) -> None:
+    def __init__(
+        self, model: TorchModel, execution: ExecutionConfig, n_train: int, monitor: str, control: Control | None = None
+    ) -> None:
         super().__init__()
         self.network = model.module
         self.train_loss_name, self.val_loss_name = model.train_loss_name, model.val_loss_name
-        self._training, self._execution, self._n_train = model.training, execution, n_train
+        self._model, self._execution, self._n_train, self._monitor = model, execution, n_train, monitor
+        self.resumed = (control or Control()).resume
+        schedule_state = self.resumed.schedule if self.resumed else None
+        self.schedule = RateSchedule(model.training.nepochs, execution, schedule_state)
 
     def training_step(self, batch: TensorBatch, batch_index: int) -> dict[str, Tensor]:
         """Return the loss of a batch, weighted so that a window's mean is the mean over its samples."""
         loss = self.network.loss(batch)
-        self.log(self.train_loss_name, loss, on_step=False, on_epoch=True, batch_size=len(batch.x))
-        return {"loss": loss * self._window_weight(batch_index, len(batch.x)), "batch_loss": loss.detach()}
+        number = self.first_batch + batch_index
+        refuse_non_finite(float(loss.detach()), self.current_epoch + 1, number + 1)
+        weight = window_weight(number, len(batch.x), self._n_train, self._model.training.batch_size, self._execution)
+        return {"loss": loss * weight, "batch_loss": loss.detach()}
 
     def validation_step(self, batch: TensorBatch, batch_index: int) -> None:
         """Log the loss of a validation batch."""
@@ -57,51 +72,35 @@ class PtychoLightning(pl.LightningModule):
 
     def configure_optimizers(self):
         """Return Adam with the shared constants and the shared learning rates by epoch."""
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(trained, lr=self._training.learning_rate, **ADAM)
-        nepochs, execution = self._training.nepochs, self._execution
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: rate_factor(epoch, nepochs, execution))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+        trained, rate = self._model.trained(), self._model.training.learning_rate
+        optimizer = torch.optim.Adam(trained.values(), lr=rate, **ADAM)
+        last_epoch = -1
+        if self.resumed is not None:
+            restore_moments(optimizer, trained, self.resumed)
+            optimizer.param_groups[0]["initial_lr"] = rate
+            last_epoch = self.resumed.epoch - 1
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.factor, last_epoch=last_epoch)
+        watches = self._execution.scheduler == "plateau"
+        config = {"scheduler": scheduler, "interval": "epoch", "monitor": self._monitor, "reduce_on_plateau": watches}
+        return {"optimizer": optimizer, "lr_scheduler": config}
 
-    def _window_weight(self, batch_index: int, size: int) -> float:
-        # Lightning divides every loss by k, also in a last window of fewer or smaller batches.
-        k, batch_size = self._execution.accumulate_grad_batches, self._training.batch_size
-        start = batch_index // k * k * batch_size
-        in_window = min(k * batch_size, self._n_train - start)
-        return size * k / in_window
+    def lr_scheduler_step(self, scheduler: torch.optim.lr_scheduler.LRScheduler, metric: Tensor | None) -> None:
+        """Move to the next epoch's rate; a schedule that watches a metric has met it in the reporter."""
+        scheduler.step()
+
+    @property
+    def first_batch(self) -> int:
+        """Number of batches of this epoch that an earlier training has already taken in."""
+        resumed = self.resumed
+        return resumed.batch if resumed is not None and self.current_epoch == resumed.epoch else 0
 
 
-class Reporter(pl.Callback):
-    """Sends events, writes the history, keeps the best epoch's weights and stops early."""
-
-    def __init__(self, model: TorchModel, execution: ExecutionConfig, best: BestEpoch, on_event: OnEvent):
-        self.history: History = []
-        self.best_weights = None
-        self._model, self._execution, self._best, self._on_event = model, execution, best, on_event
-
-    def on_train_epoch_start(self, trainer, module) -> None:
-        """Note the learning rate now: Lightning moves the schedule on before an epoch ends."""
-        self._rate = float(trainer.optimizers[0].param_groups[0]["lr"])
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
-        """Report a batch; refuse to go on from a loss that is not a number."""
-        loss = float(outputs["batch_loss"])
-        refuse_non_finite(loss, trainer.current_epoch + 1, batch_index + 1)
-        self._on_event(
-            BatchEvent(
-                trainer.current_epoch + 1, trainer.max_epochs, batch_index + 1, trainer.num_training_batches, loss
-            )
-        )
-
-    def on_train_epoch_end(self, trainer, module) -> None:
-        """Report an epoch, and compare it with the best one so far."""
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        metrics = {"epoch": float(trainer.current_epoch + 1), **logged, "lr": self._rate}
-        self.history.append(metrics)
-        self._on_event(EpochEvent(trainer.current_epoch + 1, trainer.max_epochs, metrics))
-        if self._best.update(metrics) and self._execution.restore_best:
-            self.best_weights = self._model.get_weights()
-        trainer.should_stop = trainer.should_stop or self._best.should_stop
+def window_weight(number: int, size: int, n_train: int, batch_size: int, execution: ExecutionConfig) -> float:
+    """Return the weight of batch `number` of an epoch, with `size` groups, in its accumulation window."""
+    # Lightning divides every loss by k, also in a last window of fewer or smaller batches.
+    k = execution.accumulate_grad_batches
+    start = number // k * k * batch_size
+    return size * k / min(k * batch_size, n_train - start)
 
 
 def fit(
@@ -110,21 +109,36 @@ def fit(
     validation: Samples | None,
     execution: ExecutionConfig,
     on_event: OnEvent,
+    control: Control | None = None,
 ) -> History:
     """Train a model in place (contract clause 5)."""
+    control = control or Control()
     monitor = resolve_monitor(execution.monitor, model, validation is not None)
-    reporter = Reporter(model, execution, BestEpoch(monitor, execution.early_stop_patience), on_event)
-    module = PtychoLightning(model, execution, len(train))
-    data = PtychoDataModule(train, validation, model.training.batch_size, model.training.seed)
-    with _quiet_lightning():
-        _trainer(model, execution, reporter, validation is not None).fit(module, datamodule=data)
-    model.module.to(model.device)
-    if reporter.best_weights is not None:
-        model.set_weights(reporter.best_weights)
+    best = BestEpoch(
+        monitor,
+        execution.early_stop_patience,
+        execution.monitor_mode,
+        control.resume.monitor if control.resume else None,
+    )
+    n_batches = math.ceil(len(train) / model.training.batch_size)
+    module = PtychoLightning(model, execution, len(train), monitor, control)
+    reporter = Reporter(model, execution, best, on_event, control, n_batches)
+    start = control.resume.epoch if control.resume else 0
+    if start < model.training.nepochs and not best.should_stop:
+        data = PtychoDataModule(train, validation, model.training, control.resume)
+        with _quiet_lightning():
+            trainer = build_trainer(model, execution, reporter, validation is not None)
+            start_at(trainer, start)
+            trainer.fit(module, datamodule=data)
+        model.module.to(model.device)
+    reporter.finish()
     return reporter.history
 
 
-def _trainer(model: TorchModel, execution: ExecutionConfig, reporter: pl.Callback, has_validation: bool) -> pl.Trainer:
+def build_trainer(
+    model: TorchModel, execution: ExecutionConfig, reporter: Reporter, has_validation: bool
+) -> pl.Trainer:
+    """Build Lightning's Trainer from the execution knobs."""
     on_gpu = model.device.type == "cuda"
     return pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
@@ -132,20 +146,50 @@ def _trainer(model: TorchModel, execution: ExecutionConfig, reporter: pl.Callbac
         max_epochs=model.training.nepochs,
         accumulate_grad_batches=execution.accumulate_grad_batches,
         gradient_clip_val=execution.gradient_clip_val,
-        callbacks=[reporter],
+        gradient_clip_algorithm=execution.gradient_clip_algorithm,
+        callbacks=build_callbacks(execution, reporter),
+        plugins=[PortableCheckpointIO(reporter.write_checkpoint)],
         # A new order for every epoch, made from the seed and the epoch's number.
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if has_validation else 0,
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=reporter.control.checkpoints is not None,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
 
 
+def build_callbacks(execution: ExecutionConfig, reporter: Reporter) -> list[pl.Callback]:
+    """Return the reporter, early stopping and checkpoints, all watching the same metric."""
+    callbacks: list[pl.Callback] = [reporter]
+    best, keeper = reporter.best, reporter.control.checkpoints
+    if execution.early_stop_patience is not None:
+        stopping = EarlyStopping(
+            best.monitor_name,
+            patience=execution.early_stop_patience,
+            mode=best.mode,
+            check_finite=False,
+            check_on_train_epoch_end=True,
+        )
+        stopping.best_score, stopping.wait_count = torch.tensor(best.best), best.waited
+        callbacks.append(stopping)
+    if keeper is not None:
+        resumed = reporter.control.resume
+        kept = resumed.kept if resumed else {}
+        reporter.checkpoint_callbacks = checkpoint_callbacks(keeper, best.monitor_name, best.mode, kept)
+        callbacks += reporter.checkpoint_callbacks
+    return callbacks
+
+
+def start_at(trainer: pl.Trainer, epoch: int) -> None:
+    """Let a trainer begin with an epoch, counted from 0."""
+    progress = trainer.fit_loop.epoch_progress.current
+    progress.ready = progress.started = progress.processed = progress.completed = epoch
+
+
 @contextmanager
-def _quiet_lightning():
+def _quiet_lightning() -> Iterator[None]:
     """Keep Lightning's hints about workers and tips out of the user's log, for the time of a fit."""
     chatter = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [log.level for log in chatter]
@@ -153,8 +197,12 @@ def _quiet_lightning():
         for log in chatter:
             log.setLevel(logging.WARNING)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+            for message in (
+                ".*does not have many workers.*",
+                ".*smaller than the logging interval.*",
+                ".*exists and is not empty.*",  # the checkpoints of the training that is resumed
+            ):
+                warnings.filterwarnings("ignore", message=message)
             yield
     finally:
         for log, level in zip(chatter, levels, strict=True):

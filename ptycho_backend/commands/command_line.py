@@ -12,7 +12,7 @@ import logging
 import re
 import typing
 from argparse import SUPPRESS
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -39,6 +39,11 @@ class CommandLine:
         What follows the command, in short.
     summary : str
         One sentence.
+
+    Attributes
+    ----------
+    earlier_settings : callable
+        Given the options, names a configuration file that all others come after; None, as by default, if there is none.
     """
 
     def __init__(self, command: str, usage: str, summary: str) -> None:
@@ -56,6 +61,7 @@ class CommandLine:
         self._flat: type[Any] | None = None
         self._aliases: dict[str, tuple[str, str]] = {}
         self._not_used: dict[str, str] = {}
+        self.earlier_settings: Callable[[Namespace], str | None] = lambda options: None
 
     def add(self, *names: str, **settings: Any) -> None:
         """Add a positional argument or a flag, as argparse takes it."""
@@ -97,7 +103,13 @@ class CommandLine:
         ConfigError
             For anything that is unknown, missing its value, or of the wrong type.
         """
+        options = self._parse(argv, [])
+        earlier = self.earlier_settings(options)
+        return self._parse(argv, [earlier]) if earlier else options
+
+    def _parse(self, argv: Sequence[str], earlier: list[str]) -> Namespace:
         tokens, files = self._spelled_out(argv)
+        files = [*earlier, *files]
         settings: dict[str, Any] = {}
         for file in files:
             _merge(settings, self._read(file))

@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ptycho_backend.checkpoints import FOLDER as CHECKPOINTS
 from ptycho_backend.data.output import prepare_run_folder
-from ptycho_backend.errors import OutputError
+from ptycho_backend.errors import OutputError, TrainingStopped
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -47,7 +48,7 @@ def result_folder(path: str, overwrite: bool) -> Iterator[Path]:
         On Ctrl-C, with the names of the files that the command had completed.
     """
     target = Path(path)
-    made = [folder for folder in (target, *target.parents) if not folder.exists()]
+    made = [folder for folder in (target / CHECKPOINTS, target, *target.parents) if not folder.exists()]
     before = _files_in(target)
     try:
         yield prepare_run_folder(target, overwrite)
@@ -57,7 +58,7 @@ def result_folder(path: str, overwrite: bool) -> Iterator[Path]:
         kept = f"kept in '{target}': {', '.join(new)}" if new else ""
         if isinstance(error, (Interrupted, KeyboardInterrupt)):
             raise Interrupted(kept or "nothing was complete yet, nothing is kept") from None
-        if kept:
+        if kept and not isinstance(error, TrainingStopped):
             logger.warning("%s", kept)
         if isinstance(error, OutputError):
             raise _in_words_of_the_command(error) from error

@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from ptycho_backend import api, plots
+from ptycho_backend.checkpoints import FOLDER, SUFFIX
 from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import (
     add_config_options,
@@ -44,7 +45,7 @@ from ptycho_backend.errors import ConfigError, ShapeError
 from ptycho_backend.events import OnEvent
 from ptycho_backend.progress import Terminal
 from ptycho_backend.registry import FRAMEWORKS, get_backend
-from ptycho_backend.run import Run
+from ptycho_backend.run import CONFIG, Run
 
 SECTIONS: dict[str, type[Any]] = {
     "training": TrainingConfig,
@@ -67,13 +68,20 @@ def command_line() -> CommandLine:
     line.add_alias("--epochs", "training.nepochs", "INT", text="Passes over the data.")
     line.add_alias("--device", "execution.device", "NAME", text="auto, cpu, cuda or cuda:<index>.")
     line.add_alias("--no-progress", "execution.progress", value="false", text="One log line per epoch, no bars.")
+    line.add("--resume", action="store_true", help="Go on with the training that was stopped in the output folder.")
     line.add("--no-reconstruct", action="store_true", help="Stop after training.")
     add_message_options(line)
     line.add_section("training", TrainingConfig, "Training")
     line.set_default("training.model.N", 0, "Side of a pattern and of a patch, pixels; 0 takes the scan's.")
     line.add_section("execution", ExecutionConfig, "Execution")
     line.add_section("inference", InferenceConfig, "Inference (reconstruction after training)")
+    line.earlier_settings = settings_of_stopped
     return line
+
+
+def settings_of_stopped(options: Namespace) -> str | None:
+    """Return the configuration of the run that is to be resumed, which the command line may repeat but not change."""
+    return str(Path(options.output) / FOLDER / CONFIG) if options.resume and options.output else None
 
 
 def configs(options: Namespace) -> dict[str, Any]:
@@ -86,13 +94,14 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
     settings = configs(options)
     scan_path = line.require(options, "scan", "SCAN")
     output = line.require(options, "output", "--output FOLDER")
-    with result_folder(output, options.overwrite) as folder:
+    with result_folder(output, options.overwrite or options.resume) as folder:
         scan = load(options, scan_path)
         training = sized(settings["training"], scan, options)
         with started_quietly(terminal):
             get_backend(training.backend).devices()
         with terminal.progress(settings["execution"].progress) as on_event:
-            trained = api.train(scan, training, settings["execution"], on_event)
+            checkpoints = checkpoint_folder(folder, options.resume)
+            trained = api.train(scan, training, settings["execution"], on_event, checkpoints, options.resume)
             remove_earlier(folder, (*IMAGE_FILES, "losses.png"))
             trained.write_into(folder)
             result = None
@@ -100,6 +109,15 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
                 result = reconstructed(folder, trained, scan, settings["inference"], on_event)
         draw_losses(folder, trained)
         tell(terminal, folder, trained, scan, result)
+
+
+def checkpoint_folder(folder: Path, resume: bool) -> Path:
+    """Return where checkpoints go, without those of an earlier run unless that one goes on."""
+    checkpoints = folder / FOLDER
+    if not resume:
+        for path in checkpoints.glob(f"*{SUFFIX}"):
+            path.unlink()
+    return checkpoints
 
 
 def sized(training: TrainingConfig, scan: Scan, options: Namespace) -> TrainingConfig:

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 class BestEpoch:
     """
-    Watches one metric, of which less is better.
+    Watches one metric.
 
     Parameters
     ----------
@@ -22,28 +22,48 @@ class BestEpoch:
         Metric name, as :func:`resolve_monitor` returns it.
     patience : int, optional
         Epochs in a row without improvement after which training should stop; None never stops.
+    mode : {"min", "max"}
+        Whether less or more is better.
+    state : mapping, optional
+        :attr:`state` of an earlier training that goes on.
     """
 
-    def __init__(self, monitor_name: str, patience: int | None = None) -> None:
-        self.monitor_name = monitor_name
-        self.patience = patience
-        self.best = math.inf
-        self.best_epoch = 0
-        self._epochs = 0
+    def __init__(
+        self,
+        monitor_name: str,
+        patience: int | None = None,
+        mode: str = "min",
+        state: Mapping[str, float] | None = None,
+    ) -> None:
+        self.monitor_name, self.patience, self.mode = monitor_name, patience, mode
+        earlier = state or {}
+        self.best = float(earlier.get("best", math.inf if mode == "min" else -math.inf))
+        self.best_epoch = int(earlier.get("best_epoch", 0))
+        self.epochs = int(earlier.get("epochs", 0))
 
     def update(self, metrics: Mapping[str, float]) -> bool:
         """Take in the metrics of one more epoch and return whether it is the best so far; NaN never is."""
-        self._epochs += 1
+        self.epochs += 1
         value = float(metrics[self.monitor_name])
-        improved = value < self.best
+        improved = value < self.best if self.mode == "min" else value > self.best
         if improved:
-            self.best, self.best_epoch = value, self._epochs
+            self.best, self.best_epoch = value, self.epochs
         return improved
+
+    @property
+    def waited(self) -> int:
+        """Epochs since the best one."""
+        return self.epochs - self.best_epoch
 
     @property
     def should_stop(self) -> bool:
         """Whether `patience` epochs have passed since the best one."""
-        return self.patience is not None and self._epochs - self.best_epoch >= self.patience
+        return self.patience is not None and self.waited >= self.patience
+
+    @property
+    def state(self) -> dict[str, float]:
+        """What a resumed training has to know."""
+        return {"best": self.best, "best_epoch": float(self.best_epoch), "epochs": float(self.epochs)}
 
 
 def resolve_monitor(monitor: str, model: Model, has_validation: bool) -> str:

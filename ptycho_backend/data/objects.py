@@ -27,8 +27,8 @@ PHOTOGRAPHS = (
 TEXTURES = ("brick.png", "grass.png", "gravel.png", "ihc.png")
 LARGEST_REDUCTION = 1.5  # photographs are softer than the pixel: shrinking them brings contrast up to Nyquist
 # Probe times object folds where the object has full contrast at Nyquist, and the fold is another one on every
-# sub-pixel grid. This Gaussian leaves 29 % at half of Nyquist and 0.7 % at Nyquist.
-DETAIL_SIGMA_PX = 1.0
+# sub-pixel grid. This Gaussian leaves 37 % at half of Nyquist and 2 % at Nyquist.
+DETAIL_SIGMA_PX = 0.9
 
 
 def make_object(

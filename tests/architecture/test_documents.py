@@ -251,6 +251,8 @@ def described(kind: object) -> str:
         base, *limits = typing.get_args(kind)
         return ", ".join([described(base), *(limit for metadata in limits for limit in bounds(metadata))])
     options = typing.get_args(kind)
+    if typing.get_origin(kind) is list:
+        return f"list of {described(options[0])}"
     if options:
         return " or ".join("none" if option is type(None) else described(option) for option in options)
     return kind.__name__

@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import io
-from pathlib import Path
+import os
+import subprocess
+import sys
 from typing import NamedTuple
 
 import pytest
@@ -99,6 +101,33 @@ def complains():
     return check
 
 
-def names(folder: Path) -> set[str]:
-    """Return what a folder holds, hidden files too."""
-    return {item.name for item in folder.iterdir()}
+@pytest.fixture
+def started():
+    """Return a function that starts the command as a process, and one that reads what it says up to some words."""
+    processes = []
+
+    def start(*argv):
+        command = [sys.executable, "-m", "ptycho_backend.cli", *(str(argument) for argument in argv)]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def wait_for():
+    """Return a function that reads what a process says until a line begins with some words."""
+
+    def wait(process, words):
+        said = []
+        while not (said and said[-1].startswith(words)):
+            line = process.stderr.readline()
+            assert line, "".join(said)
+            said.append(line)
+
+    return wait

@@ -1,14 +1,15 @@
 """Ctrl-C: status 130, a sentence on what was kept, no traceback, no unfinished file."""
 
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
 
+import numpy as np
 import pytest
 
 from ptycho_backend import api, progress
+from ptycho_backend.checkpoints import read_checkpoint
 from ptycho_backend.commands import results
 from ptycho_backend.events import BatchEvent
 
@@ -60,9 +61,13 @@ def test_the_signal_during_training_ends_the_command(
     outcome = ptychopinn("train", scan_file, "--output", tmp_path / "run", *quick)
     assert outcome.status == 130
     assert [type(event) for event in seen] == [BatchEvent]
-    assert "Interrupted: nothing was complete yet" in outcome.err
+    last = tmp_path / "run" / "checkpoints" / "last.h5.zip"
+    assert outcome.err.endswith(
+        f"Interrupted: a signal after epoch 0 and batch 1 of the next one; kept in '{last}'; "
+        "go on with --resume (in Python: resume=True)\n"
+    )
     assert "Traceback" not in outcome.err
-    assert list(tmp_path.iterdir()) == []
+    assert {item.name for item in (tmp_path / "run").iterdir()} == {"checkpoints"}
     assert signal.getsignal(signal.SIGINT) == before
 
 
@@ -77,20 +82,41 @@ def test_an_earlier_run_survives_the_interruption_of_its_successor(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_a_process_that_is_interrupted_ends_in_order(scan_file, needs_pytorch, quick, tmp_path):
-    argv = [sys.executable, "-m", "ptycho_backend.cli", "train", str(scan_file), "--output", str(tmp_path / "run")]
-    options = [*quick, "--epochs=100000"]
-    with subprocess.Popen([*argv, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        said = []
-        while not (said and said[-1].startswith("epoch 2/")):
-            line = process.stderr.readline()
-            assert line, "".join(said)
-            said.append(line)
-        process.send_signal(signal.SIGINT)
-        deadline = time.monotonic() + 60
-        out, err = process.communicate(timeout=deadline - time.monotonic())
-    assert process.returncode == 130
-    assert err.endswith("Interrupted: nothing was complete yet, nothing is kept\n")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_is_stopped_goes_on_later(
+    ptychopinn, scan_file, needs_pytorch, quick, tmp_path, number, started, wait_for
+):
+    run = tmp_path / "run"
+    process = started("train", scan_file, "--output", run, *quick, "--epochs=100000")
+    wait_for(process, "epoch 2/")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert err.splitlines()[-1].startswith("Interrupted: a signal after epoch")
     assert "Traceback" not in err
     assert out == ""
-    assert list(tmp_path.iterdir()) == []
+    assert not list(run.rglob("*.tmp"))
+    finished = read_checkpoint(run / "checkpoints").state.epoch
+    more = f"--epochs={finished + 1}"
+    outcome = ptychopinn("train", scan_file, "--output", run, "--resume", "--no-reconstruct", more)
+    assert outcome.status == 0, outcome.err
+    epochs = [line.partition(",")[0] for line in (run / "metrics.csv").read_text().splitlines()[1:]]
+    assert [float(epoch) for epoch in epochs] == list(range(1, finished + 2))
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_killed_at_any_moment_a_run_leaves_a_checkpoint_that_loads(
+    scan_file, needs_pytorch, quick, tmp_path, attempt, started, wait_for
+):
+    # From the second epoch on; most of the time goes into writing, for the epochs are short.
+    run = tmp_path / "run"
+    process = started("train", scan_file, "--output", run, *quick, "--epochs=100000")
+    wait_for(process, "epoch 2/")
+    rng = np.random.default_rng(attempt)
+    for delay in rng.uniform(0.0, 0.4, size=4):
+        time.sleep(delay)
+        shutil.copytree(run, tmp_path / f"seen {delay}")  # what another process would find at this moment
+    process.kill()
+    process.communicate()
+    for folder in (run, *tmp_path.glob("seen *")):
+        assert read_checkpoint(folder / "checkpoints").state.epoch >= 1

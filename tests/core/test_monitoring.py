@@ -87,3 +87,16 @@ def test_an_unknown_metric_is_an_error_that_lists_the_known_ones():
         resolve_monitor("mae_val_los", MODEL, has_validation=True)
     assert "poisson_val_loss" in error.value.expected
     assert "poisson_train_loss" in error.value.expected
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=12), st.integers(1, 3), st.data())
+def test_more_may_be_better_and_a_watch_goes_on_where_another_ended(values, patience, data):
+    def decisions(best, values):
+        return [(best.update({"m": value}), best.should_stop, best.best_epoch) for value in values]
+
+    least = decisions(BestEpoch("m", patience), values)
+    assert decisions(BestEpoch("m", patience, "max"), [-value for value in values]) == least
+    cut = data.draw(st.integers(0, len(values)))
+    first = BestEpoch("m", patience)
+    found = decisions(first, values[:cut])
+    assert found + decisions(BestEpoch("m", patience, state=first.state), values[cut:]) == least

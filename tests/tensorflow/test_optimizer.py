@@ -45,7 +45,7 @@ def test_the_first_step_has_the_size_of_the_learning_rate():
 
 
 def test_clipping_bounds_the_norm_over_all_variables():
-    optimizer = Adam(1.0, gradient_clip_val=1.0)
+    optimizer = Adam(1.0, clip=1.0)
     variables = [keras.Variable(np.zeros(1, np.float32)) for _ in range(2)]
     optimizer.apply([tf.constant([30.0]), tf.constant([40.0])], variables)
     momenta = [float(m.numpy()[0]) for m in optimizer._momentums]

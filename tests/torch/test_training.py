@@ -14,7 +14,7 @@ from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.errors import TrainingError
 from ptycho_backend.events import BatchEvent, EpochEvent, ignore
 from ptycho_torch.data import BatchDataset, PtychoDataModule
-from ptycho_torch.training import PtychoLightning, fit
+from ptycho_torch.training import PtychoLightning, fit, window_weight
 
 CPU = ExecutionConfig(device="cpu", precision="32-true")
 
@@ -22,7 +22,7 @@ CPU = ExecutionConfig(device="cpu", precision="32-true")
 def test_lightning_optimises_by_itself(setup):
     # Accumulation, clipping and schedules of a Trainer work for automatic optimisation alone.
     model, samples = setup()
-    assert PtychoLightning(model, CPU, len(samples)).automatic_optimization
+    assert PtychoLightning(model, CPU, len(samples), model.val_loss_name).automatic_optimization
 
 
 @pytest.mark.parametrize(
@@ -37,12 +37,10 @@ def test_lightning_optimises_by_itself(setup):
         (1, 4, 3, [3]),
     ],
 )
-def test_every_window_is_a_mean_over_its_samples(setup, n_train, batch_size, k, expected):
+def test_every_window_is_a_mean_over_its_samples(n_train, batch_size, k, expected):
     execution = dataclasses.replace(CPU, accumulate_grad_batches=k)
-    model, _ = setup(training={"batch_size": batch_size})
-    module = PtychoLightning(model, execution, n_train)
     sizes = [min(batch_size, n_train - start) for start in range(0, n_train, batch_size)]
-    weights = [module._window_weight(index, size) for index, size in enumerate(sizes)]
+    weights = [window_weight(index, size, n_train, batch_size, execution) for index, size in enumerate(sizes)]
     assert weights == pytest.approx(expected)
     for start in range(0, len(sizes), k):
         window = slice(start, start + k)
@@ -95,8 +93,8 @@ def test_whole_batches_come_out_of_the_dataset(setup):
 
 def test_what_lightning_is_given_can_be_pickled(setup):
     model, samples = setup()
-    assert pickle.dumps(PtychoLightning(model, CPU, len(samples)))
-    assert pickle.dumps(PtychoDataModule(samples, None, 4, 0))
+    assert pickle.dumps(PtychoLightning(model, CPU, len(samples), model.val_loss_name))
+    assert pickle.dumps(PtychoDataModule(samples, None, model.training))
 
 
 def test_lightning_keeps_quiet_and_its_log_levels_come_back(setup, caplog, capfd):

@@ -1,0 +1,61 @@
+"""Stopping between two steps instead of in the middle of one."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """Whether a training has been asked to end after its step; `signal` says by which signal."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._listening = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether it is time to stop."""
+        return self.signal is not None
+
+    def listen(self) -> None:
+        """Take the signals back from a framework that has set handlers of its own meanwhile."""
+        if self._listening:
+            for number in SIGNALS:
+                signal.signal(number, self._note)
+
+    def request(self, number: int = signal.SIGINT) -> None:
+        """Ask the training to end after its step."""
+        self.signal = number
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.request(number)
+        signal.signal(number, self._before[signal.Signals(number)])
+
+
+@contextmanager
+def stop_on_signals(stop: Stop) -> Iterator[None]:
+    """
+    Note the first SIGINT or SIGTERM instead of dying of it; the second one acts as it did before.
+
+    Only the main thread receives signals: elsewhere nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    stop._before = {number: signal.getsignal(number) for number in SIGNALS}
+    stop._listening = True
+    stop.listen()
+    try:
+        yield
+    finally:
+        stop._listening = False
+        for number, handler in stop._before.items():
+            signal.signal(number, handler)
