@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-all check lint types imports clean
+.PHONY: setup demo test test-all lanes lane-core lane-tensorflow lane-pytorch lane-both mutants check lint types imports clean
 
 setup: $(STAMP)
 
@@ -24,6 +24,29 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "" --hypothesis-profile full
+
+# One lane for each set of frameworks that a user may have; what a lane lacks cannot be imported, in children neither.
+TORCH := torch lightning pytorch_lightning
+TENSORFLOW := tensorflow keras
+LANE := PYTHONPATH=tests/lanes $(BIN)/python -m pytest -q --hypothesis-profile lane tests/lanes
+
+lanes: lane-core lane-tensorflow lane-pytorch lane-both
+
+lane-core: $(STAMP)
+	LANE_WITHOUT="$(TORCH) $(TENSORFLOW)" $(LANE) tests/core tests/cli tests/architecture/test_imports.py
+
+lane-tensorflow: $(STAMP)
+	LANE_WITHOUT="$(TORCH)" $(LANE) tests/tensorflow tests/parity tests/cli/test_parity.py --backend tensorflow
+
+lane-pytorch: $(STAMP)
+	LANE_WITHOUT="$(TENSORFLOW)" $(LANE) tests/torch tests/parity tests/cli/test_parity.py --backend pytorch
+
+lane-both: $(STAMP)
+	$(LANE) tests/architecture/test_imports.py tests/parity/test_cross_engine.py
+
+# Breaks a copy of the code in one place after the other and shows that the tests notice each time.
+mutants: $(STAMP)
+	$(BIN)/python tests/mutants/run.py
 
 check: lint types imports
 

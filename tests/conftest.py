@@ -18,6 +18,10 @@ BACKENDS = ("pytorch", "tensorflow")
 settings.register_profile(
     "dev", max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
+# Lanes repeat tests that have already run with both frameworks: a few examples show that they run with one.
+settings.register_profile(
+    "lane", max_examples=3, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("full", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 

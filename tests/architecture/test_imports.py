@@ -171,3 +171,30 @@ if streams.getvalue():
     changed["words"] = streams.getvalue()
 print(json.dumps([changed, [name for name in sys.modules if "." not in name]]))
 """
+
+
+@pytest.mark.parametrize("order", [("pytorch", "tensorflow"), ("tensorflow", "pytorch")])
+def test_both_engines_live_in_one_process_whichever_comes_first(order, tmp_path):
+    """Two frameworks bring two copies of everything: each must still train and predict after the other has."""
+    for framework in ("torch", "tensorflow"):
+        need(framework)
+    losses = run(
+        f"""
+        import json, logging
+        import ptycho_backend as pb
+        scan = pb.simulate_scan(N=32, n_positions=9, seed=1)
+        losses = {{}}
+        for backend in {(*order, *order)!r}:
+            model = pb.ModelConfig(N=32, n_filters_scale=1, unrolled_steps=1)
+            training = pb.TrainingConfig(model=model, backend=backend, nepochs=1, probe_refinement_passes=0)
+            run = pb.train(scan, training, pb.ExecutionConfig(device="cpu", precision="32-true"))
+            pb.reconstruct(scan, run.model)
+            losses.setdefault(backend, []).append(run.history[0]["poisson_train_loss"])
+        print(json.dumps(losses))
+        """,
+        tmp_path,
+        quiet=False,
+    )
+    first, again = zip(*losses.values(), strict=True)
+    assert first == again
+    assert first[0] == pytest.approx(first[1], rel=1e-5)
