@@ -16,6 +16,7 @@ from ptycho.module import TensorBatch
 from ptycho.optimizer import Adam
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.contract import History, Model
+from ptycho_backend.core.allocation import freed_memory_kept
 from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.control import Control
 from ptycho_backend.core.monitoring import BestEpoch, resolve_monitor
@@ -57,7 +58,11 @@ def fit(
     n_batches = batches_per_epoch(train, training)
     reporter = Reporter(model, execution, best, on_event, control, n_batches)
     if start.epoch < training.nepochs and not best.should_stop:
-        with validation_batches(validation, training) as held_out, tf.device(placement(model.device)):
+        with (
+            validation_batches(validation, training) as held_out,
+            tf.device(placement(model.device)),
+            freed_memory_kept(),
+        ):
             trainer = Trainer(model, execution, canvas_px)
             restore_moments(trainer.optimizer, model.trained(), start)
             for stretch in _stretches(start, training.nepochs, n_batches):

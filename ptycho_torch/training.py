@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.contract import History
+from ptycho_backend.core.allocation import freed_memory_kept
 from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.control import Control
 from ptycho_backend.core.monitoring import BestEpoch, refuse_non_finite, resolve_monitor
@@ -126,7 +127,7 @@ def fit(
     start = control.resume.epoch if control.resume else 0
     if start < model.training.nepochs and not best.should_stop:
         data = PtychoDataModule(train, validation, model.training, control.resume)
-        with _quiet_lightning():
+        with _quiet_lightning(), freed_memory_kept():
             trainer = build_trainer(model, execution, reporter, validation is not None)
             start_at(trainer, start)
             trainer.fit(module, datamodule=data)
