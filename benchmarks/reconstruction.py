@@ -48,7 +48,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--backend", default="pytorch")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=18)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--no-classical", action="store_true", help="leave out the rows that need no engine")
     parser.add_argument("--output", type=Path)
