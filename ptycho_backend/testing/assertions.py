@@ -43,12 +43,20 @@ def assert_far(actual: Any, other: Any, tolerance: Tolerance, what: str = "resul
         raise AssertionError(f"{what} differs by {error:.3g} only, which {tolerance.relative:.3g} cannot tell apart")
 
 
+def adjoint_error(operator: Operator, adjoint: Operator, x: NDArray[Any], y: NDArray[Any]) -> float:
+    """Return |⟨A x, y⟩ − ⟨x, A' y⟩| as a share of ‖A x‖·‖y‖."""
+    image, back = operator(x), adjoint(y)
+    wide = np.complex128
+    left = complex(np.vdot(image.astype(wide), y.astype(wide)))
+    right = complex(np.vdot(x.astype(wide), back.astype(wide)))
+    scale = float(np.linalg.norm(image) * np.linalg.norm(y))
+    return float(abs(left - right) / max(scale, 1e-300))
+
+
 def assert_adjoint(
     operator: Operator, adjoint: Operator, x: NDArray[Any], y: NDArray[Any], tolerance: Tolerance
 ) -> None:
     """Fail unless ⟨A x, y⟩ = ⟨x, A' y⟩, up to a share of ‖A x‖·‖y‖."""
-    image, back = operator(x), adjoint(y)
-    left, right = np.vdot(image, y), np.vdot(x, back)
-    scale = float(np.linalg.norm(image) * np.linalg.norm(y))
-    if not abs(left - right) <= tolerance.relative * max(scale, 1e-300):
-        raise AssertionError(f"⟨Ax, y⟩ = {left:.12g}, but ⟨x, A'y⟩ = {right:.12g} (scale {scale:.3g})")
+    error = adjoint_error(operator, adjoint, x, y)
+    if not error <= tolerance.relative:
+        raise AssertionError(f"⟨Ax, y⟩ and ⟨x, A'y⟩ differ by {error:.3g} of ‖Ax‖·‖y‖ ({tolerance.reason})")

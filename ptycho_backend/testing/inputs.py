@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_backend.core.forward import intensity
 from ptycho_backend.core.translation import canvas_size
 from ptycho_backend.operators import narrow
 
+DARK = 0.1  # of the root mean square amplitude of a pattern
 NEAREST_KINK = 0.05  # of a pixel: bilinear weights have kinks at whole offsets, where no slope is defined
 
 
@@ -39,6 +41,17 @@ def fractional_offsets(rng: np.random.Generator, *shape: int, largest_px: float 
     return whole + rng.uniform(NEAREST_KINK, 1 - NEAREST_KINK, (*shape, 2))
 
 
+def lit(patches: NDArray[Any], probe: NDArray[Any]) -> NDArray[np.float64]:
+    """
+    Return 1 where a pattern of some patches is bright, falling to 0 where it is dark.
+
+    The phase of a dark pixel, and its slope, are rounding errors; a measured amplitude that is dark too keeps them
+    small.
+    """
+    amplitude = np.sqrt(intensity(patches, probe))
+    return np.asarray(np.minimum(1.0, amplitude / (DARK * np.sqrt(np.square(amplitude).mean()))))
+
+
 def operator_arguments(rng: np.random.Generator) -> dict[str, Any]:
     """
     Draw one value for every argument that an operator can have, float32 and complex64, all of one size.
@@ -46,6 +59,7 @@ def operator_arguments(rng: np.random.Generator) -> dict[str, Any]:
     Groups of four, one to three modes, bad pixels, dark and lit pixels; sides are odd or even.
     """
     N, groups, modes = int(rng.integers(7, 17)), int(rng.integers(1, 3)), int(rng.integers(1, 4))
+    patches, probe = complex_noise(rng, groups, 4, N, N), speckled_probe(rng, N, modes)
     offsets = fractional_offsets(rng, groups, 4)
     S = canvas_size(N, offsets)
     stack = (groups, 4, N, N)
@@ -54,15 +68,15 @@ def operator_arguments(rng: np.random.Generator) -> dict[str, Any]:
         "exit_wave": complex_noise(rng, 2, int(rng.integers(1, 18)), int(rng.integers(1, 18))),
         "detector_wave": complex_noise(rng, 2, int(rng.integers(1, 18)), int(rng.integers(1, 18))),
         "patch": complex_noise(rng, *stack),
-        "patches": complex_noise(rng, *stack),
+        "patches": patches,
         "labels": complex_noise(rng, *stack),
         "canvas": complex_noise(rng, groups, 4, S, S),
         "offset_px": offsets,
         "offsets_px": offsets,
-        "probe": speckled_probe(rng, N, modes),
+        "probe": probe,
         "weight": rng.uniform(0.05, 1.0, (N, N)),
         "mask": detector_mask(rng, N),
-        "x": rng.uniform(0.0, 3.0, stack),
+        "x": rng.uniform(0.0, 3.0, stack) * lit(patches, probe) * lit(np.ones((1, 1, N, N)), probe),
         "expected": expected,
         "counts": rng.poisson(expected),
     }

@@ -41,10 +41,41 @@ COUNTS = Tolerance(2e-5, "twice the relative error of a wave, averaged by the FF
 LOSS = Tolerance(1e-4, "a mean over pixels: rounding averages out, but for the logarithm of dark predictions")
 GRADIENT = Tolerance(
     5e-3,
-    "float32 back-propagation (1e-5) against central differences in float64: ReLU and maximum have kinks that even "
-    "a small step crosses",
+    "float32 back-propagation (1e-6) against central differences in float64: where a ReLU or a maximum is within "
+    "float32 rounding of its kink, the two take different sides",
 )
 SAME_ENGINE = Tolerance(1e-5, "float32 sums in another order: batch sizes and accumulation change only that")
 ENGINES_IN_TRAINING = Tolerance(
     1e-4, "a dozen steps: 1e-6 after each other's rounding, and it grows; ten times that for a GPU's convolutions"
 )
+
+OPERATOR32 = Tolerance(2e-6, "one function in float32: an FFT, a short sum and a division leave 1e-7 to 4e-7")
+SLOPE32 = Tolerance(
+    5e-6, "the gradient of one function in float32, 1e-7 to 1e-6; the differences it is compared with are good to 1e-8"
+)
+STEP_SLOPE32 = Tolerance(
+    2e-5,
+    "the gradient of a data-consistency step divides by the amplitude of every detector pixel, down to a tenth of "
+    "the mean: 3e-6",
+)
+POISSON_EXTREMES32 = Tolerance(
+    5e-4,
+    "u − ln(1 + u) of a prediction that is right to u = 1e-3 is the difference of two numbers a thousand times as "
+    "large: float32 keeps four digits",
+)
+ADAM32 = Tolerance(3e-5, "ten steps of 0.01 on float32 numbers near 1: each rounds by 6e-8, against 0.1 on the way")
+LAW32 = Tolerance(2e-6, "laws of one or two functions in float32: up to 3e-7")
+ADJOINT_FIELD32 = Tolerance(5e-7, "an inner product over a few hundred pixels averages float32 rounding to 5e-8")
+ADJOINT_PLACE32 = Tolerance(5e-8, "as above, with ten times as many terms and without an FFT: 3e-9")
+MERGED32 = Tolerance(1e-5, "the merge's floor of 1e-6 under weights of 0.3 and more takes 3e-6 off a covered pixel")
+FIXED_POINT32 = Tolerance(5e-7, "a step adds a rounding error times a small correction to the true object: 4e-8")
+ENERGY32 = Tolerance(1e-5, "the merge's floor of 1e-6 takes 3e-6 off the energy; float32 sums of counts less")
+
+MODEL_LOSS = Tolerance(1e-5, "a mean over pixels of a whole model in float32: 2e-7, a hundred times that on a GPU")
+STITCHED = Tolerance(5e-6, "float32 sums over tens of overlapping patches, seen where coverage is above 1 %: 4e-7")
+FIRST_LOSS = Tolerance(1e-5, "equal weights and equal batches: float32 rounding of one forward pass, 4e-7 on a CPU")
+ONE_STEP = Tolerance(1e-4, "float32 weights near 1 round by 6e-8, against a step of up to 0.01")
+SAME_WEIGHTS = Tolerance(1e-12, "the same float32 numbers: nothing is computed")
+SAME_EPOCH = Tolerance(1e-12, "whole numbers of epochs: one too many is an error of 1")
+FIFTY_STEPS = Tolerance(1e-3, "fifty steps of Adam: rounding, 1e-7 a step, grows where a gradient is near 0")
+MODEL_FILE = Tolerance(1e-4, "one forward pass on either engine, weights equal to the last bit")

@@ -1,0 +1,14 @@
+"""
+What is asked of every engine on every device (spec: backend_contract 9).
+
+:data:`CHECKS` compares an engine with the oracle and with laws of physics, :data:`CROSS_CHECKS` compares two of them.
+The parity tests and ``ptychopinn parity`` run both.
+"""
+
+from ptycho_backend.testing.checks import engines, laws, models, oracle, training
+from ptycho_backend.testing.checks.check import Check, CrossCheck, Finding, Subject, builtin_scan
+
+CHECKS: tuple[Check, ...] = (*oracle.CHECKS, *laws.CHECKS, *models.CHECKS, *training.CHECKS)
+CROSS_CHECKS: tuple[CrossCheck, ...] = engines.CROSS_CHECKS
+
+__all__ = ["CHECKS", "CROSS_CHECKS", "Check", "CrossCheck", "Finding", "Subject", "builtin_scan"]

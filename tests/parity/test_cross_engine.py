@@ -1,0 +1,32 @@
+"""Both engines train alike and read each other's files (contract 2.3, 6.2)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ptycho_backend.errors import BackendNotInstalledError
+from ptycho_backend.registry import get_backend
+from ptycho_backend.testing.checks import CROSS_CHECKS, Subject
+
+ENGINES = ("pytorch", "tensorflow")
+
+
+@pytest.fixture(scope="module")
+def pair(request, device):
+    """Return both engines on a device: skipped where one is not installed, an error where it was asked for."""
+    subjects = []
+    for name in ENGINES:
+        try:
+            subjects.append(Subject.of(get_backend(name), device))
+        except BackendNotInstalledError as error:
+            if name in (request.config.getoption("--backend") or ()):
+                raise
+            pytest.skip(str(error).replace("\n", ";"))
+    return subjects
+
+
+@pytest.mark.parametrize("check", CROSS_CHECKS, ids=lambda check: f"{check.clause}-{check.name}".replace(" ", "-"))
+def test_check(check, pair):
+    finding = check.run(*pair, np.random.default_rng(0))
+    assert finding.passed, f"{check.name}: {finding.error:.3g}, allowed are {finding.tolerance.relative:.3g}"
