@@ -68,6 +68,7 @@ def measure(case: Case, arguments: argparse.Namespace) -> tuple[Any, ...]:
         threads=arguments.threads,
         monitor="train_loss",
         restore_best=False,
+        compile=arguments.compile,
     )
     data, backend = samples(case, model), get_backend(case.backend)
     trained = backend.create_model(training, data.calibration, execution)
@@ -120,6 +121,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=4)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="the execution setting of that name")
     parser.add_argument("--threads", type=int, default=None)
     return parser.parse_args()
 

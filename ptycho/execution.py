@@ -9,6 +9,7 @@ import tensorflow as tf
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.core.devices import choose_device
 from ptycho_backend.core.precision import resolve_precision
+from ptycho_backend.errors import DeviceError
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +53,20 @@ def placement(device: str) -> str:
 def convolution_dtype(execution: ExecutionConfig, device: str) -> tf.DType:
     """Return the dtype of the convolutions on a device."""
     resolved = resolve_precision(execution.precision, device, device != "cpu" and _gpu_has_bf16(device))
+    if resolved == "16-mixed":
+        raise DeviceError(
+            "The TensorFlow engine has no float16 convolutions.",
+            expected="precision='bf16-mixed' or '32-true'",
+            received="precision='16-mixed'",
+            fix="use precision='bf16-mixed', or the engine 'pytorch'",
+        )
     return tf.bfloat16 if resolved == "bf16-mixed" else tf.float32
 
 
-def apply_threads(execution: ExecutionConfig) -> None:
-    """Set TensorFlow's processor threads where the configuration names a number and it is not too late."""
+def apply_process_settings(execution: ExecutionConfig) -> None:
+    """Set what TensorFlow has for the whole process: determinism, and threads where it is not too late."""
+    if execution.deterministic:
+        tf.config.experimental.enable_op_determinism()  # of the process: TensorFlow knows no way back
     if execution.threads is None:
         return
     try:

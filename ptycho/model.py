@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from ptycho.execution import apply_threads, convolution_dtype, placement, prepare_device, resolve_device
+from ptycho.execution import apply_process_settings, convolution_dtype, placement, prepare_device, resolve_device
 from ptycho.module import PtychoModule, TensorBatch, arrays_of, specification
 from ptycho_backend.config import ExecutionConfig, TrainingConfig
 from ptycho_backend.contract import Model, Weights, trainable_names
@@ -35,7 +35,7 @@ class TensorFlowModel(Model):
     backend = "tensorflow"
 
     def __init__(self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig) -> None:
-        apply_threads(execution)
+        apply_process_settings(execution)
         self.training, self.config, self.calibration = training, training.model, calibration
         self.execution = execution
         self.device = resolve_device(execution.device)

@@ -110,7 +110,8 @@ class Trainer(keras.Model):
         self._trained = list(model.trained().values())
         optimizer = Adam(model.training.learning_rate, execution.gradient_clip_val, execution.gradient_clip_algorithm)
         optimizer.build(self._trained)
-        self.compile(optimizer, jit_compile=False)  # XLA's convolutions are slower than oneDNN's
+        # On processors XLA's convolutions are slower than oneDNN's: only on request.
+        self.compile(optimizer, jit_compile=execution.compile)
         self._sums = [tf.Variable(tf.zeros_like(v.value)) for v in self._trained] if self._accumulates else []
         self._groups = tf.Variable(0.0)
 

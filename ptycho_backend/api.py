@@ -34,6 +34,7 @@ from ptycho_backend.errors import ConfigError, DataError
 from ptycho_backend.events import OnEvent, ignore
 from ptycho_backend.registry import get_backend
 from ptycho_backend.run import Run, provenance_of
+from ptycho_backend.spellings import modern_execution
 
 if TYPE_CHECKING:
     from ptycho_backend.metrics import Comparison
@@ -85,7 +86,7 @@ def train(
     started = time.perf_counter()
     earlier = _earlier(checkpoints) if resume else None
     training = _own_copy(config or (earlier.training if earlier else TrainingConfig()), scan)
-    execution = copy.deepcopy(execution or ExecutionConfig())
+    execution = modern_execution(execution or ExecutionConfig())
     validate(training)
     validate(execution)
     check_training(training, scan)

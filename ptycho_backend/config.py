@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
 
 from ptycho_backend.errors import ConfigError, nearest_name
+from ptycho_backend.spellings import modern_fields
 
 Fraction = Annotated[float, Interval(ge=0.0, lt=1.0)]
 NonNegative = Annotated[float, Ge(0.0)]
@@ -183,8 +184,13 @@ class ExecutionConfig:
     ----------
     device : str
         "auto", "cpu", "cuda" or "cuda:<index>"; "auto" takes a GPU where the framework sees one.
-    precision : {"auto", "32-true", "bf16-mixed"}
-        Of the convolutions; FFT, loss and parameters stay float32. "auto" takes bf16 where the processor has it.
+    precision : {"auto", "32-true", "bf16-mixed", "16-mixed"}
+        Of the convolutions; FFT, loss and parameters stay float32. "auto" takes bf16 where the processor has it;
+        "16-mixed" needs a GPU.
+    compile : bool
+        Let the framework compile the training step (torch.compile, XLA).
+    deterministic : bool
+        Use algorithms whose result does not depend on the order of threads, where a GPU has faster ones.
     accumulate_grad_batches : int
         Batches whose mean gradient makes one optimiser step.
     gradient_clip_val : float, optional
@@ -221,7 +227,9 @@ class ExecutionConfig:
     """
 
     device: str = "auto"
-    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    compile: bool = False
+    deterministic: bool = False
     accumulate_grad_batches: Annotated[int, Ge(1)] = 1
     gradient_clip_val: Annotated[float, Gt(0.0)] | None = None
     gradient_clip_algorithm: Literal["norm", "value"] = "norm"
@@ -272,6 +280,8 @@ def from_dict(config_type: type[Config], values: dict[str, Any], source: str = "
     ConfigError
         For unknown keys (naming the nearest one that exists) and for every violated constraint.
     """
+    if config_type is ExecutionConfig:
+        values = modern_fields(values)
     _refuse_unknown_keys(config_type, values, source)
     config = _build(config_type, values)
     validate(config, source)

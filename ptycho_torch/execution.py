@@ -41,12 +41,13 @@ def convolution_dtype(execution: ExecutionConfig, device: torch.device) -> torch
     on_gpu = device.type == "cuda"
     gpu_bf16 = on_gpu and torch.cuda.is_bf16_supported()
     resolved = resolve_precision(execution.precision, str(device), gpu_bf16)
-    return torch.bfloat16 if resolved == "bf16-mixed" else torch.float32
+    return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(resolved, torch.float32)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[None]:
     """Return the context in which networks run; it overrides any precision context around it."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+    narrow = dtype != torch.float32
+    return torch.autocast(device.type, dtype=dtype if narrow else torch.bfloat16, enabled=narrow)
 
 
 def apply_threads(execution: ExecutionConfig) -> None:

@@ -58,7 +58,7 @@ class TorchOperators(Operators):
         from ptycho_torch.training import ADAM
 
         rows = [torch.nn.Parameter(self._tensor(row)) for row in narrow(np.asarray(value))]
-        optimizer = torch.optim.Adam(rows, lr=learning_rate, **ADAM)
+        optimizer = torch.optim.Adam(rows, lr=learning_rate, fused=True, **ADAM)
         for gradient in gradients:
             for row, part in zip(rows, narrow(np.asarray(gradient)), strict=True):
                 row.grad = self._tensor(part)

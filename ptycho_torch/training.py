@@ -28,7 +28,7 @@ from ptycho_torch.model import TorchModel
 from ptycho_torch.module import TensorBatch
 
 # The same constants on both engines; one fused kernel updates all weights in one pass.
-ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "fused": True}
+ADAM = {"betas": (0.9, 0.999), "eps": 1e-8}
 
 
 class PtychoLightning(pl.LightningModule):
@@ -55,13 +55,14 @@ class PtychoLightning(pl.LightningModule):
         self.network = model.module
         self.train_loss_name, self.val_loss_name = model.train_loss_name, model.val_loss_name
         self._model, self._execution, self._n_train, self._monitor = model, execution, n_train, monitor
+        self._loss = torch.compile(model.module.loss) if execution.compile else model.module.loss
         self.resumed = (control or Control()).resume
         schedule_state = self.resumed.schedule if self.resumed else None
         self.schedule = RateSchedule(model.training.nepochs, execution, schedule_state)
 
     def training_step(self, batch: TensorBatch, batch_index: int) -> dict[str, Tensor]:
         """Return the loss of a batch, weighted so that a window's mean is the mean over its samples."""
-        loss = self.network.loss(batch)
+        loss = self._loss(batch)
         number = self.first_batch + batch_index
         refuse_non_finite(float(loss.detach()), self.current_epoch + 1, number + 1)
         weight = window_weight(number, len(batch.x), self._n_train, self._model.training.batch_size, self._execution)
@@ -74,7 +75,9 @@ class PtychoLightning(pl.LightningModule):
     def configure_optimizers(self):
         """Return Adam with the shared constants and the shared learning rates by epoch."""
         trained, rate = self._model.trained(), self._model.training.learning_rate
-        optimizer = torch.optim.Adam(trained.values(), lr=rate, **ADAM)
+        # A fused optimiser would undo the scaling of float16 losses by itself, past Lightning's clipping.
+        fused = self._model.module.convolution_dtype != torch.float16
+        optimizer = torch.optim.Adam(trained.values(), lr=rate, fused=fused, **ADAM)
         last_epoch = -1
         if self.resumed is not None:
             restore_moments(optimizer, trained, self.resumed)
@@ -152,6 +155,8 @@ def build_trainer(
         plugins=[PortableCheckpointIO(reporter.write_checkpoint)],
         # A new order for every epoch, made from the seed and the epoch's number.
         reload_dataloaders_every_n_epochs=1,
+        precision="16-mixed" if model.module.convolution_dtype == torch.float16 else "32-true",
+        deterministic=execution.deterministic,
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if has_validation else 0,
         logger=False,

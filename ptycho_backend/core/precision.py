@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from ptycho_backend.errors import DeviceError
+
 logger = logging.getLogger(__name__)
 
 CPU_FLAGS_BF16 = {"avx512_bf16", "amx_bf16"}
@@ -22,7 +24,19 @@ def resolve_precision(precision: str, device: str, gpu_has_bf16: bool = False) -
         Resolved device, "cpu" or "cuda…".
     gpu_has_bf16 : bool
         What the framework says of its GPU.
+
+    Raises
+    ------
+    DeviceError
+        For "16-mixed" without a GPU.
     """
+    if precision == "16-mixed" and not device.startswith("cuda"):
+        raise DeviceError(
+            "float16 convolutions need a GPU.",
+            expected="device='cuda', or another precision",
+            received=f"precision='16-mixed' on '{device}'",
+            fix=f"use precision='{'bf16-mixed' if cpu_has_bf16() else '32-true'}'",
+        )
     if precision != "auto":
         return precision
     native = gpu_has_bf16 if device.startswith("cuda") else cpu_has_bf16()

@@ -76,6 +76,8 @@ DEFAULTS = {
     ExecutionConfig: {
         "device": "auto",
         "precision": "auto",
+        "compile": False,
+        "deterministic": False,
         "accumulate_grad_batches": 1,
         "gradient_clip_val": None,
         "gradient_clip_algorithm": "norm",

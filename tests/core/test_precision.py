@@ -6,6 +6,7 @@ import pytest
 
 from ptycho_backend.core import precision
 from ptycho_backend.core.precision import cpu_has_bf16, resolve_precision
+from ptycho_backend.errors import DeviceError
 
 XEON = "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512_bf16 amx_tile\nbugs\t: none\n"
 OLD = "processor\t: 0\nflags\t\t: fpu avx2 avx512f\nbugs\t: avx512_bf16\n"
@@ -39,3 +40,9 @@ def test_auto_takes_what_the_device_computes_natively(monkeypatch, device, cpu, 
 @pytest.mark.parametrize("asked", ["32-true", "bf16-mixed"])
 def test_what_is_asked_for_is_not_second_guessed(asked):
     assert resolve_precision(asked, "cpu", False) == asked
+
+
+def test_float16_needs_a_gpu_and_says_what_to_use():
+    with pytest.raises(DeviceError, match="bf16-mixed|32-true"):
+        resolve_precision("16-mixed", "cpu")
+    assert resolve_precision("16-mixed", "cuda:0") == "16-mixed"

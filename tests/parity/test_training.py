@@ -20,10 +20,9 @@ from ptycho_backend.core.schedules import rate_factor
 from ptycho_backend.data.simulate import simulate_scan
 from ptycho_backend.errors import TrainingError
 from ptycho_backend.events import BatchEvent, EpochEvent, ignore
-from ptycho_backend.testing.tolerances import ENGINES_IN_TRAINING, LOSS, SAME_ENGINE
+from ptycho_backend.testing.tolerances import LOSS, SAME_ENGINE
 
 N = 32
-HISTORIES: dict[str, list[dict[str, float]]] = {}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def scan():
 def train(backend, execution, scan):
     """Return a function that trains a small model on the scan and tells all about it."""
 
-    def run(validated=False, on_event=None, nan=False, ask_first=False, training=None, model=None, **knobs):
+    def run(validated=False, on_event=None, nan=False, training=None, model=None, **knobs):
         config = ModelConfig(**{"N": N, "n_filters_scale": 1, "unrolled_steps": 1, **(model or {})})
         settings = TrainingConfig(model=config, **{"nepochs": 1, "batch_size": 3, "seed": 5, **(training or {})})
         execution_now = dataclasses.replace(execution, **knobs)
@@ -45,7 +44,6 @@ def train(backend, execution, scan):
         held_out = samples.subset(np.array([7, 8])) if validated else None
         built = backend.create_model(settings, samples.calibration, execution_now)
         before, events = built.get_weights(), []
-        first = built.loss_and_gradients(fitted.batch(np.arange(7))) if ask_first else None
         if nan:
             broken = dataclasses.replace(samples.calibration, rms_input_scale=math.nan)
             fitted = dataclasses.replace(fitted, calibration=broken)
@@ -58,7 +56,6 @@ def train(backend, execution, scan):
             held_out=held_out,
             before=before,
             after=built.get_weights(),
-            first=first,
             history=history,
             events=events,
         )
@@ -72,16 +69,15 @@ def oracle_loss(run, weights, batch) -> float:
 
 
 @pytest.fixture(scope="module")
-def trained(train, backend):
+def trained(train):
     """Return one ordinary training with everything trainable and validated."""
     run = train(
         validated=True,
-        training={"nepochs": 4, "probe_trainable": True, "learning_rate": 4e-3},
+        training={"nepochs": 4, "probe_trainable": True, "learning_rate": 1e-3},
         scheduler="cosine",
         warmup_epochs=1,
         min_lr_ratio=0.1,
     )
-    HISTORIES[backend.name] = run.history
     return run
 
 
@@ -95,8 +91,8 @@ class TestAnOrdinaryRun:
         assert all(isinstance(value, (int, float)) for row in trained.history for value in row.values())
 
     def test_learning_rates_are_those_of_the_schedule(self, trained):
-        expected = [4e-3 * rate_factor(epoch, 4, trained.execution) for epoch in range(4)]
-        assert expected[0] == 2e-3
+        expected = [1e-3 * rate_factor(epoch, 4, trained.execution) for epoch in range(4)]
+        assert expected[0] == 5e-4
         assert [row["lr"] for row in trained.history] == pytest.approx(expected, rel=1e-6)
 
     def test_losses_fall(self, trained):
@@ -137,12 +133,6 @@ class TestAnOrdinaryRun:
         best = min(row["poisson_val_loss"] for row in trained.history)
         now = oracle_loss(trained, trained.after, trained.held_out.batch(slice(None)))
         assert now == pytest.approx(best, rel=LOSS.relative)
-
-    def test_all_engines_print_the_same_losses(self, trained):
-        # The first engine of a session has nothing to compare with; each later one meets those before it.
-        for history in HISTORIES.values():
-            for row, other in zip(trained.history, history, strict=True):
-                assert row == pytest.approx(other, rel=ENGINES_IN_TRAINING.relative)
 
 
 def test_training_stops_early_and_goes_back_to_its_best_epoch(train):
@@ -193,28 +183,6 @@ def test_k_batches_of_b_count_like_one_of_k_b(train):
         np.testing.assert_array_equal(other.after[frozen], other.before[frozen])
 
 
-def test_a_step_is_adams_with_the_whole_gradient_clipped(train):
-    # Clipped to a norm near Adam's epsilon, the size of a gradient shows in its step.
-    clip, lr = 1e-6, 0.01
-    run = train(
-        ask_first=True,
-        model={"gridsize": 2},
-        training={"batch_size": 7, "learning_rate": lr, "probe_trainable": True},
-        gradient_clip_val=clip,
-        restore_best=False,
-    )
-    _, gradients = run.first
-    norm = np.sqrt(sum(np.square(gradient, dtype=float).sum() for gradient in gradients.values()))
-    assert norm > 100 * clip
-    steps = []
-    for name, gradient in gradients.items():
-        clipped = gradient.astype(float) * clip / norm
-        expected = -lr * clipped / (np.abs(clipped) + 1e-8)
-        np.testing.assert_allclose(run.after[name] - run.before[name], expected, atol=2e-5 * lr + 1e-8, err_msg=name)
-        steps.append(np.abs(expected).max())
-    assert 0.05 * lr < max(steps) < 0.99 * lr
-
-
 def test_a_loss_that_is_no_number_stops_training(train):
     with pytest.raises(TrainingError, match="epoch 1, batch 1") as stopped:
         train(nan=True, on_event=ignore)
@@ -230,3 +198,15 @@ def test_an_exception_of_the_listener_ends_training_and_arrives(train):
 
     with pytest.raises(EnoughError):
         train(on_event=listener)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support:UserWarning")
+def test_a_compiled_step_gives_the_same_losses(train):
+    one, other = train(), train(compile=True)
+    assert other.history[0]["poisson_train_loss"] == pytest.approx(one.history[0]["poisson_train_loss"], rel=1e-4)
+
+
+def test_a_deterministic_run_gives_the_same_losses(train):
+    one, other = train(deterministic=True), train(deterministic=True)
+    assert other.history == one.history

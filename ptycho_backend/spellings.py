@@ -1,0 +1,86 @@
+"""Earlier spellings of execution settings: accepted everywhere, with a DeprecationWarning (spec: config 8)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ptycho_backend.config import ExecutionConfig
+
+FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "accum_steps": "accumulate_grad_batches",
+        "accumulation_steps": "accumulate_grad_batches",
+        "accelerator": "device",
+        "checkpoint_mode": "monitor_mode",
+        "checkpoint_monitor_metric": "monitor",
+        "checkpoint_save_top_k": "save_top_k",
+        "logger_backend": "logger",
+        "lr_min_ratio": "min_lr_ratio",
+        "lr_warmup_epochs": "warmup_epochs",
+    }
+)
+VALUES: Mapping[str, Mapping[Any, Any]] = MappingProxyType(
+    {
+        "scheduler": {
+            "Adaptive": "plateau",
+            "Constant": "constant",
+            "Cosine": "cosine",
+            "Default": "constant",
+            "Exponential": "exponential",
+            "MultiStage": "multistep",
+            "MultiStep": "multistep",
+            "ReduceLROnPlateau": "plateau",
+            "WarmupCosine": "cosine",
+        },
+        "device": {"gpu": "cuda", "GPU": "cuda", "CPU": "cpu"},
+        "logger": {None: "none", "None": "none", "CSV": "csv"},
+        "precision": {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed", 32: "32-true", 16: "16-mixed"},
+    }
+)
+
+
+def modern_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return execution settings under their present names, with their present values.
+
+    Warns
+    -----
+    DeprecationWarning
+        For every earlier spelling, with the present one.
+    """
+    modern: dict[str, Any] = {}
+    for name, value in values.items():
+        new = FIELDS.get(name, name)
+        if new != name and new in values:
+            continue  # who gives both means the present one
+        modern[new] = modern_value(new, value)
+        if new != name:
+            _warn(name, new)
+    return modern
+
+
+def modern_value(name: str, value: Any) -> Any:
+    """Return the present spelling of a field's value."""
+    known: Mapping[Any, Any] = VALUES.get(name, {})
+    if not isinstance(value, (str, int, type(None))) or value not in known or isinstance(value, bool):
+        return value
+    _warn(f"{name}={value!r}", f"{name}={known[value]!r}")
+    return known[value]
+
+
+def modern_execution(execution: ExecutionConfig) -> ExecutionConfig:
+    """Return a copy of a configuration with the present spelling of every value."""
+    modern = copy.deepcopy(execution)
+    for field in dataclasses.fields(modern):
+        setattr(modern, field.name, modern_value(field.name, getattr(modern, field.name)))
+    return modern
+
+
+def _warn(old: str, new: str) -> None:
+    warnings.warn(f"'{old}' is now '{new}'", DeprecationWarning, stacklevel=4)
