@@ -33,7 +33,7 @@ class TensorFlowOperators(Operators):
     def evaluate(self, name: str, *arguments: Any) -> Answer:
         """Return what the engine computes."""
         with tf.device(placement(self.device)):
-            result = getattr(physics, name)(*_tensors(name, arguments)).numpy()
+            result = _call(name, _tensors(name, arguments)).numpy()
         return float(result) if result.ndim == 0 else result
 
     def gradient(self, name: str, *arguments: Any, by: int = 0, cotangent: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -42,7 +42,7 @@ class TensorFlowOperators(Operators):
         with tf.device(placement(self.device)), tf.GradientTape() as tape:
             tensors = _tensors(name, arguments)
             tape.watch(tensors[by])
-            loss = getattr(physics, name)(*tensors)
+            loss = _call(name, tensors)
             if cotangent is not None:
                 products = tf.math.conj(tf.constant(narrow(cotangent))) * loss
                 loss = tf.reduce_sum(tf.math.real(products))
@@ -65,6 +65,10 @@ class TensorFlowOperators(Operators):
             for gradient in gradients:
                 optimizer.apply([tf.constant(part) for part in narrow(np.asarray(gradient))], rows)
             return np.stack([row.value.numpy() for row in rows])
+
+
+def _call(name: str, tensors: Sequence[Any]) -> tf.Tensor:
+    return getattr(physics, name)(*tensors)
 
 
 def _tensors(name: str, arguments: Sequence[Any]) -> list[Any]:

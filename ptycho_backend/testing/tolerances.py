@@ -64,6 +64,7 @@ POISSON_EXTREMES32 = Tolerance(
     "large: float32 keeps four digits",
 )
 ADAM32 = Tolerance(3e-5, "ten steps of 0.01 on float32 numbers near 1: each rounds by 6e-8, against 0.1 on the way")
+REPEATED32 = Tolerance(1e-12, "the same computation on one device: not one bit differs")
 LAW32 = Tolerance(2e-6, "laws of one or two functions in float32: up to 3e-7")
 ADJOINT_FIELD32 = Tolerance(5e-7, "an inner product over a few hundred pixels averages float32 rounding to 5e-8")
 ADJOINT_PLACE32 = Tolerance(5e-8, "as above, with ten times as many terms and without an FFT: 3e-9")

@@ -112,6 +112,10 @@ def torchless_adam(value, gradients, learning_rate, clip):
     return value
 
 
+def forgetful(name, arguments, correct):
+    return correct * (1 + 1e-9 * np.random.default_rng().normal())
+
+
 def per_row_clipping(value, gradients, learning_rate, clip):
     if clip is not None:
         gradients = [
@@ -199,6 +203,7 @@ MISTAKES = {
         Broken(larger),
         {name.replace("_", " ") for name in OPERATORS} | {"Parseval", "between pixels"},
     ),
+    "no two answers the same": (Broken(forgetful), {"equal questions, equal answers"}),
     "extract a little too large": (
         Broken(only("extract")(lambda _, correct: correct * (1 + 1e-4))),
         {"place and extract are adjoint"},

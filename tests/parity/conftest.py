@@ -8,7 +8,7 @@ case (oracle) and once per case and engine, and then looked at by several tests.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,10 @@ import pytest
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_backend.contract import LOG_SCALE, PROBE, trainable_names
 from ptycho_backend.core import reference
-from ptycho_backend.core.batching import Batch, Samples
-from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.constants import PhysicsConstants
-from ptycho_backend.core.grouping import group_positions
-from ptycho_backend.core.losses import best_turn
 from ptycho_backend.data.simulate import simulate_scan
-from ptycho_backend.network import parameters
+from ptycho_backend.testing.cases import ModelCase, random_weights, samples_of
 
 N = 32
-STEP = 1e-6  # so small that hardly a ReLU or a maximum switches on the way
 CLEAN = {"n_positions": 9, "object_name": "lines", "photons_per_pattern": 2e4, "step_px": 3.3}
 
 
@@ -91,86 +85,22 @@ CASES = {
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A case with its batch, its weights and everything else that is asked with it."""
+    """A case by name, and what is asked with it."""
 
     name: str
     case: Case
-    training: TrainingConfig
-    samples: Samples
-    batch: Batch
-    weights: dict[str, np.ndarray]
-
-    @property
-    def config(self) -> ModelConfig:
-        return self.training.model
+    asked: ModelCase
 
     @functools.cached_property
-    def constants(self) -> PhysicsConstants:
-        return PhysicsConstants.of(self.config, self.samples.calibration)
+    def slopes(self) -> dict[tuple[str, ...], float]:
+        """
+        Return the oracle's slopes along random directions, by the weights that move.
 
-    @functools.cached_property
-    def answers(self) -> dict[str, Any]:
-        return answers_of_oracle(self)
-
-    def loss(self, **training: float) -> float:
-        """Return the oracle's loss under other training settings."""
-        other = replace(self.training, **training)
-        return reference.reference_loss(other, self.weights, self.constants, self.batch)
-
-    @functools.cached_property
-    def turn(self) -> np.ndarray | None:
-        if self.batch.labels is None:
-            return None
-        return best_turn(self.answers["patches"], self.batch.labels, self.constants.weight)
-
-    @functools.cached_property
-    def slopes(self) -> dict[str, tuple[dict[str, np.ndarray], float]]:
-        return slopes_of_oracle(self)
-
-    def slope(self, directions: dict[str, np.ndarray]) -> float:
-        """Return the oracle's derivative of the loss along a direction, by central differences."""
-        wide = {name: value.astype(np.float64) for name, value in self.weights.items()}
-        up, down = (
-            reference.reference_loss(
-                self.training,
-                wide | {name: wide[name] + step * direction for name, direction in directions.items()},
-                self.constants,
-                self.batch,
-                self.turn,
-            )
-            for step in (STEP, -STEP)
-        )
-        return (up - down) / (2 * STEP)
-
-
-def answers_of_oracle(prepared: Prepared) -> dict[str, Any]:
-    config, arguments = prepared.config, (prepared.weights, prepared.constants, prepared.batch)
-    return {
-        "patches": reference.reference_patches(config, *arguments),
-        "consistent": reference.reference_patches(config, *arguments, data_consistency=True),
-        "counts": reference.reference_counts(config, *arguments),
-        "loss": reference.reference_loss(prepared.training, *arguments),
-    }
-
-
-def slopes_of_oracle(prepared: Prepared) -> dict[str, tuple[dict[str, np.ndarray], float]]:
-    """
-    Return random directions and the loss's derivatives along them, by the name of what is tried.
-
-    A case with one group tries every weight array by itself; the others try probe and scale, and everything.
-    """
-    rng = np.random.default_rng(13)
-    unit = {name: _unit(rng, value.shape) for name, value in prepared.weights.items()}
-    alone = list(unit) if prepared.case.n_groups == 1 else [PROBE, LOG_SCALE]
-    trained = trainable_names(prepared, prepared.weights)
-    tried = {name: {name: unit[name]} for name in alone if name in trained}
-    tried["everything"] = {name: unit[name] for name in trained}
-    return {name: (directions, prepared.slope(directions)) for name, directions in tried.items()}
-
-
-def _unit(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    direction = rng.normal(size=shape)
-    return direction / np.linalg.norm(direction)
+        A case with one group tries every weight by itself; the others try probe and scale, and everything.
+        """
+        trained = tuple(trainable_names(self.asked, self.asked.weights))
+        alone = trained if self.case.n_groups == 1 else [name for name in (PROBE, LOG_SCALE) if name in trained]
+        return {names: self.asked.slope_along(names) for names in (*((name,) for name in alone), trained)}
 
 
 @functools.cache
@@ -179,31 +109,16 @@ def prepared_case(name: str, switched: bool = False) -> Prepared:
     case = CASES[name]
     fields = {"N": N, "n_filters_scale": 1, **case.model, **(case.off if switched else {})}
     training = TrainingConfig(model=ModelConfig(**fields), seed=7, batch_size=4, **case.training)
-    scan = scan_of(**case.scan)
-    groups = group_positions(scan.positions_px, training.model.gridsize, 5, None, np.random.default_rng(1))
     labelled = training.model.model_type == "supervised" or training.realspace_mae_weight > 0
-    samples = Samples(scan, groups, calibrate(scan, training.model), labelled)
+    samples = samples_of(scan_of(**case.scan), training.model, labelled)
     batch = samples.batch(np.arange(case.n_groups))
-    return Prepared(name, case, training, samples, batch, random_weights(training.model, samples))
+    weights = random_weights(training.model, samples.calibration.probe, np.random.default_rng(11))
+    return Prepared(name, case, ModelCase(training, samples, batch, weights))
 
 
 @functools.cache
 def scan_of(**fields: Any) -> Any:
     return simulate_scan(**{"N": N, **CLEAN, **fields})
-
-
-def random_weights(config: ModelConfig, samples: Samples) -> dict[str, np.ndarray]:
-    """Draw weights under which every parameter matters: no head near zero, no bias at zero."""
-    rng = np.random.default_rng(11)
-    weights = {}
-    for parameter in parameters(config):
-        weight = replace(parameter, gain=1.0).draw(rng)
-        weights[parameter.name] = weight if weight.ndim == 4 else rng.normal(0, 0.05, weight.shape)
-    probe = samples.calibration.probe
-    parts = np.stack([probe.real, probe.imag], axis=-1)
-    weights[PROBE] = parts + 0.02 * np.abs(parts).max() * rng.normal(size=parts.shape)
-    weights[LOG_SCALE] = np.array(0.07)
-    return {name: value.astype(np.float32) for name, value in weights.items()}
 
 
 @pytest.fixture(scope="session", params=CASES)
@@ -215,8 +130,8 @@ def prepared(request: pytest.FixtureRequest) -> Prepared:
 @pytest.fixture(scope="session")
 def switched(prepared: Prepared) -> np.ndarray:
     """Return the oracle's counts for the same weights where the case's option has its other value."""
-    other = prepared_case(prepared.name, switched=True)
-    own = prepared.weights
+    other = prepared_case(prepared.name, switched=True).asked
+    own = prepared.asked.weights
     shared = {
         name: own[name] if name in own and own[name].shape == value.shape else value
         for name, value in other.weights.items()
@@ -234,9 +149,9 @@ def execution(device: str) -> ExecutionConfig:
 def model_for(backend, execution):
     """Return a function that builds a case's model with the case's weights."""
 
-    def build(prepared: Prepared):
-        model = backend.create_model(prepared.training, prepared.samples.calibration, execution)
-        model.set_weights(prepared.weights)
+    def build(case: ModelCase):
+        model = backend.create_model(case.training, case.samples.calibration, execution)
+        model.set_weights(case.weights)
         return model
 
     return build
@@ -245,20 +160,20 @@ def model_for(backend, execution):
 @pytest.fixture(scope="session")
 def asked(model_for, prepared):
     """Return what an engine answers about a case."""
-    model, batch = model_for(prepared), prepared.batch
+    model, batch = model_for(prepared.asked), prepared.asked.batch
     loss, gradients = model.loss_and_gradients(batch)
-    with_step = prepared.name == "cnn" or prepared.config.architecture == "unet"
+    with_step = prepared.name == "cnn" or prepared.asked.config.architecture == "unet"
     return {
         "patches": model.predict_patches(batch),
         "consistent": model.predict_patches(batch, data_consistency=True) if with_step else None,
         "counts": model.expected_counts(batch),
         "loss": loss,
         "gradients": gradients,
-        "trainable": trainable_names(model, prepared.weights),
+        "trainable": trainable_names(model, prepared.asked.weights),
     }
 
 
 @pytest.fixture(scope="session")
 def case_of():
-    """Return the function that prepares a case by name."""
-    return prepared_case
+    """Return a function that gives a case by name."""
+    return lambda name: prepared_case(name).asked

@@ -10,10 +10,10 @@ import pytest
 
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_backend.contract import LOG_SCALE, PROBE
-from ptycho_backend.errors import DeviceError, ModelFileError
+from ptycho_backend.errors import DeviceError, ModelFileError, PtychoError, ShapeError
 from ptycho_backend.network import initial_weights
 from ptycho_backend.testing import assert_close, assert_far
-from ptycho_backend.testing.tolerances import COUNTS, PATCHES, SAME_ENGINE
+from ptycho_backend.testing.tolerances import COUNTS, PATCHES
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +103,6 @@ def test_weights_that_do_not_fit_are_refused_before_anything_changes(model, merg
         np.testing.assert_array_equal(model.get_weights()[name], value)
 
 
-def test_a_groups_answer_does_not_depend_on_its_batch(model, merged):
-    samples = merged.samples
-    together = samples.batch(np.array([0, 5, 3]))
-    alone = [samples.batch(np.array([row])) for row in (0, 5, 3)]
-    for ask in (model.predict_patches, model.expected_counts):
-        assert_close(np.concatenate([ask(batch) for batch in alone]), ask(together), SAME_ENGINE)
-
-
 def test_asking_changes_nothing(model, merged):
     batch = merged.batch
     before = copy.deepcopy(dataclasses.asdict(batch))
@@ -121,15 +113,6 @@ def test_asking_changes_nothing(model, merged):
     for name, value in dataclasses.asdict(batch).items():
         np.testing.assert_array_equal(value, before[name])
     np.testing.assert_array_equal(model.get_weights()[PROBE], merged.weights[PROBE])
-
-
-def test_the_probes_global_phase_cannot_be_seen(model, merged):
-    patches, counts = model.predict_patches(merged.batch), model.expected_counts(merged.batch)
-    parts = merged.weights[PROBE].astype(np.float64)
-    turned = (parts[..., 0] + 1j * parts[..., 1]) * np.exp(1.1j)
-    model.set_weights({**merged.weights, PROBE: np.stack([turned.real, turned.imag], axis=-1).astype(np.float32)})
-    assert_close(model.predict_patches(merged.batch), patches, PATCHES)
-    assert_close(model.expected_counts(merged.batch), counts, COUNTS)
 
 
 def test_the_scale_multiplies_the_counts(model, merged):
@@ -169,3 +152,42 @@ def test_losses_have_one_name_on_every_engine(backend, execution, merged, traini
 def test_a_device_that_is_not_there_is_refused(backend, merged):
     with pytest.raises(DeviceError, match="cuda:99"):
         backend.create_model(merged.training, merged.samples.calibration, ExecutionConfig(device="cuda:99"))
+
+
+class TestOperators:
+    """What checks cannot ask: names, devices and mistakes (contract 8)."""
+
+    @pytest.fixture(scope="class")
+    def operators(self, backend, device):
+        return backend.operators(device)
+
+    def test_the_device_has_its_full_name(self, operators, backend, device):
+        assert operators.device in backend.devices()
+        assert operators.device.startswith(device)
+        assert backend.operators().device == (backend.devices()[1:] or ("cpu",))[0]
+
+    def test_a_device_that_is_not_there_is_refused(self, backend):
+        with pytest.raises(DeviceError, match="cuda:99"):
+            backend.operators("cuda:99")
+
+    def test_answers_are_plain_and_narrow(self, operators):
+        wave = np.ones((4, 6), np.complex128)
+        answer = operators.evaluate("far_field", wave[::-1])
+        assert (type(answer), answer.dtype, answer.shape) == (np.ndarray, np.complex64, (4, 6))
+        assert operators.gradient("far_field", wave, cotangent=wave).dtype == np.complex64
+        ones = np.ones((1, 1, 4, 4))
+        assert type(operators.evaluate("poisson", ones, ones, ones[0, 0])) is float
+        assert operators.optimiser_steps(ones[0, 0], [ones[0, 0]], 0.1).dtype == np.float32
+
+    def test_mistakes_are_refused(self, operators):
+        wave, real = np.ones((3, 3), complex), np.ones((1, 1, 3, 3))
+        with pytest.raises(PtychoError, match="'far_field'"):
+            operators.evaluate("far_feild", wave)
+        with pytest.raises(PtychoError, match="No operator"):
+            operators.evaluate("smooth_abs", wave)
+        with pytest.raises(ShapeError, match="pass cotangent"):
+            operators.gradient("far_field", wave)
+        with pytest.raises(ShapeError, match="leave cotangent out"):
+            operators.gradient("poisson", real, real, real[0, 0], cotangent=real)
+        with pytest.raises(ValueError):
+            operators.evaluate("intensity", real.astype(complex), real[0].astype(complex))

@@ -95,9 +95,10 @@ class TestAnOrdinaryRun:
         assert expected[0] == 5e-4
         assert [row["lr"] for row in trained.history] == pytest.approx(expected, rel=1e-6)
 
-    def test_losses_fall(self, trained):
-        for name in ("poisson_train_loss", "poisson_val_loss"):
-            assert trained.history[-1][name] < trained.history[0][name]
+    def test_the_training_loss_falls(self, trained):
+        # What two held-out patterns say is another matter.
+        losses = [row["poisson_train_loss"] for row in trained.history]
+        assert losses[-1] < 0.95 * losses[0]
 
     def test_the_first_batch_is_the_one_that_every_engine_takes_first(self, trained):
         order = epoch_order(7, seed=5, epoch=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any
 
@@ -13,7 +14,7 @@ from ptycho_backend.operators import OPERATORS, ReferenceOperators, reference_sl
 from ptycho_backend.testing.assertions import relative_error
 from ptycho_backend.testing.checks.check import Check, Finding, Subject
 from ptycho_backend.testing.inputs import complex_noise, operator_arguments
-from ptycho_backend.testing.tolerances import ADAM32, OPERATOR32, POISSON_EXTREMES32, SLOPE32, STEP_SLOPE32
+from ptycho_backend.testing.tolerances import ADAM32, OPERATOR32, POISSON_EXTREMES32, REPEATED32, SLOPE32, STEP_SLOPE32
 
 DIRECTIONS = 3  # along which a gradient is tried
 STEPS = ("initial_estimate", "data_consistency")
@@ -83,6 +84,22 @@ def optimised(subject: Subject, rng: np.random.Generator, clip: float | None) ->
     return Finding(relative_error(found - value.astype(float), expected - value), ADAM32)
 
 
+def undisturbed(subject: Subject, rng: np.random.Generator) -> Finding:
+    """Check that no question changes its arguments, and that asking twice gives the same twice."""
+    drawn, error = operator_arguments(rng), 0.0
+    for name, operator in OPERATORS.items():
+        arguments = [drawn[what] for what in operator.arguments]
+        before = copy.deepcopy(arguments)
+        first = subject.operators.evaluate(name, *arguments)
+        cotangent = None if operator.is_number else np.ones_like(first)
+        slope = subject.operators.gradient(name, *arguments, cotangent=cotangent)
+        again = subject.operators.gradient(name, *arguments, cotangent=cotangent)
+        changed = [relative_error(*pair) for pair in zip(arguments, before, strict=True)]
+        repeated = relative_error(subject.operators.evaluate(name, *arguments), first), relative_error(again, slope)
+        error = worst(error, *changed, *repeated)
+    return Finding(error, REPEATED32)
+
+
 def worst(*errors: float) -> float:
     """Return the largest error; NaN is the largest of all."""
     return float(np.max(np.asarray(errors, dtype=float)))
@@ -110,4 +127,10 @@ OPTIMISED = (
     Check("config 5.1", "Adam", functools.partial(optimised, clip=None)),
     Check("config 5.4", "Adam, clipped", functools.partial(optimised, clip=1.0)),
 )
-CHECKS = (*COMPARED, Check("physics 5.1", "poisson at the extremes", extreme_counts), *DIFFERENTIATED, *OPTIMISED)
+CHECKS = (
+    *COMPARED,
+    Check("physics 5.1", "poisson at the extremes", extreme_counts),
+    *DIFFERENTIATED,
+    *OPTIMISED,
+    Check("backend_contract 8.5", "equal questions, equal answers", undisturbed),
+)
