@@ -24,6 +24,7 @@ from ptycho_backend.commands import COMMANDS
 from ptycho_backend.errors import (
     ConfigError,
     InertOptionWarning,
+    OldSpellingWarning,
     PtychoError,
     TrainingStopped,
     UnknownBackendError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 OWN = ("ptycho_backend", "ptycho", "ptycho_torch")
+OWN_WARNINGS = (InertOptionWarning, OldSpellingWarning)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -172,7 +174,8 @@ def _logging_to(terminal: Terminal) -> Iterator[None]:
         log.setLevel(level)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("always", InertOptionWarning)
+            for category in OWN_WARNINGS:
+                warnings.simplefilter("always", category)
             warnings.showwarning = _log_warning
             yield
     finally:
@@ -190,7 +193,7 @@ def _log_warning(
     line: str | None = None,
 ) -> None:
     # What frameworks and their dependencies warn each other about is of no use at a beamline.
-    own = issubclass(category, InertOptionWarning) or any(name in Path(filename).parts for name in OWN)
+    own = issubclass(category, OWN_WARNINGS) or any(name in Path(filename).parts for name in OWN)
     text = " ".join(str(message).split())
     logging.getLogger(__name__).log(logging.WARNING if own else logging.DEBUG, "%s", text)
 

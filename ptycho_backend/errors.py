@@ -86,3 +86,7 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
 
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None
+
+
+class OldSpellingWarning(DeprecationWarning):
+    """A setting has a new name or value; the old one is still read."""

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ptycho_backend.errors import OldSpellingWarning
+
 if TYPE_CHECKING:
     from ptycho_backend.config import ExecutionConfig
 
@@ -51,8 +53,8 @@ def modern_fields(values: Mapping[str, Any]) -> dict[str, Any]:
 
     Warns
     -----
-    DeprecationWarning
-        For every earlier spelling, with the present one.
+    OldSpellingWarning
+        A DeprecationWarning for every earlier spelling, with the present one.
     """
     modern: dict[str, Any] = {}
     for name, value in values.items():
@@ -83,4 +85,4 @@ def modern_execution(execution: ExecutionConfig) -> ExecutionConfig:
 
 
 def _warn(old: str, new: str) -> None:
-    warnings.warn(f"'{old}' is now '{new}'", DeprecationWarning, stacklevel=4)
+    warnings.warn(f"'{old}' is now '{new}'", OldSpellingWarning, stacklevel=4)

@@ -14,7 +14,7 @@ from ptycho_backend.events import OnEvent
 from ptycho_torch.execution import devices
 from ptycho_torch.model import TorchModel
 from ptycho_torch.operators import TorchOperators
-from ptycho_torch.training import fit
+from ptycho_torch.workflows.components import _train_with_lightning
 
 
 class TorchBackend(Backend):
@@ -47,7 +47,7 @@ class TorchBackend(Backend):
     ) -> History:
         """Train a model in place."""
         assert isinstance(model, TorchModel)
-        return fit(model, train, validation, execution, on_event, control)
+        return _train_with_lightning(model, train, validation, execution, on_event, control)
 
     def operators(self, device: str = "auto") -> TorchOperators:
         """Return the physics, one function at a time, on a device."""

@@ -20,6 +20,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from ptycho_backend.commands.help import HelpFormatter, documented, help_text, metavar
 from ptycho_backend.config import fields_of, read_yaml
 from ptycho_backend.errors import ConfigError, nearest_name
+from ptycho_backend.spellings import FIELDS, VALUES, modern_fields, modern_value
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +172,9 @@ class CommandLine:
             name = self._known(name)
             if name != "--config":
                 target, fixed = self._aliases.get(name, (name, ""))
+                if not equals and rest and is_old_value(target, rest[0]):
+                    equals, value = "=", rest.pop(0)
+                value = modern_value(target.rpartition(".")[2], value) if equals else value
                 tokens.append(f"{target}={fixed}" if fixed else f"{target}{equals}{value}")
             elif equals or rest:
                 files.append(value if equals else rest.pop(0))
@@ -180,6 +184,9 @@ class CommandLine:
 
     def _known(self, name: str) -> str:
         """Return an option's own spelling; "_" and "-" are the same in plain flags."""
+        section, _, field = name.rpartition(".")
+        if section == "--execution" and field in FIELDS:
+            name = f"{section}.{next(iter(modern_fields({field: None})))}"
         hidden = {f"--{key}" for key in self._branches()}
         known = [option for option in self.parser._option_string_actions if option not in hidden]
         same = {option.replace("_", "-"): option for option in known if "." not in option}
@@ -207,6 +214,8 @@ class CommandLine:
         for key in [key for key in values if key in self._not_used]:
             logger.info("section '%s' of '%s' is not used: %s", key, file, self._not_used[key])
             del values[key]
+        if isinstance(values.get("execution"), dict):
+            values["execution"] = modern_fields(values["execution"])
         known: Mapping[str, Any] = fields_of(self._flat) if self._flat else self.sections
         return self._checked(values, known, "", f"file '{file}'")
 
@@ -268,6 +277,11 @@ def _merge(base: dict[str, Any], values: Mapping[str, Any]) -> None:
             _merge(base[key], value)
         else:
             base[key] = value
+
+
+def is_old_value(option: str, value: str) -> bool:
+    """Whether a value of an execution setting has another spelling today."""
+    return value in VALUES.get(option.rpartition(".")[2], {})
 
 
 def _suggestion(name: str, known: Sequence[str]) -> str:

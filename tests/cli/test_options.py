@@ -293,3 +293,29 @@ def test_an_incomplete_command_is_misuse(argv, ptychopinn, complains):
 def test_an_option_of_another_command_is_unknown():
     with pytest.raises(ConfigError, match="Unknown option '--config'"):
         info.command_line().parse(["file", "--config", "run.yaml"])
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--scheduler", "MultiStage", "--execution.accum_steps", "3"),
+        ("--scheduler=MultiStage", "--execution.accum_steps=3"),
+        ("--execution.scheduler=multistep", "--accumulate-grad-batches=3", "--checkpoint-monitor=val_loss"),
+    ],
+)
+def test_earlier_spellings_on_the_command_line(ptychopinn, argv):
+    outcome = ptychopinn("train", "--print_config", *argv)
+    assert outcome.status == 0, outcome.err
+    execution = yaml.safe_load(outcome.out)["execution"]
+    assert (execution["scheduler"], execution["accumulate_grad_batches"]) == ("multistep", 3)
+    assert ("is now" in outcome.err) == (argv[0] == "--scheduler" or "MultiStage" in argv[0])
+
+
+def test_earlier_spellings_in_a_file(ptychopinn, tmp_path):
+    file = tmp_path / "old.yaml"
+    file.write_text("execution: {accum_steps: 3, scheduler: Adaptive}", encoding="utf-8")
+    outcome = ptychopinn("train", "--print_config", "--config", file)
+    assert outcome.status == 0, outcome.err
+    execution = yaml.safe_load(outcome.out)["execution"]
+    assert (execution["scheduler"], execution["accumulate_grad_batches"]) == ("plateau", 3)
+    assert "'accum_steps' is now 'accumulate_grad_batches'" in outcome.err

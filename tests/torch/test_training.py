@@ -14,7 +14,8 @@ from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.errors import TrainingError
 from ptycho_backend.events import BatchEvent, EpochEvent, ignore
 from ptycho_torch.data import BatchDataset, PtychoDataModule
-from ptycho_torch.training import PtychoLightning, fit, window_weight
+from ptycho_torch.training import PtychoLightning, window_weight
+from ptycho_torch.workflows.components import _train_with_lightning as fit
 
 CPU = ExecutionConfig(device="cpu", precision="32-true")
 

@@ -1,0 +1,1 @@
+"""Training as existing users of the PyTorch package call it."""

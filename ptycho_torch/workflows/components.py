@@ -1,0 +1,137 @@
+"""The PyTorch engine's training: Trainer and callbacks, built from the execution knobs."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
+
+from ptycho_backend.config import ExecutionConfig
+from ptycho_backend.contract import History
+from ptycho_backend.core.allocation import freed_memory_kept
+from ptycho_backend.core.batching import Samples
+from ptycho_backend.core.control import Control
+from ptycho_backend.core.monitoring import BestEpoch, resolve_monitor
+from ptycho_backend.events import OnEvent
+from ptycho_torch.callbacks import Reporter
+from ptycho_torch.checkpoint import PortableCheckpointIO, checkpoint_callbacks
+from ptycho_torch.data import PtychoDataModule
+from ptycho_torch.loggers import PortableLogger
+from ptycho_torch.model import TorchModel
+from ptycho_torch.training import PtychoLightning
+
+
+def _train_with_lightning(
+    model: TorchModel,
+    train: Samples,
+    validation: Samples | None,
+    execution: ExecutionConfig,
+    on_event: OnEvent,
+    control: Control | None = None,
+) -> History:
+    """Train a model in place (contract clause 5)."""
+    control = control or Control()
+    monitor = resolve_monitor(execution.monitor, model, validation is not None)
+    best = BestEpoch(
+        monitor,
+        execution.early_stop_patience,
+        execution.monitor_mode,
+        control.resume.monitor if control.resume else None,
+    )
+    n_batches = math.ceil(len(train) / model.training.batch_size)
+    module = PtychoLightning(model, execution, len(train), monitor, control)
+    reporter = Reporter(model, execution, best, on_event, control, n_batches)
+    start = control.resume.epoch if control.resume else 0
+    if start < model.training.nepochs and not best.should_stop:
+        data = PtychoDataModule(train, validation, model.training, control.resume)
+        with _quiet_lightning(), freed_memory_kept():
+            trainer = build_trainer(model, execution, reporter, validation is not None)
+            start_at(trainer, start)
+            trainer.fit(module, datamodule=data)
+        model.module.to(model.device)
+    reporter.finish()
+    return reporter.history
+
+
+def build_trainer(
+    model: TorchModel, execution: ExecutionConfig, reporter: Reporter, has_validation: bool
+) -> pl.Trainer:
+    """Build Lightning's Trainer from the execution knobs."""
+    on_gpu, metrics = model.device.type == "cuda", reporter.control.logger
+    return pl.Trainer(
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=[model.device.index] if on_gpu else 1,
+        max_epochs=model.training.nepochs,
+        accumulate_grad_batches=execution.accumulate_grad_batches,
+        gradient_clip_val=execution.gradient_clip_val,
+        gradient_clip_algorithm=execution.gradient_clip_algorithm,
+        callbacks=build_callbacks(execution, reporter),
+        plugins=[PortableCheckpointIO(reporter.write_checkpoint)],
+        # A new order for every epoch, made from the seed and the epoch's number.
+        reload_dataloaders_every_n_epochs=1,
+        precision="16-mixed" if model.module.convolution_dtype == torch.float16 else "32-true",
+        deterministic=execution.deterministic,
+        num_sanity_val_steps=0,
+        limit_val_batches=1.0 if has_validation else 0,
+        logger=PortableLogger(metrics, model.train_loss_name) if metrics else False,
+        enable_checkpointing=reporter.control.checkpoints is not None,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def build_callbacks(execution: ExecutionConfig, reporter: Reporter) -> list[pl.Callback]:
+    """Return the reporter, the rate's monitor, early stopping and checkpoints, all watching the same metric."""
+    callbacks: list[pl.Callback] = [reporter]
+    if reporter.control.logger is not None:
+        callbacks.append(LearningRateMonitor(logging_interval="epoch"))
+    best, keeper = reporter.best, reporter.control.checkpoints
+    if execution.early_stop_patience is not None:
+        stopping = EarlyStopping(
+            best.monitor_name,
+            patience=execution.early_stop_patience,
+            mode=best.mode,
+            check_finite=False,
+            check_on_train_epoch_end=True,
+        )
+        stopping.best_score, stopping.wait_count = torch.tensor(best.best), best.waited
+        callbacks.append(stopping)
+    if keeper is not None:
+        resumed = reporter.control.resume
+        kept = resumed.kept if resumed else {}
+        reporter.checkpoint_callbacks = checkpoint_callbacks(keeper, best.monitor_name, best.mode, kept)
+        callbacks += reporter.checkpoint_callbacks
+    return callbacks
+
+
+def start_at(trainer: pl.Trainer, epoch: int) -> None:
+    """Let a trainer begin with an epoch, counted from 0."""
+    progress = trainer.fit_loop.epoch_progress.current
+    progress.ready = progress.started = progress.processed = progress.completed = epoch
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's hints about workers and tips out of the user's log, for the time of a fit."""
+    chatter = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [log.level for log in chatter]
+    try:
+        for log in chatter:
+            log.setLevel(logging.WARNING)
+        with warnings.catch_warnings():
+            for message in (
+                ".*does not have many workers.*",
+                ".*smaller than the logging interval.*",
+                ".*exists and is not empty.*",  # the checkpoints of the training that is resumed
+            ):
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for log, level in zip(chatter, levels, strict=True):
+            log.setLevel(level)
