@@ -11,6 +11,7 @@ from ptycho.callbacks import Reporter
 from ptycho.checkpoint import restore_moments
 from ptycho.data import Stretch, batches_per_epoch, training_batches, validation_batches
 from ptycho.execution import convolution_dtype, placement, resolve_device
+from ptycho.loggers import EpochLogger
 from ptycho.model import TensorFlowModel
 from ptycho.module import TensorBatch
 from ptycho.optimizer import Adam
@@ -57,6 +58,7 @@ def fit(
     canvas_px = max(samples.canvas_px for samples in (train, validation) if samples is not None)
     n_batches = batches_per_epoch(train, training)
     reporter = Reporter(model, execution, best, on_event, control, n_batches)
+    callbacks = [reporter, *([EpochLogger(control.logger, reporter.history)] if control.logger else [])]
     if start.epoch < training.nepochs and not best.should_stop:
         with (
             validation_batches(validation, training) as held_out,
@@ -73,7 +75,7 @@ def fit(
                         epochs=stretch.epochs.stop,
                         steps_per_epoch=n_batches - stretch.skipped,
                         validation_data=held_out,
-                        callbacks=[reporter],
+                        callbacks=callbacks,
                         shuffle=False,
                         verbose=0,
                     )

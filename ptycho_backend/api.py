@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_backend.bundle import Bundle, read_bundle
-from ptycho_backend.checkpoints import Checkpoints, check_resumable, read_checkpoint
+from ptycho_backend.checkpoints import FOLDER, Checkpoints, check_resumable, read_checkpoint
 from ptycho_backend.checks import check_training
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, TrainingConfig, validate
 from ptycho_backend.contract import Backend, Model
@@ -32,6 +32,7 @@ from ptycho_backend.core.stitching import Image, well_covered
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import ConfigError, DataError
 from ptycho_backend.events import OnEvent, ignore
+from ptycho_backend.loggers import MetricsLogger, make_logger, recording
 from ptycho_backend.registry import get_backend
 from ptycho_backend.run import Run, provenance_of
 from ptycho_backend.spellings import modern_execution
@@ -67,7 +68,8 @@ def train(
         Receives :mod:`ptycho_backend.events`.
     checkpoints : path, optional
         Folder that receives the last and the best epochs. With it, SIGINT and SIGTERM end training after its
-        step, kept.
+        step, kept, and the metrics of every epoch are written while it runs: into its parent where it is called
+        "checkpoints", else into the folder itself.
     resume : bool
         Go on from the last checkpoint in that folder, on either engine, as if training had never stopped.
 
@@ -96,24 +98,24 @@ def train(
     choose_device(execution.device, backend.devices(), backend.name)
     if earlier:
         check_resumable(earlier, training, scan.data_hash())
+    metrics = _logger(execution, checkpoints, earlier)
     groups = _groups(scan, training)
     provenance = provenance_of(backend.name, backend.versions(), training.seed, scan.data_hash())
     keeper = Checkpoints(checkpoints, provenance, execution) if checkpoints else None
     calibration, refinement = _calibrate_and_refine(scan, training, on_event, earlier)
     fitting, held_out = _samples(scan, groups, training, calibration)
     model = backend.create_model(training, calibration, execution)
-    control = _control(model, keeper, earlier)
-    with stop_on_signals(control.stop) if keeper else nullcontext():
+    control = _control(model, keeper, earlier, metrics)
+    with stop_on_signals(control.stop) if keeper else nullcontext(), recording(metrics, training, execution):
         history = backend.fit(model, fitting, held_out, execution, on_event, control)
-    seconds = time.perf_counter() - started
-    summary = {"training_seconds": seconds, **refinement, **_fit_quality(model, held_out or fitting)}
+    summary = {"training_seconds": time.perf_counter() - started, **refinement}
     return Run(
         model=model,
         training=training,
         execution=execution,
         history=history,
         monitor=resolve_monitor(execution.monitor, model, held_out is not None),
-        summary=summary,
+        summary=summary | _fit_quality(model, held_out or fitting),
         provenance=provenance,
     )
 
@@ -234,11 +236,20 @@ def _earlier(checkpoints: Path | str | None) -> Bundle:
     return read_checkpoint(checkpoints)
 
 
-def _control(model: Model, keeper: Checkpoints | None, earlier: Bundle | None) -> Control:
+def _logger(execution: ExecutionConfig, checkpoints: Path | str | None, earlier: Bundle | None) -> MetricsLogger | None:
+    folder = Path(checkpoints) if checkpoints else None
+    if folder and folder.name == FOLDER:
+        folder = folder.parent
+    return make_logger(execution.logger, folder, history=earlier.history if earlier else [])
+
+
+def _control(
+    model: Model, keeper: Checkpoints | None, earlier: Bundle | None, metrics: MetricsLogger | None
+) -> Control:
     if earlier is None:
-        return Control(checkpoints=keeper)
+        return Control(checkpoints=keeper, logger=metrics)
     model.set_weights(earlier.weights)
-    return Control(earlier.state, earlier.history, keeper)
+    return Control(earlier.state, earlier.history, keeper, logger=metrics)
 
 
 def _calibrate_and_refine(

@@ -220,6 +220,8 @@ class ExecutionConfig:
         Return the weights of the best epoch instead of the last one.
     save_top_k : int
         Checkpoints of the best epochs that a run folder keeps beside the last one; -1 keeps every epoch.
+    logger : {"csv", "tensorboard", "mlflow", "none"}
+        What the metrics of every epoch are written with while a run trains.
     threads : int, optional
         Processor threads for the framework; None leaves its default.
     progress : bool
@@ -244,6 +246,7 @@ class ExecutionConfig:
     early_stop_patience: Annotated[int, Ge(1)] | None = None
     restore_best: bool = True
     save_top_k: Annotated[int, Ge(-1)] = 1
+    logger: Literal["csv", "tensorboard", "mlflow", "none"] = "csv"
     threads: Annotated[int, Ge(1)] | None = None
     progress: bool = True
 

@@ -98,12 +98,18 @@ def write_config(path: Path, training: TrainingConfig, execution: ExecutionConfi
 
 def write_history(path: Path, history: History) -> None:
     """Write one line per epoch, comma-separated, in full precision."""
-    names = list(dict.fromkeys(name for row in history for name in row))
+    names = columns(history)
     rows = [{name: _plain(value) for name, value in row.items()} for row in history]
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def columns(history: History) -> list[str]:
+    """Return the names of all metrics, in the same order whatever the engine: epoch, rate, the others by name."""
+    names = {name for row in history for name in row}
+    return sorted(names, key=lambda name: (name != "epoch", name != "lr", name))
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from ptycho_backend.errors import TrainingStopped
 
 if TYPE_CHECKING:
     from ptycho_backend.core.monitoring import BestEpoch
+    from ptycho_backend.loggers import MetricsLogger
 
 
 class Keeper(Protocol):
@@ -47,12 +48,15 @@ class Control:
         None keeps nothing on disk.
     stop : Stop
         Asked after every optimiser step.
+    logger : MetricsLogger, optional
+        Receives the metrics of every epoch; closed by whoever made it.
     """
 
     resume: TrainerState | None = None
     history: History = field(default_factory=list)
     checkpoints: Keeper | None = None
     stop: Stop = field(default_factory=Stop)
+    logger: MetricsLogger | None = None
 
     def stopped(self, epoch: int, batch: int) -> TrainingStopped:
         """Return what a training raises when it ends because it was asked to."""

@@ -92,6 +92,7 @@ DEFAULTS = {
         "early_stop_patience": None,
         "restore_best": True,
         "save_top_k": 1,
+        "logger": "csv",
         "threads": None,
         "progress": True,
     },
@@ -189,6 +190,7 @@ LIMITS = [
     (ExecutionConfig, "min_lr_ratio", [0.01, 1.0], [0.0, 1.01]),
     (ExecutionConfig, "gradient_clip_val", [None, 0.5], [0.0, -1.0]),
     (ExecutionConfig, "early_stop_patience", [None, 1], [0]),
+    (ExecutionConfig, "logger", ["csv", "tensorboard", "mlflow", "none"], ["wandb", None]),
     (ExecutionConfig, "threads", [None, 4], [0]),
 ]
 
