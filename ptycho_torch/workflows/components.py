@@ -50,7 +50,7 @@ def _train_with_lightning(
     start = control.resume.epoch if control.resume else 0
     if start < model.training.nepochs and not best.should_stop:
         data = PtychoDataModule(train, validation, model.training, control.resume)
-        with _quiet_lightning(), freed_memory_kept():
+        with quiet_lightning(), freed_memory_kept():
             trainer = build_trainer(model, execution, reporter, validation is not None)
             start_at(trainer, start)
             trainer.fit(module, datamodule=data)
@@ -117,7 +117,7 @@ def start_at(trainer: pl.Trainer, epoch: int) -> None:
 
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Keep Lightning's hints about workers and tips out of the user's log, for the time of a fit."""
     chatter = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [log.level for log in chatter]
