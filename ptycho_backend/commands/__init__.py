@@ -1,4 +1,4 @@
-"""The commands of ``ptychopinn``: one module each, with `command_line()` and `run(options, terminal)`."""
+"""The commands of ``ptychopinn``: one module each, with `command_line()` and `run(options, terminal, line)`."""
 
 from __future__ import annotations
 
@@ -9,4 +9,5 @@ COMMANDS = {
     "evaluate": "compare a reconstruction with the truth, or with another one",
     "info": "say what a scan, a model or a reconstruction holds",
     "backends": "list the engines and the devices they see",
+    "parity": "check that the engines compute what the reference computes",
 }

@@ -8,9 +8,20 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ptycho_backend.testing.inputs import complex_noise, speckled_probe
+from ptycho_backend.config import ModelConfig, TrainingConfig
+from ptycho_backend.core.grouping import Groups, group_positions
+from ptycho_backend.data.scan import Measurement, Scan
+from ptycho_backend.data.simulate import covering_frame
+from ptycho_backend.testing.cases import random_weights
+from ptycho_backend.testing.inputs import complex_noise, detector_mask, speckled_probe
 
 Strategy = st.SearchStrategy
+STORED: tuple[tuple[Measurement, Any], ...] = (
+    ("counts", np.uint16),
+    ("counts", np.int32),
+    ("counts", np.float32),
+    ("amplitude", np.float64),
+)
 
 
 def generators() -> Strategy[np.random.Generator]:
@@ -52,3 +63,97 @@ def probes(draw: st.DrawFn, N: int, modes: int | None = None) -> NDArray[np.comp
     """Draw probes (mode, N, N): speckle under a Gaussian envelope, with energy (N/2)²."""
     n = draw(st.integers(1, 3)) if modes is None else modes
     return speckled_probe(draw(generators()), N, n)
+
+
+@st.composite
+def masks(draw: st.DrawFn, N: int) -> NDArray[np.bool_]:
+    """Draw detector masks (N, N): all good, or with up to half of the pixels bad, never all."""
+    bad = draw(st.sampled_from((0.0, 0.05, 0.5)))
+    return detector_mask(draw(generators()), N, bad)
+
+
+@st.composite
+def groups(draw: st.DrawFn, positions_px: NDArray[np.float64], gridsize: int | None = None) -> Groups:
+    """Draw groups of some positions: single ones, or of gridsize² neighbours as far as there are enough positions."""
+    largest = int(np.sqrt(len(positions_px)))
+    size = draw(st.integers(1, min(largest, 3))) if gridsize is None else gridsize
+    n_groups = draw(st.none() | st.integers(1, len(positions_px)))
+    neighbours = draw(st.integers(size**2 - 1 or 1, size**2 + 4))
+    return group_positions(positions_px, size, neighbours, n_groups, draw(generators()))
+
+
+@st.composite
+def scans(draw: st.DrawFn, N: int | None = None, smallest: int = 1, largest: int = 9) -> Scan:
+    """
+    Draw scans of few small patterns: counts or amplitudes of several dtypes, with at least one photon.
+
+    One to three probe modes, bad pixels or none, a known object or none, any origin.
+    """
+    side = draw(st.sampled_from((8, 12, 16))) if N is None else N
+    positions_px, rng = draw(positions(smallest, largest)), draw(generators())
+    origin, shape = covering_frame(positions_px, side)
+    probe, known = draw(probes(side)), draw(st.booleans())
+    counts = rng.poisson(draw(st.sampled_from((0.1, 3.0, 1e3))), (len(positions_px), side, side))
+    mask = draw(masks(side))
+    y, x = np.argwhere(mask)[0]
+    counts[0, y, x] += 1
+    measurement, dtype = draw(st.sampled_from(STORED))
+    return Scan(
+        patterns=(counts if measurement == "counts" else np.sqrt(counts)).astype(dtype),
+        positions_px=positions_px,
+        probe=probe.astype(np.complex64),
+        measurement=measurement,
+        mask=mask,
+        obj=complex_noise(rng, *shape).astype(np.complex64) if known else None,
+        obj_origin_px=origin,
+        source="a drawn scan",
+    )
+
+
+@st.composite
+def model_configs(draw: st.DrawFn, /, **fixed: Any) -> ModelConfig:
+    """Draw valid descriptions of small models; `fixed` holds fields that are not drawn."""
+    drawn = {
+        "N": draw(st.sampled_from((32, 48, 64))),
+        "gridsize": draw(st.integers(1, 2)),
+        "architecture": draw(st.sampled_from(("unet", "cnn"))),
+        "model_type": draw(st.sampled_from(("pinn", "supervised"))),
+        "n_filters_scale": 1,
+        "unrolled_steps": draw(st.integers(1, 3)),
+        "amp_activation": draw(st.sampled_from(("sigmoid", "swish", "silu", "softplus", "relu"))),
+        "object_big": draw(st.booleans()),
+        "probe_big": draw(st.booleans()),
+        "pad_object": draw(st.booleans()),
+        "probe_mask": draw(st.booleans()),
+        "gaussian_smoothing_sigma": draw(st.sampled_from((0.0, 0.8))),
+    }
+    return ModelConfig(**{**drawn, **fixed})
+
+
+@st.composite
+def training_configs(draw: st.DrawFn, /, model: ModelConfig | None = None, **fixed: Any) -> TrainingConfig:
+    """Draw valid trainings of small models, each with at least one loss."""
+    described = draw(model_configs()) if model is None else model
+    nll, mae, labels = draw(st.tuples(*[st.sampled_from((0.0, 0.5, 1.0))] * 3).filter(any))
+    drawn = {
+        "model": described,
+        "nepochs": draw(st.integers(1, 3)),
+        "batch_size": draw(st.integers(1, 8)),
+        "learning_rate": draw(st.sampled_from((1e-4, 1e-3, 1e-2))),
+        "nll_weight": nll,
+        "mae_weight": mae,
+        "realspace_mae_weight": labels,
+        "realspace_weight": draw(st.sampled_from((0.0, 0.1))),
+        "consistency_share": draw(st.sampled_from((0.0, 0.3, 1.0))),
+        "probe_trainable": draw(st.booleans()),
+        "intensity_scale_trainable": draw(st.booleans()),
+        "validation_fraction": draw(st.sampled_from((0.0, 0.05, 0.5))),
+        "seed": draw(st.integers(0, 2**16)),
+    }
+    return TrainingConfig(**{**drawn, **fixed})
+
+
+@st.composite
+def weights(draw: st.DrawFn, config: ModelConfig, modes: int | None = None) -> dict[str, NDArray[np.float32]]:
+    """Draw all weights of a model under their canonical names; no kernel near zero, no bias at zero."""
+    return random_weights(config, draw(probes(config.N, modes)), draw(generators()))
