@@ -117,6 +117,13 @@ def read_checkpoint(folder: Path | str) -> Bundle:
         If there is none, it is damaged, or it holds no trainer state.
     """
     path = Path(folder) / LAST
+    if not path.exists():
+        raise ModelFileError(
+            "Training resumes from a checkpoint.",
+            expected=f"a file '{LAST}' that a stopped training has left",
+            received=f"none in '{folder}'",
+            fix="train without resuming, or name the folder of the run that was stopped",
+        )
     bundle = read_bundle(path)
     if bundle.state is None:
         raise ModelFileError(

@@ -88,7 +88,8 @@ def command_line() -> CommandLine:
 
 def settings_of_stopped(options: Namespace) -> str | None:
     """Return the configuration of the run that is to be resumed, which the command line may repeat but not change."""
-    return str(Path(options.output) / FOLDER / CONFIG) if options.resume and options.output else None
+    file = Path(options.output or "") / FOLDER / CONFIG
+    return str(file) if options.resume and options.output and file.exists() else None
 
 
 def configs(options: Namespace) -> dict[str, Any]:

@@ -27,7 +27,18 @@ from ptycho_backend.contract import Backend, Model
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = (ModelConfig, TrainingConfig, InferenceConfig, ExecutionConfig)
-SPECS = ("backend_contract", "config", "data", "metrics", "model_file", "network", "physics", "simulation")
+WITH_TABLES = {"specs/config.md": len(CONFIGS), "specs/ptychodus_api_spec.md": 1}
+SPECS = (
+    "backend_contract",
+    "config",
+    "data",
+    "metrics",
+    "model_file",
+    "network",
+    "physics",
+    "simulation",
+    "ptychodus_api_spec",
+)
 NOT_OURS = {".venv", ".git", "node_modules", "build", "dist", "demo", "runs", ".hypothesis", ".pytest_cache"}
 
 NUMBER = r"\d+(?:\.\d+)*"
@@ -294,10 +305,22 @@ def with_tables(text: str) -> str:
     return text
 
 
-def test_tables_of_options_are_those_of_the_code():
-    text = (ROOT / "specs/config.md").read_text(encoding="utf-8")
-    assert text.count("<!-- fields: ") == len(CONFIGS)
+@pytest.mark.parametrize(("name", "tables"), WITH_TABLES.items())
+def test_tables_of_options_are_those_of_the_code(name, tables):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert text.count("<!-- fields: ") == tables
     assert text == with_tables(text), "python tests/architecture/test_documents.py writes the tables again"
+
+
+@pytest.mark.parametrize(
+    "name", ["specs/ptychodus_api_spec.md", "docs/workflows/pytorch.md", "docs/workflows/tensorflow.md"]
+)
+def test_every_execution_knob_has_a_row_that_says_what_becomes_of_it(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    (rows,) = re.findall(r"<!-- support: ExecutionConfig -->(.*?)<!-- end support -->", text, flags=re.DOTALL)
+    named = re.findall(r"^\| `(\w+)` \|", rows, flags=re.MULTILINE)
+    assert named == [field.name for field in dataclasses.fields(ExecutionConfig)]
+    assert not re.search(r"\| *\|", rows), "no empty cell"
 
 
 @pytest.mark.parametrize("config_type", CONFIGS)
@@ -322,5 +345,5 @@ def test_pictures_are_small():
 
 
 if __name__ == "__main__":
-    config_md = ROOT / "specs/config.md"
-    config_md.write_text(with_tables(config_md.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in WITH_TABLES:
+        (ROOT / name).write_text(with_tables((ROOT / name).read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Early stopping and checkpoints decide alike on every engine, whatever the metric does (config 5.7; model_file 6.3)."""
+"""Early stopping and checkpoints decide alike on every engine, whatever the metric (config 5.7; model_file 6.3)."""
 
 from __future__ import annotations
 
