@@ -114,8 +114,14 @@ def expected_of(values, execution):
         if waited >= execution.early_stop_patience:
             stop = epoch
             break
-    seen = sorted(range(stop), key=lambda index: (scores[index], index))
-    kept = seen if execution.save_top_k < 0 else seen[: execution.save_top_k]
+    kept: list[int] = []
+    for index in range(stop):
+        if execution.save_top_k < 0 or len(kept) < execution.save_top_k:
+            kept.append(index)
+        elif kept and scores[index] < max(scores[other] for other in kept):
+            # Of equals the earlier one goes.
+            kept.remove(next(other for other in kept if scores[other] == max(scores[one] for one in kept)))
+            kept.append(index)
     return stop, {index + 1 for index in kept}
 
 
