@@ -20,7 +20,7 @@ from ptycho_backend.contract import Backend, Model
 from ptycho_backend.core.batching import Samples, split
 from ptycho_backend.core.calibration import Calibration, calibrate
 from ptycho_backend.core.constants import consistency_share
-from ptycho_backend.core.control import Control
+from ptycho_backend.core.control import Control, Keeper
 from ptycho_backend.core.devices import choose_device
 from ptycho_backend.core.epie import refine_probe
 from ptycho_backend.core.grouping import Groups, group_positions
@@ -33,6 +33,7 @@ from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import ConfigError, DataError
 from ptycho_backend.events import OnEvent, ignore
 from ptycho_backend.loggers import MetricsLogger, make_logger, recording
+from ptycho_backend.parallel import Follower, Place, check_processes, place_of, placed
 from ptycho_backend.registry import get_backend
 from ptycho_backend.run import Run, provenance_of
 from ptycho_backend.spellings import modern_execution
@@ -96,18 +97,21 @@ def train(
     training.backend = backend.name
     # What can be refused is refused before any work is done.
     choose_device(execution.device, backend.devices(), backend.name)
+    check_processes(execution, backend.name, backend.devices())
+    place = place_of(execution)
     if earlier:
         check_resumable(earlier, training, scan.data_hash())
-    metrics = _logger(execution, checkpoints, earlier)
+    metrics = _logger(execution, checkpoints, earlier) if place.rank == 0 else None
     groups = _groups(scan, training)
     provenance = provenance_of(backend.name, backend.versions(), training.seed, scan.data_hash())
-    keeper = Checkpoints(checkpoints, provenance, execution) if checkpoints else None
+    keeper = _keeper(checkpoints, provenance, execution, place) if checkpoints else None
     calibration, refinement = _calibrate_and_refine(scan, training, on_event, earlier)
     fitting, held_out = _samples(scan, groups, training, calibration)
-    model = backend.create_model(training, calibration, execution)
+    own = placed(execution, backend.devices(), place)
+    model = backend.create_model(training, calibration, own)
     control = _control(model, keeper, earlier, metrics)
     with stop_on_signals(control.stop) if keeper else nullcontext(), recording(metrics, training, execution):
-        history = backend.fit(model, fitting, held_out, execution, on_event, control)
+        history = backend.fit(model, fitting, held_out, own, on_event, control)
     summary = {"training_seconds": time.perf_counter() - started, **refinement}
     return Run(
         model=model,
@@ -236,6 +240,14 @@ def _earlier(checkpoints: Path | str | None) -> Bundle:
     return read_checkpoint(checkpoints)
 
 
+def _keeper(
+    checkpoints: Path | str, provenance: dict[str, Any], execution: ExecutionConfig, place: Place
+) -> Keeper:
+    if place.rank > 0:
+        return Follower(Path(checkpoints), execution.save_top_k)
+    return Checkpoints(checkpoints, provenance, execution)
+
+
 def _logger(execution: ExecutionConfig, checkpoints: Path | str | None, earlier: Bundle | None) -> MetricsLogger | None:
     folder = Path(checkpoints) if checkpoints else None
     if folder and folder.name == FOLDER:
@@ -244,7 +256,7 @@ def _logger(execution: ExecutionConfig, checkpoints: Path | str | None, earlier:
 
 
 def _control(
-    model: Model, keeper: Checkpoints | None, earlier: Bundle | None, metrics: MetricsLogger | None
+    model: Model, keeper: Keeper | None, earlier: Bundle | None, metrics: MetricsLogger | None
 ) -> Control:
     if earlier is None:
         return Control(checkpoints=keeper, logger=metrics)

@@ -222,8 +222,15 @@ class ExecutionConfig:
         Checkpoints of the best epochs that a run folder keeps beside the last one; -1 keeps every epoch.
     logger : {"csv", "tensorboard", "mlflow", "none"}
         What the metrics of every epoch are written with while a run trains.
+    devices : int
+        Devices of each machine that train together, with one process for each; `batch_size` is that of all.
+    num_nodes : int
+        Machines; with several of them, srun or torchrun starts the processes.
+    strategy : {"auto", "ddp", "ddp_spawn", "mirrored", "multiworker"}
+        How processes work together: the first two are PyTorch's, the last two TensorFlow's; "auto" suits both.
     threads : int, optional
-        Processor threads for the framework; None leaves its default.
+        Processor threads for the framework in each process; None leaves its default to one process, and gives several
+        on one machine equal shares.
     progress : bool
         Show the progress display on the command line.
     """
@@ -247,6 +254,9 @@ class ExecutionConfig:
     restore_best: bool = True
     save_top_k: Annotated[int, Ge(-1)] = 1
     logger: Literal["csv", "tensorboard", "mlflow", "none"] = "csv"
+    devices: Annotated[int, Ge(1)] = 1
+    num_nodes: Annotated[int, Ge(1)] = 1
+    strategy: Literal["auto", "ddp", "ddp_spawn", "mirrored", "multiworker"] = "auto"
     threads: Annotated[int, Ge(1)] | None = None
     progress: bool = True
 

@@ -25,6 +25,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "logger_backend": "logger",
         "lr_min_ratio": "min_lr_ratio",
         "lr_warmup_epochs": "warmup_epochs",
+        "n_devices": "devices",
     }
 )
 VALUES: Mapping[str, Mapping[Any, Any]] = MappingProxyType(

@@ -11,6 +11,8 @@ from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.control import Control
 from ptycho_backend.events import OnEvent
+from ptycho_backend.parallel import check_processes, must_launch
+from ptycho_backend.processes import fit_in_processes
 from ptycho_torch.execution import devices
 from ptycho_torch.model import TorchModel
 from ptycho_torch.operators import TorchOperators
@@ -47,6 +49,9 @@ class TorchBackend(Backend):
     ) -> History:
         """Train a model in place."""
         assert isinstance(model, TorchModel)
+        check_processes(execution, self.name, self.devices())
+        if must_launch(execution):
+            return fit_in_processes(model, (train, validation), execution, on_event, control)
         return _train_with_lightning(model, train, validation, execution, on_event, control)
 
     def operators(self, device: str = "auto") -> TorchOperators:

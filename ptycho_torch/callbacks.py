@@ -56,18 +56,18 @@ class Reporter(pl.Callback):
 
     def on_train_epoch_start(self, trainer, module) -> None:
         """Note the learning rate now: Lightning moves the schedule on before an epoch ends."""
-        if self.control.stop.requested:
+        if module.team.any(self.control.stop.requested):
             self._stop()
         self._rate = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
         """Report a batch; stop here if that was asked for and an optimiser step has just been taken."""
         loss = float(outputs["batch_loss"])
-        self._loss.add(loss, len(batch.x))
+        self._loss.add(loss, outputs["groups"])
         self._batch = module.first_batch + batch_index + 1
         self._on_event(BatchEvent(self._epoch + 1, trainer.max_epochs, self._batch, self._n_batches, loss))
         stepped = self._batch % self._execution.accumulate_grad_batches == 0
-        if self.control.stop.requested and stepped and self._batch < self._n_batches:
+        if stepped and self._batch < self._n_batches and module.team.any(self.control.stop.requested):
             self._stop()
 
     def on_train_epoch_end(self, trainer, module) -> None:

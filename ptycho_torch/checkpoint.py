@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.plugins import CheckpointIO, TorchCheckpointIO
 from torch import Tensor
 
 from ptycho_backend.checkpoints import LAST, SUFFIX
@@ -23,6 +23,8 @@ class PortableCheckpointIO(CheckpointIO):
     """
     Writes model files that both engines read, in place of Lightning's own format.
 
+    Lightning keeps its own files, such as those that pass weights between processes, in its own way.
+
     Parameters
     ----------
     write : callable
@@ -30,15 +32,20 @@ class PortableCheckpointIO(CheckpointIO):
     """
 
     def __init__(self, write: Callable[[Path], None]) -> None:
-        self._write = write
+        self._write, self._own = write, TorchCheckpointIO()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a model file; Lightning's own `checkpoint` is not used."""
-        self._write(Path(path))
+        if _is_model_file(path):
+            self._write(Path(path))
+        else:
+            self._own.save_checkpoint(checkpoint, path, storage_options)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None) -> dict[str, Any]:
         """Refuse: a training resumes by `ptycho_backend.train(..., resume=True)`, on either engine."""
-        raise NotImplementedError("resume with ptycho_backend.train(..., resume=True)")
+        if _is_model_file(path):
+            raise NotImplementedError("resume with ptycho_backend.train(..., resume=True)")
+        return self._own.load_checkpoint(path, map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint that is no longer among the best."""
@@ -96,6 +103,10 @@ def restore_moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, T
 def _like(parameter: Tensor, name: str, moment: np.ndarray) -> Tensor:
     # In the parameter's own memory layout, which the fused kernel reads.
     return torch.empty_like(parameter).copy_(from_canonical_weight(name, torch.as_tensor(moment)))
+
+
+def _is_model_file(path: str | Path) -> bool:
+    return str(path).endswith(SUFFIX)
 
 
 def _recall(callback: ModelCheckpoint, folder: Path, kept: Mapping[str, float]) -> None:

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 from ptycho_backend.config import TrainingConfig
 from ptycho_backend.core.batching import Samples, epoch_order
 from ptycho_backend.core.state import TrainerState
+from ptycho_backend.parallel import Place
 from ptycho_torch.module import TensorBatch, to_tensors
 
 
@@ -24,10 +25,14 @@ class BatchDataset(Dataset):
         Order of the groups; None leaves them as they stand.
     skip : int
         Batches to leave out at the beginning.
+    place : Place
+        Of which every batch holds the share; one process alone takes whole batches.
     """
 
-    def __init__(self, samples: Samples, batch_size: int, order=None, skip: int = 0) -> None:
-        self._samples, self._batch_size = samples, batch_size
+    def __init__(
+        self, samples: Samples, batch_size: int, order=None, skip: int = 0, place: Place | None = None
+    ) -> None:
+        self._samples, self._batch_size, self._place = samples, batch_size, place or Place()
         rows = range(len(samples)) if order is None else order
         self._rows = rows[skip * batch_size :]
 
@@ -37,7 +42,7 @@ class BatchDataset(Dataset):
     def __getitem__(self, number: int) -> TensorBatch:
         start = number * self._batch_size
         rows = self._rows[start : start + self._batch_size]
-        rows = slice(rows.start, rows.stop) if isinstance(rows, range) else rows
+        rows = slice(rows.start, rows.stop) if isinstance(rows, range) else self._place.share(rows)
         return to_tensors(self._samples.batch(rows))
 
 
@@ -52,6 +57,8 @@ class PtychoDataModule(pl.LightningDataModule):
         Batch size and seed.
     resume : TrainerState, optional
         Where an earlier training stopped: batches it has taken in are not given again.
+    place : Place
+        This process takes its share of every training batch, and all that is held out.
     """
 
     def __init__(
@@ -60,8 +67,10 @@ class PtychoDataModule(pl.LightningDataModule):
         validation: Samples | None,
         training: TrainingConfig,
         resume: TrainerState | None = None,
+        place: Place | None = None,
     ) -> None:
         super().__init__()
+        self._place = place
         self._train, self._validation = train, validation
         self._batch_size, self._seed, self._resume = training.batch_size, training.seed, resume
 
@@ -70,7 +79,7 @@ class PtychoDataModule(pl.LightningDataModule):
         epoch, resume = self.trainer.current_epoch, self._resume
         order = epoch_order(len(self._train), self._seed, epoch)
         skip = resume.batch if resume is not None and resume.epoch == epoch else 0
-        return _loader(BatchDataset(self._train, self._batch_size, order, skip))
+        return _loader(BatchDataset(self._train, self._batch_size, order, skip, self._place))
 
     def val_dataloader(self) -> DataLoader | list:
         """Return the validation batches, or none."""

@@ -10,9 +10,11 @@ from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.core.control import Control
 from ptycho_backend.core.monitoring import refuse_non_finite
 from ptycho_backend.core.schedules import RateSchedule
+from ptycho_backend.parallel import Place
 from ptycho_torch.checkpoint import restore_moments
 from ptycho_torch.model import TorchModel
 from ptycho_torch.module import TensorBatch
+from ptycho_torch.parallel import Team
 
 # The same constants on both engines; one fused kernel updates all weights in one pass.
 ADAM = {"betas": (0.9, 0.999), "eps": 1e-8}
@@ -33,12 +35,21 @@ class PtychoLightning(pl.LightningModule):
         Name of the metric that a plateau schedule watches.
     control : Control, optional
         Where an earlier training stopped.
+    team : Team, optional
+        The processes that train together; None is one alone.
     """
 
     def __init__(
-        self, model: TorchModel, execution: ExecutionConfig, n_train: int, monitor: str, control: Control | None = None
+        self,
+        model: TorchModel,
+        execution: ExecutionConfig,
+        n_train: int,
+        monitor: str,
+        control: Control | None = None,
+        team: Team | None = None,
     ) -> None:
         super().__init__()
+        self.team = team or Team(Place(), model.device)
         self.network = model.module
         self.train_loss_name, self.val_loss_name = model.train_loss_name, model.val_loss_name
         self._model, self._execution, self._n_train, self._monitor = model, execution, n_train, monitor
@@ -47,17 +58,26 @@ class PtychoLightning(pl.LightningModule):
         schedule_state = self.resumed.schedule if self.resumed else None
         self.schedule = RateSchedule(model.training.nepochs, execution, schedule_state)
 
-    def training_step(self, batch: TensorBatch, batch_index: int) -> dict[str, Tensor]:
-        """Return the loss of a batch, weighted so that a window's mean is the mean over its samples."""
-        loss = self._loss(batch)
-        number = self.first_batch + batch_index
-        refuse_non_finite(float(loss.detach()), self.current_epoch + 1, number + 1)
-        weight = window_weight(number, len(batch.x), self._n_train, self._model.training.batch_size, self._execution)
-        return {"loss": loss * weight, "batch_loss": loss.detach()}
+    def training_step(self, batch: TensorBatch, batch_index: int) -> dict[str, Tensor | float]:
+        """Return this process's part of a batch's loss, weighted so that a window's mean is that over its samples."""
+        loss, number, place = self._loss(batch), self.first_batch + batch_index, self.team.place
+        batch_size = self._model.training.batch_size
+        groups = min(batch_size, self._n_train - number * batch_size)
+        counted = place.counted(groups)
+        batch_loss = self.team.total(float(loss.detach()) * counted) / groups
+        refuse_non_finite(batch_loss, self.current_epoch + 1, number + 1)
+        if place.world > 1:
+            # The processes wait for every weight's gradient, also of one that this loss does not depend on.
+            loss = loss + 0.0 * sum(weight.sum() for weight in self._model.trained().values())
+        # Gradients become their mean over the processes.
+        weight = window_weight(number, counted * place.world, self._n_train, batch_size, self._execution)
+        return {"loss": loss * weight, "batch_loss": batch_loss, "groups": groups}
 
     def validation_step(self, batch: TensorBatch, batch_index: int) -> None:
         """Log the loss of a validation batch."""
-        self.log(self.val_loss_name, self.network.loss(batch), on_epoch=True, batch_size=len(batch.x))
+        # Equal in every process but for rounding, which must not lead them to different decisions.
+        together, loss = self.team.place.world > 1, self.network.loss(batch)
+        self.log(self.val_loss_name, loss, on_epoch=True, batch_size=len(batch.x), sync_dist=together)
 
     def configure_optimizers(self):
         """Return Adam with the shared constants and the shared learning rates by epoch."""

@@ -42,7 +42,8 @@ from ptycho_backend.commands.results import (
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig, validate
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import ConfigError, ShapeError
-from ptycho_backend.events import OnEvent
+from ptycho_backend.events import OnEvent, ignore
+from ptycho_backend.parallel import place_of
 from ptycho_backend.progress import Terminal
 from ptycho_backend.registry import FRAMEWORKS, get_backend
 from ptycho_backend.run import CONFIG, Run
@@ -102,6 +103,8 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
     settings = configs(options)
     scan_path = line.require(options, "scan", "SCAN")
     output = line.require(options, "output", "--output FOLDER")
+    if place_of(settings["execution"]).rank > 0:
+        return take_part(options, settings, load(options, scan_path))
     with result_folder(output, options.overwrite or options.resume) as folder:
         scan = load(options, scan_path)
         training = sized(settings["training"], scan, options)
@@ -117,6 +120,13 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
                 result = reconstructed(folder, trained, scan, settings["inference"], on_event)
         draw_losses(folder, trained)
         tell(terminal, folder, trained, scan, result)
+
+
+def take_part(options: Namespace, settings: Mapping[str, Any], scan: Scan) -> None:
+    """Train beside the process that writes and tells."""
+    training = sized(settings["training"], scan, options)
+    folder = Path(options.output) / FOLDER
+    api.train(scan, training, settings["execution"], ignore, folder, options.resume)
 
 
 def checkpoint_folder(folder: Path, resume: bool) -> Path:

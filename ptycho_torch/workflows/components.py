@@ -19,11 +19,13 @@ from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.control import Control
 from ptycho_backend.core.monitoring import BestEpoch, resolve_monitor
 from ptycho_backend.events import OnEvent
+from ptycho_backend.parallel import place_of
 from ptycho_torch.callbacks import Reporter
 from ptycho_torch.checkpoint import PortableCheckpointIO, checkpoint_callbacks
 from ptycho_torch.data import PtychoDataModule
 from ptycho_torch.loggers import PortableLogger
 from ptycho_torch.model import TorchModel
+from ptycho_torch.parallel import Team, strategy_of
 from ptycho_torch.training import PtychoLightning
 
 
@@ -45,11 +47,12 @@ def _train_with_lightning(
         control.resume.monitor if control.resume else None,
     )
     n_batches = math.ceil(len(train) / model.training.batch_size)
-    module = PtychoLightning(model, execution, len(train), monitor, control)
+    place = place_of(execution)
+    module = PtychoLightning(model, execution, len(train), monitor, control, Team(place, model.device))
     reporter = Reporter(model, execution, best, on_event, control, n_batches)
     start = control.resume.epoch if control.resume else 0
     if start < model.training.nepochs and not best.should_stop:
-        data = PtychoDataModule(train, validation, model.training, control.resume)
+        data = PtychoDataModule(train, validation, model.training, control.resume, place)
         with quiet_lightning(), freed_memory_kept():
             trainer = build_trainer(model, execution, reporter, validation is not None)
             start_at(trainer, start)
@@ -63,10 +66,14 @@ def build_trainer(
     model: TorchModel, execution: ExecutionConfig, reporter: Reporter, has_validation: bool
 ) -> pl.Trainer:
     """Build Lightning's Trainer from the execution knobs."""
+    place = place_of(execution)
     on_gpu, metrics = model.device.type == "cuda", reporter.control.logger
     return pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=[model.device.index] if on_gpu else 1,
+        num_nodes=place.world,
+        strategy=strategy_of(place),
+        use_distributed_sampler=False,
         max_epochs=model.training.nepochs,
         accumulate_grad_batches=execution.accumulate_grad_batches,
         gradient_clip_val=execution.gradient_clip_val,
@@ -128,6 +135,7 @@ def quiet_lightning() -> Iterator[None]:
             for message in (
                 ".*does not have many workers.*",
                 ".*smaller than the logging interval.*",
+                ".*sync_dist=True.*",  # what is logged is the same in every process
                 ".*exists and is not empty.*",  # the checkpoints of the training that is resumed
             ):
                 warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,209 @@
+"""Training in two processes is training in one (config 6.4)."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import multiprocessing
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ptycho_backend.checkpoints import Checkpoints, read_checkpoint
+from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig, from_dict
+from ptycho_backend.core.batching import Samples, epoch_order
+from ptycho_backend.core.calibration import calibrate
+from ptycho_backend.core.control import Control
+from ptycho_backend.core.grouping import group_positions
+from ptycho_backend.data.simulate import simulate_scan
+from ptycho_backend.errors import ConfigError, DeviceError, OldSpellingWarning, TrainingError, TrainingStopped
+from ptycho_backend.events import BatchEvent, EpochEvent, ignore
+from ptycho_backend.loggers import make_logger
+from ptycho_backend.parallel import STARTERS, Place, check_processes, must_launch, place_of, placed
+
+N = 32
+SEED, BATCH, N_TRAIN = 5, 4, 9  # batches of 4, 4 and 1 groups: the last one has none for the second process
+
+
+# --- who takes what -------------------------------------------------------------------------------------------------
+
+
+@given(n=st.integers(1, 60), batch=st.integers(1, 20), world=st.integers(1, 6), epoch=st.integers(0, 3))
+def test_every_group_counts_once_in_an_epoch(n, batch, world, epoch):
+    order, taken = epoch_order(n, SEED, epoch), []
+    for start in range(0, n, batch):
+        rows = order[start : start + batch]
+        for rank in range(world):
+            place = Place(rank, world, rank)
+            own, counted = place.share(rows), place.counted(len(rows))
+            assert len(own) >= 1, "a process without a group would take no step"
+            assert counted == len(own) or (counted == 0 and len(own) == 1)
+            taken += list(own[:counted])
+    assert sorted(taken) == list(range(n))
+
+
+@pytest.mark.parametrize("names", STARTERS)
+def test_a_process_that_somebody_started_knows_its_place(monkeypatch, names):
+    two = ExecutionConfig(devices=2, num_nodes=2)
+    assert place_of(two) == Place()
+    assert must_launch(two)
+    for name, value in zip(names, ("3", "4", "1"), strict=True):
+        monkeypatch.setenv(name, value)
+    assert place_of(two) == Place(3, 4, 1)
+    assert not must_launch(two)
+    assert place_of(ExecutionConfig()) == Place(), "who asks for one process is alone, whatever stands around"
+    assert place_of(ExecutionConfig(devices=2)) == Place(), "these processes belong to something else"
+
+
+def test_each_process_has_a_gpu_of_its_own():
+    execution, found = ExecutionConfig(devices=2), ("cpu", "cuda:0", "cuda:1")
+    assert placed(execution, found, Place(3, 4, 1)).device == "cuda:1"
+    assert placed(execution, found, Place()).device == "auto"
+    assert placed(execution, ("cpu", "cuda:0"), Place(1, 2, 1)).device == "auto", "the one that it sees"
+    assert placed(dataclasses.replace(execution, device="cpu"), found, Place(1, 2, 1)).device == "cpu"
+
+
+def test_what_cannot_be_done_is_refused_before_any_work():
+    with pytest.raises(ConfigError, match="one of auto, ddp, ddp_spawn"):
+        check_processes(ExecutionConfig(strategy="mirrored"), "pytorch", ("cpu",))
+    with pytest.raises(ConfigError, match="'tensorflow' does not know the strategy 'ddp'"):
+        check_processes(ExecutionConfig(strategy="ddp"), "tensorflow", ("cpu",))
+    with pytest.raises(ConfigError, match="started from outside"):
+        check_processes(ExecutionConfig(num_nodes=2), "pytorch", ("cpu",))
+    for device, devices in (("auto", 3), ("cuda:1", 2)):
+        with pytest.raises(DeviceError, match="GPU of its own"):
+            check_processes(ExecutionConfig(device=device, devices=devices), "pytorch", ("cpu", "cuda:0", "cuda:1"))
+    check_processes(ExecutionConfig(devices=3), "pytorch", ("cpu",))
+    check_processes(ExecutionConfig(strategy="own"), "third party", ("cpu",))
+
+
+def test_the_earlier_name_is_read():
+    with pytest.warns(OldSpellingWarning, match="'n_devices' is now 'devices'"):
+        assert from_dict(ExecutionConfig, {"n_devices": 2}).devices == 2
+
+
+# --- two processes --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return simulate_scan(N=N, n_positions=12, object_name="lines", photons_per_pattern=2e5, step_px=3.3)
+
+
+@pytest.fixture(scope="module")
+def fit(backend, execution, scan):
+    """Return a function that trains two epochs on nine groups, with three held out."""
+
+    def run(devices, on_event=ignore, control=None, groups_of=None, resume=None, **knobs):
+        config = ModelConfig(N=N, n_filters_scale=1, unrolled_steps=1)
+        training = TrainingConfig(
+            model=config, nepochs=2, batch_size=BATCH, seed=SEED, learning_rate=2e-3, probe_trainable=True
+        )
+        groups = group_positions(scan.positions_px, 1, 5, None, np.random.default_rng(2))
+        samples = Samples(scan, groups, calibrate(scan, config))
+        settings = dataclasses.replace(execution, devices=devices, **knobs)
+        model = backend.create_model(training, samples.calibration, settings)
+        if resume is not None:
+            bundle = read_checkpoint(resume)
+            control = Control(bundle.state, bundle.history)
+            model.set_weights(bundle.weights)
+        fitted, held_out = samples.subset(np.arange(N_TRAIN)), samples.subset(np.arange(N_TRAIN, 12))
+        history = backend.fit(model, groups_of(fitted) if groups_of else fitted, held_out, settings, on_event, control)
+        return history, model.get_weights()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def alone(fit):
+    return fit(1)
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left():
+    yield
+    assert multiprocessing.active_children() == []
+
+
+def assert_same_training(found, expected, tolerance=1e-4):
+    history, weights = found
+    assert len(history) == len(expected[0])
+    for row, wanted in zip(history, expected[0], strict=True):
+        assert row == pytest.approx(wanted, rel=tolerance)
+    for name, value in expected[1].items():
+        scale = max(np.linalg.norm(value), 1e-2)
+        assert np.linalg.norm(weights[name] - value) <= tolerance * scale, name
+
+
+def test_two_processes_train_as_one_and_one_of_them_writes(fit, alone, tmp_path, caplog):
+    events, folder = [], tmp_path / "run" / "checkpoints"
+    metrics = make_logger("csv", folder.parent)
+    control = Control(checkpoints=Checkpoints(folder, {}), logger=metrics)
+    with caplog.at_level(logging.INFO):
+        found = fit(2, events.append, control)
+    metrics.close()
+    assert_same_training(found, alone)
+    assert [(type(event), event.epoch) for event in events] == [
+        (kind, epoch) for epoch in (1, 2) for kind in (BatchEvent, BatchEvent, BatchEvent, EpochEvent)
+    ]
+    assert [dict(event.metrics) for event in events if isinstance(event, EpochEvent)] == found[0]
+    lines = (folder.parent / "metrics.csv").read_text().splitlines()
+    assert [float(line.partition(",")[0]) for line in lines[1:]] == [1, 2]
+    names = sorted(path.name for path in folder.iterdir())
+    assert [name for name in names if not name.startswith("epoch=")] == ["config.yaml", "last.h5.zip"]
+    assert len(names) == 3
+    assert read_checkpoint(folder).state.epoch == 2
+
+
+def test_accumulation_and_clipping_are_those_of_the_whole_batch(fit):
+    knobs = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5}
+    assert_same_training(fit(2, **knobs), fit(1, **knobs))
+
+
+def test_a_request_to_stop_stops_both_and_one_process_goes_on(fit, alone, tmp_path):
+    control = Control(checkpoints=Checkpoints(tmp_path, {}))
+
+    def listen(event):
+        if isinstance(event, BatchEvent) and (event.epoch, event.batch) == (2, 1):
+            control.stop.request(15)
+
+    with pytest.raises(TrainingStopped, match="epoch 1 and batch 1") as stopped:
+        fit(2, listen, control)
+    assert stopped.value.signal == 15
+    assert_same_training(fit(1, resume=tmp_path), alone)
+
+
+def test_an_error_in_the_second_process_arrives(fit):
+    """Its first group is one of a pattern that does not exist."""
+    lost = Place(1, 2).share(epoch_order(N_TRAIN, SEED, 0)[:BATCH])[0]
+
+    def spoiled(samples):
+        indices = samples.groups.indices.copy()
+        indices[lost] = 10**6
+        return dataclasses.replace(samples, groups=dataclasses.replace(samples.groups, indices=indices))
+
+    with pytest.raises(IndexError, match="1000000"):
+        fit(2, groups_of=spoiled)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_training(fit):
+    def listen(event):
+        multiprocessing.active_children()[-1].kill()
+
+    with pytest.raises(TrainingError, match="without a word"):
+        fit(2, listen)
+
+
+@pytest.mark.slow
+def test_an_exception_of_the_listener_ends_the_training(fit):
+    class EnoughError(Exception):
+        pass
+
+    def listen(event):
+        raise EnoughError
+
+    with pytest.raises(EnoughError):
+        fit(2, listen)
