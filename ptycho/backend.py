@@ -13,6 +13,8 @@ from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.control import Control
 from ptycho_backend.errors import BackendSetupError
 from ptycho_backend.events import OnEvent
+from ptycho_backend.parallel import check_processes, must_launch
+from ptycho_backend.processes import fit_in_processes
 
 if TYPE_CHECKING:
     from ptycho.model import TensorFlowModel
@@ -58,6 +60,9 @@ class TensorFlowBackend(Backend):
         control: Control | None = None,
     ) -> History:
         """Train a model in place and return one dict per epoch."""
+        check_processes(execution, self.name, self.devices())
+        if must_launch(execution):
+            return fit_in_processes(model, (train, validation), execution, on_event, control)
         from ptycho.training import fit
 
         return fit(model, train, validation, execution, on_event, control)

@@ -7,7 +7,9 @@ from typing import Any
 import keras
 
 from ptycho.checkpoint import moments_of
+from ptycho.execution import placement
 from ptycho.model import TensorFlowModel
+from ptycho.parallel import Team
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.contract import History
 from ptycho_backend.core.control import Control
@@ -16,6 +18,7 @@ from ptycho_backend.core.monitoring import BestEpoch, refuse_non_finite
 from ptycho_backend.core.schedules import RateSchedule
 from ptycho_backend.core.state import TrainerState
 from ptycho_backend.events import BatchEvent, EpochEvent, OnEvent
+from ptycho_backend.parallel import place_of
 
 
 class Reporter(keras.callbacks.Callback):
@@ -43,7 +46,7 @@ class Reporter(keras.callbacks.Callback):
         n_batches: int,
     ) -> None:
         super().__init__()
-        self.best, self.control = best, control
+        self.best, self.control, self.team = best, control, Team(place_of(execution), placement(model.device))
         self.history: History = list(control.history)
         self._owner, self._execution, self._on_event, self._n_batches = model, execution, on_event, n_batches
         state = control.resume or TrainerState()
@@ -54,7 +57,7 @@ class Reporter(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Set the learning rate."""
-        if self.control.stop.requested:
+        if self.team.any(self.control.stop.requested):
             self._stop()
         self._validation = Mean()
         self._rate = self._owner.training.learning_rate * self._schedule.factor(epoch)
@@ -68,7 +71,7 @@ class Reporter(keras.callbacks.Callback):
         self._loss.add(loss, logs["groups"])
         self._on_event(BatchEvent(self._epoch + 1, nepochs, self._batch, self._n_batches, loss))
         stepped = self._batch % self._execution.accumulate_grad_batches == 0
-        if self.control.stop.requested and stepped and self._batch < self._n_batches:
+        if stepped and self._batch < self._n_batches and self.team.any(self.control.stop.requested):
             self._stop()
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -79,7 +82,9 @@ class Reporter(keras.callbacks.Callback):
         """Report the epoch, keep what is to be kept, stop where nothing improves any more."""
         metrics = {"epoch": float(epoch + 1), "lr": self._rate, self._owner.train_loss_name: self._loss.value}
         if self._validation.weight > 0:
-            metrics[self._owner.val_loss_name] = self._validation.value
+            # Equal in every process but for rounding, which must not lead them to different decisions.
+            total = self.team.total(self._validation.value)
+            metrics[self._owner.val_loss_name] = total / self.team.place.world
         self.history.append(metrics)
         if self.best.update(metrics) and self._execution.restore_best:
             self._best_weights = self._owner.get_weights()

@@ -13,6 +13,7 @@ import tensorflow as tf
 from ptycho.module import arrays_of, specification
 from ptycho_backend.config import TrainingConfig
 from ptycho_backend.core.batching import Samples, epoch_order
+from ptycho_backend.parallel import Place
 
 PREFETCH = 2  # batches made ready while one is being trained on
 
@@ -38,22 +39,27 @@ def batches_per_epoch(samples: Samples, training: TrainingConfig) -> int:
 
 @contextmanager
 def training_batches(
-    samples: Samples, training: TrainingConfig, window: int, stretch: Stretch
+    samples: Samples, training: TrainingConfig, window: int, stretch: Stretch, place: Place | None = None
 ) -> Iterator[tf.data.Dataset]:
     """
     Provide the batches of a stretch in one row, so that an epoch's first batches are ready when it begins.
 
-    Each element ends with a flag: whether a window of `window` batches, or the epoch, ends with it.
+    Each element holds this process's share of a batch. It ends with the number of groups in it that count, and a
+    flag: whether a window of `window` batches, or the epoch, ends with it.
     """
+    own = place or Place()
     n_batches = batches_per_epoch(samples, training)
 
     def make() -> Iterator[Arrays]:
         for epoch in stretch.epochs:
-            order = epoch_order(len(samples), training.seed, epoch)[stretch.skipped * training.batch_size :]
-            for number, batch in enumerate(samples.batches(training.batch_size, order), start=stretch.skipped + 1):
-                yield (*arrays_of(batch), number % window == 0 or number == n_batches)
+            order = epoch_order(len(samples), training.seed, epoch)
+            for number in range(stretch.skipped, n_batches):
+                rows = order[number * training.batch_size :][: training.batch_size]
+                ends_window = (number + 1) % window == 0 or number + 1 == n_batches
+                yield (*arrays_of(samples.batch(own.share(rows))), own.counted(len(rows)), ends_window)
 
-    signature = (*specification(samples.batch(slice(0, 1))), tf.TensorSpec((), tf.bool))
+    scalars = tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.bool)
+    signature = (*specification(samples.batch(slice(0, 1))), *scalars)
     with _fed_by(make, signature) as dataset:
         yield dataset
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ptycho.execution import apply_process_settings, convolution_dtype, placement, prepare_device, resolve_device
 from ptycho.module import PtychoModule, TensorBatch, arrays_of, specification
+from ptycho.parallel import join
 from ptycho_backend.config import ExecutionConfig, TrainingConfig
 from ptycho_backend.contract import Model, Weights, trainable_names
 from ptycho_backend.core.batching import Batch
@@ -41,6 +42,7 @@ class TensorFlowModel(Model):
         self.device = resolve_device(execution.device)
         prepare_device(self.device)
         self.dtype = convolution_dtype(execution, self.device)
+        join(execution)
         with tf.device(placement(self.device)):
             self.module = PtychoModule(training, calibration)
         self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}

@@ -15,6 +15,7 @@ from ptycho.loggers import EpochLogger
 from ptycho.model import TensorFlowModel
 from ptycho.module import TensorBatch
 from ptycho.optimizer import Adam
+from ptycho.parallel import Team
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.contract import History, Model
 from ptycho_backend.core.allocation import freed_memory_kept
@@ -65,10 +66,11 @@ def fit(
             tf.device(placement(model.device)),
             freed_memory_kept(),
         ):
-            trainer = Trainer(model, execution, canvas_px)
+            trainer = Trainer(model, execution, canvas_px, reporter.team)
             restore_moments(trainer.optimizer, model.trained(), start)
             for stretch in _stretches(start, training.nepochs, n_batches):
-                with training_batches(train, training, execution.accumulate_grad_batches, stretch) as batches:
+                window = execution.accumulate_grad_batches
+                with training_batches(train, training, window, stretch, reporter.team.place) as batches:
                     trainer.fit(
                         batches,
                         initial_epoch=stretch.epochs.start,
@@ -101,10 +103,13 @@ class Trainer(keras.Model):
     execution : ExecutionConfig
     canvas_px : int
         Side of the group canvas.
+    team : Team
+        The processes that train together.
     """
 
-    def __init__(self, model: TensorFlowModel, execution: ExecutionConfig, canvas_px: int) -> None:
+    def __init__(self, model: TensorFlowModel, execution: ExecutionConfig, canvas_px: int, team: Team) -> None:
         super().__init__(dtype="float32")
+        self._team = team
         self._module, self._canvas_px, self._device = model.module, canvas_px, placement(model.device)
         automatic = execution.precision == "auto"
         self._convolutions = model.dtype if automatic else convolution_dtype(execution, model.device)
@@ -118,16 +123,19 @@ class Trainer(keras.Model):
         self._groups = tf.Variable(0.0)
 
     def train_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
-        """Take one batch into account; its last element says whether a window of batches ends with it."""
-        *tensors, ends_window = data
+        """Take one batch into account; its last elements: the groups that count, and whether its window ends."""
+        *tensors, counted, ends_window = data
         with tf.device(self._device):
             batch = self._batch(tensors)
             loss, gradients = self._module.loss_and_gradients(batch, self._convolutions, self._trained)
+            groups = counted
+            if self._team.place.world > 1:
+                groups, loss, *gradients = self._over_all([loss, *gradients], counted)
             if self._accumulates:
-                self._accumulate(gradients, _groups(batch), ends_window)
+                self._accumulate(gradients, groups, ends_window)
             else:
                 self.optimizer.apply(gradients, self._trained)
-            return {"loss": loss, "groups": _groups(batch)}
+            return {"loss": loss, "groups": groups}
 
     def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """Return the loss of one batch."""
@@ -137,6 +145,11 @@ class Trainer(keras.Model):
 
     def _batch(self, tensors: Any) -> TensorBatch:
         return TensorBatch(*tensors, canvas_px=self._canvas_px)
+
+    def _over_all(self, means: list[tf.Tensor], counted: tf.Tensor) -> list[tf.Tensor]:
+        """Return the groups of all processes, and the means over them."""
+        groups, *sums = self._team.sums([counted, *(mean * counted for mean in means)])
+        return [groups, *(total / groups for total in sums)]
 
     def _accumulate(self, gradients: list[tf.Tensor], groups: tf.Tensor, ends_window: tf.Tensor) -> None:
         """Add up gradients weighted by groups, so that k batches of b count like one of k·b."""
