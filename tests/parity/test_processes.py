@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import multiprocessing
+import os
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -17,6 +22,7 @@ from ptycho_backend.core.batching import Samples, epoch_order
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.control import Control
 from ptycho_backend.core.grouping import group_positions
+from ptycho_backend.data.npz import write_npz
 from ptycho_backend.data.simulate import simulate_scan
 from ptycho_backend.errors import ConfigError, DeviceError, OldSpellingWarning, TrainingError, TrainingStopped
 from ptycho_backend.events import BatchEvent, EpochEvent, ignore
@@ -207,3 +213,35 @@ def test_an_exception_of_the_listener_ends_the_training(fit):
 
     with pytest.raises(EnoughError):
         fit(2, listen)
+
+
+# --- processes that somebody else has started -----------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_processes_started_by_slurm_train_together_and_the_first_one_writes(backend, scan, tmp_path):
+    """Through the command line, each process with a folder of its own to show who writes."""
+    write_npz(scan, tmp_path / "scan.npz")
+    options = "--execution.num_nodes=2 --execution.device=cpu --execution.threads=1 --epochs=1 --no-reconstruct"
+    model = "--training.model.n_filters_scale=1 --training.model.unrolled_steps=1 --training.probe_refinement_passes=0"
+    command = [sys.executable, "-m", "ptycho_backend.cli", "train", str(tmp_path / "scan.npz"), "--backend"]
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        ports = [one.getsockname()[1], other.getsockname()[1]]
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    processes = []
+    for rank in range(2):
+        told = {"SLURM_PROCID": rank, "SLURM_STEP_NUM_TASKS": 2, "SLURM_LOCALID": 0}
+        told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": ports[0]}
+        told["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": rank}})
+        environment = {**os.environ, **{name: str(value) for name, value in told.items()}}
+        words = [*command, backend.name, "--output", str(tmp_path / f"run{rank}"), *options.split(), *model.split()]
+        with (tmp_path / f"log{rank}").open("w") as log:
+            processes.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log))
+    try:
+        assert [process.wait(100) for process in processes] == [0, 0], (tmp_path / "log1").read_text()
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert {"metrics.csv", "wts.h5.zip", "checkpoints"} <= {path.name for path in (tmp_path / "run0").iterdir()}
+    assert not (tmp_path / "run1").exists()
