@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import tensorflow as tf
@@ -14,6 +14,8 @@ import tensorflow as tf
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.errors import ConfigError, DeviceError
 from ptycho_backend.parallel import Place, place_of
+
+Question = Callable[[list[tf.Tensor]], list[tf.Tensor]]
 
 
 class Team:
@@ -58,6 +60,66 @@ class Team:
         return tf.function(lambda value: self.sums([value])[0], autograph=False)
 
 
+class Replicas:
+    """
+    Devices of one process that share every batch: the variables stay on the first, each device reads them.
+
+    Parameters
+    ----------
+    n : int
+    device : str
+        The model's, "cpu" or "cuda:<index>".
+
+    Raises
+    ------
+    DeviceError
+        If there are not so many devices of this kind.
+    """
+
+    def __init__(self, n: int, device: str) -> None:
+        kind = "CPU" if device == "cpu" else "GPU"
+        found = [logical.name for logical in tf.config.list_logical_devices(kind)]
+        if len(found) < n:
+            raise DeviceError(
+                "The strategy 'mirrored' needs as many devices as it mirrors.",
+                expected=f"{n} {kind}s in this process",
+                received=f"{len(found)}: {', '.join(found)}",
+                fix="lower devices, or use strategy='multiworker'",
+            )
+        self._n = n
+        with _quiet_tensorflow():
+            self._strategy = tf.distribute.MirroredStrategy(found[:n])
+
+    def means(self, question: Question, tensors: Sequence[tf.Tensor], shared: Sequence[int]) -> list[tf.Tensor]:
+        """
+        Return what a question answers about a batch, every device about its share of the groups.
+
+        Parameters
+        ----------
+        question : callable
+            Receives tensors and returns a list of means over their groups.
+        tensors : sequence of tensors
+            Groups first.
+        shared : sequence of int
+            Which of the tensors have no groups.
+        """
+
+        def about_own_share(*whole: tf.Tensor) -> list[tf.Tensor]:
+            groups = tf.shape(whole[0])[0]
+            rank = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
+            counted = groups // self._n + tf.cast(rank < groups % self._n, tf.int32)
+            first = rank * (groups // self._n) + tf.minimum(rank, groups % self._n)
+            # A device without a group computes one that counts for nothing.
+            rows = tf.minimum(first + tf.range(tf.maximum(counted, 1)), groups - 1)
+            own = [tensor if i in shared else tf.gather(tensor, rows) for i, tensor in enumerate(whole)]
+            weight = tf.cast(counted, tf.float32) / tf.cast(groups, tf.float32)
+            return [weight * mean for mean in question(own)]
+
+        with _quiet_tensorflow():
+            answers = self._strategy.run(about_own_share, args=tuple(tensors))
+        return [tf.add_n(list(self._strategy.experimental_local_results(answer))) for answer in answers]
+
+
 def join(execution: ExecutionConfig) -> None:
     """
     Meet the other processes of a training, before this one has computed anything; later TensorFlow cannot.
@@ -66,15 +128,15 @@ def join(execution: ExecutionConfig) -> None:
     ------
     ConfigError, DeviceError
     """
-    if place_of(execution).world == 1:
-        return
-    if execution.compile:
+    if execution.compile and execution.devices * execution.num_nodes > 1:
         raise ConfigError(
-            "XLA compiles the training step of one process only.",
+            "XLA compiles the training step of one device only.",
             expected="compile=False with several devices",
             received=f"compile=True, devices={execution.devices}, num_nodes={execution.num_nodes}",
             fix="leave compile out, or use one device",
         )
+    if place_of(execution).world == 1:
+        return
     _check_cluster(place_of(execution))
     if execution.device == "cpu":
         tf.config.set_visible_devices([], "GPU")  # which the cluster would use otherwise

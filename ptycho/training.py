@@ -15,7 +15,7 @@ from ptycho.loggers import EpochLogger
 from ptycho.model import TensorFlowModel
 from ptycho.module import TensorBatch
 from ptycho.optimizer import Adam
-from ptycho.parallel import Team
+from ptycho.parallel import Replicas, Team
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.contract import History, Model
 from ptycho_backend.core.allocation import freed_memory_kept
@@ -25,6 +25,8 @@ from ptycho_backend.core.monitoring import BestEpoch, resolve_monitor
 from ptycho_backend.core.state import TrainerState
 from ptycho_backend.errors import DeviceError, PtychoError
 from ptycho_backend.events import OnEvent
+
+MASK = TensorBatch._fields.index("mask")  # one for all groups
 
 
 def fit(
@@ -109,7 +111,8 @@ class Trainer(keras.Model):
 
     def __init__(self, model: TensorFlowModel, execution: ExecutionConfig, canvas_px: int, team: Team) -> None:
         super().__init__(dtype="float32")
-        self._team = team
+        mirrored = execution.strategy == "mirrored" and execution.devices > 1
+        self._team, self._replicas = team, Replicas(execution.devices, model.device) if mirrored else None
         self._module, self._canvas_px, self._device = model.module, canvas_px, placement(model.device)
         automatic = execution.precision == "auto"
         self._convolutions = model.dtype if automatic else convolution_dtype(execution, model.device)
@@ -126,8 +129,7 @@ class Trainer(keras.Model):
         """Take one batch into account; its last elements: the groups that count, and whether its window ends."""
         *tensors, counted, ends_window = data
         with tf.device(self._device):
-            batch = self._batch(tensors)
-            loss, gradients = self._module.loss_and_gradients(batch, self._convolutions, self._trained)
+            loss, *gradients = self._loss_and_gradients(tensors)
             groups = counted
             if self._team.place.world > 1:
                 groups, loss, *gradients = self._over_all([loss, *gradients], counted)
@@ -145,6 +147,13 @@ class Trainer(keras.Model):
 
     def _batch(self, tensors: Any) -> TensorBatch:
         return TensorBatch(*tensors, canvas_px=self._canvas_px)
+
+    def _loss_and_gradients(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        def question(own: list[tf.Tensor]) -> list[tf.Tensor]:
+            loss, gradients = self._module.loss_and_gradients(self._batch(own), self._convolutions, self._trained)
+            return [loss, *gradients]
+
+        return question(tensors) if self._replicas is None else self._replicas.means(question, tensors, shared=[MASK])
 
     def _over_all(self, means: list[tf.Tensor], counted: tf.Tensor) -> list[tf.Tensor]:
         """Return the groups of all processes, and the means over them."""

@@ -96,9 +96,7 @@ def train(
     backend = get_backend(training.backend)
     training.backend = backend.name
     # What can be refused is refused before any work is done.
-    choose_device(execution.device, backend.devices(), backend.name)
-    check_processes(execution, backend.name, backend.devices())
-    place = place_of(execution)
+    place, own = _place(execution, backend)
     if earlier:
         check_resumable(earlier, training, scan.data_hash())
     metrics = _logger(execution, checkpoints, earlier) if place.rank == 0 else None
@@ -107,7 +105,6 @@ def train(
     keeper = _keeper(checkpoints, provenance, execution, place) if checkpoints else None
     calibration, refinement = _calibrate_and_refine(scan, training, on_event, earlier)
     fitting, held_out = _samples(scan, groups, training, calibration)
-    own = placed(execution, backend.devices(), place)
     model = backend.create_model(training, calibration, own)
     control = _control(model, keeper, earlier, metrics)
     with stop_on_signals(control.stop) if keeper else nullcontext(), recording(metrics, training, execution):
@@ -238,6 +235,15 @@ def _earlier(checkpoints: Path | str | None) -> Bundle:
             fix="name the folder that the earlier training was given",
         )
     return read_checkpoint(checkpoints)
+
+
+def _place(execution: ExecutionConfig, backend: Backend) -> tuple[Place, ExecutionConfig]:
+    """Return this process's place among those that train together, with its own device."""
+    found = backend.devices()
+    choose_device(execution.device, found, backend.name)
+    check_processes(execution, backend.name, found)
+    place = place_of(execution)
+    return place, placed(execution, found, place)
 
 
 def _keeper(

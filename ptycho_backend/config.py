@@ -25,6 +25,7 @@ from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
 
 from ptycho_backend.errors import ConfigError, nearest_name
 from ptycho_backend.spellings import modern_fields
+from ptycho_backend.yaml_files import read_yaml
 
 Fraction = Annotated[float, Interval(ge=0.0, lt=1.0)]
 NonNegative = Annotated[float, Ge(0.0)]
@@ -336,38 +337,6 @@ def json_schema(config_type: type[Any]) -> dict[str, Any]:
 def load_yaml(path: Path | str, config_type: type[Config]) -> Config:
     """Read a config from a YAML file; unknown keys and bad values are errors that name the file."""
     return from_dict(config_type, read_yaml(path), source=f"file '{path}'")
-
-
-def read_yaml(path: Path | str) -> dict[str, Any]:
-    """Read a YAML mapping with the safe loader."""
-    import yaml
-
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            "The configuration file cannot be read.",
-            expected="a readable YAML file",
-            received=f"'{path}': {error.strerror}",
-            fix="check the path and its permissions",
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            "The configuration file is not valid YAML.",
-            expected="key: value lines",
-            received=f"'{path}': {str(error).splitlines()[0]}",
-            fix="correct the file; 'ptychopinn train --print_config' prints a complete one",
-        ) from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(
-            "A configuration file holds a mapping.",
-            expected="key: value lines",
-            received=f"'{path}': a {type(values).__name__}",
-            fix="correct the file; 'ptychopinn train --print_config' prints a complete one",
-        )
-    return values
 
 
 def save_yaml(config: Any, path: Path | str) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ptycho_backend.core.state import TrainerState
 
 STRATEGIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"pytorch": ("auto", "ddp", "ddp_spawn"), "tensorflow": ("auto", "multiworker")}
+    {"pytorch": ("auto", "ddp", "ddp_spawn"), "tensorflow": ("auto", "mirrored", "multiworker")}
 )
 # Rank, number of processes and rank on this machine, as torchrun and srun give them to every process they start.
 STARTERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"))
@@ -68,8 +68,8 @@ class Place:
 
 
 def world_size(execution: ExecutionConfig) -> int:
-    """Return the number of processes, one per device."""
-    return execution.devices * execution.num_nodes
+    """Return the number of processes, one per device; "mirrored" is one process with many devices."""
+    return 1 if execution.strategy == "mirrored" else execution.devices * execution.num_nodes
 
 
 def place_of(execution: ExecutionConfig) -> Place:
@@ -108,6 +108,13 @@ def check_processes(execution: ExecutionConfig, engine: str, found: tuple[str, .
             expected=f"one of {', '.join(known)}",
             received=f"strategy={execution.strategy!r}",
             fix="strategy='auto' suits every engine",
+        )
+    if execution.strategy == "mirrored" and execution.num_nodes > 1:
+        raise ConfigError(
+            "The strategy 'mirrored' is one process on one machine.",
+            expected="num_nodes=1",
+            received=f"strategy='mirrored', num_nodes={execution.num_nodes}",
+            fix="use strategy='multiworker'",
         )
     if must_launch(execution):
         _check_nodes(execution)

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from ptycho_backend.errors import ConfigError, DeviceError, OldSpellingWarning, 
 from ptycho_backend.events import BatchEvent, EpochEvent, ignore
 from ptycho_backend.loggers import make_logger
 from ptycho_backend.parallel import STARTERS, Place, check_processes, must_launch, place_of, placed
+from ptycho_backend.registry import available_backends
 
 N = 32
 SEED, BATCH, N_TRAIN = 5, 4, 9  # batches of 4, 4 and 1 groups: the last one has none for the second process
@@ -76,6 +78,8 @@ def test_what_cannot_be_done_is_refused_before_any_work():
         check_processes(ExecutionConfig(strategy="mirrored"), "pytorch", ("cpu",))
     with pytest.raises(ConfigError, match="'tensorflow' does not know the strategy 'ddp'"):
         check_processes(ExecutionConfig(strategy="ddp"), "tensorflow", ("cpu",))
+    with pytest.raises(ConfigError, match="one machine"):
+        check_processes(ExecutionConfig(strategy="mirrored", num_nodes=2), "tensorflow", ("cpu",))
     with pytest.raises(ConfigError, match="started from outside"):
         check_processes(ExecutionConfig(num_nodes=2), "pytorch", ("cpu",))
     for device, devices in (("auto", 3), ("cuda:1", 2)):
@@ -213,6 +217,37 @@ def test_an_exception_of_the_listener_ends_the_training(fit):
 
     with pytest.raises(EnoughError):
         fit(2, listen)
+
+
+MIRRORED = """
+    import json
+    import tensorflow as tf
+    import ptycho_backend as pb
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+    scan = pb.simulate_scan(N=32, n_positions=12, object_name="lines", photons_per_pattern=2e5, step_px=3.3)
+    model = pb.ModelConfig(N=32, n_filters_scale=1, unrolled_steps=1)
+    fields = {"backend": "tensorflow", "nepochs": 2, "batch_size": 5, "probe_refinement_passes": 0}
+    histories = []
+    for devices in (1, 2):
+        execution = pb.ExecutionConfig(device="cpu", precision="32-true", strategy="mirrored", devices=devices)
+        histories.append(pb.train(scan, pb.TrainingConfig(model=model, **fields), execution).history)
+    print(json.dumps(histories))
+"""
+
+
+@pytest.mark.slow
+def test_two_mirrored_devices_train_as_one():
+    """Two logical devices on one processor, which a process must ask for before anything else; 11 groups: 5, 5, 1."""
+    if "tensorflow" not in available_backends():
+        pytest.skip("TensorFlow is not installed")
+    command = [sys.executable, "-c", textwrap.dedent(MIRRORED)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    one, two = json.loads(done.stdout.splitlines()[-1])
+    for row, wanted in zip(two, one, strict=True):
+        assert row == pytest.approx(wanted, rel=1e-4)
+        assert row != wanted, "another order of sums, so another rounding"
 
 
 # --- processes that somebody else has started -----------------------------------------------------------------------
