@@ -43,6 +43,6 @@ def test_what_is_asked_for_is_not_second_guessed(asked):
 
 
 def test_float16_needs_a_gpu_and_says_what_to_use():
-    with pytest.raises(DeviceError, match="bf16-mixed|32-true"):
+    with pytest.raises(DeviceError, match=r"bf16-mixed|32-true"):
         resolve_precision("16-mixed", "cpu")
     assert resolve_precision("16-mixed", "cuda:0") == "16-mixed"

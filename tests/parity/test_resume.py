@@ -101,7 +101,13 @@ def assert_same_training(found, expected, tolerance):
 
 @pytest.mark.parametrize(
     ("knobs", "stop_at"),
-    [("plain", (2, 5)), ("accumulated", (2, 2)), ("accumulated", (3, 4)), ("plateau", (3, 1)), ("multistep-last", (1, 3))],
+    [
+        ("plain", (2, 5)),
+        ("accumulated", (2, 2)),
+        ("accumulated", (3, 4)),
+        ("plateau", (3, 1)),
+        ("multistep-last", (1, 3)),
+    ],
 )
 def test_a_resumed_training_is_the_one_that_never_stopped(fit, whole, backend, other, tmp_path, knobs, stop_at):
     with pytest.raises(TrainingStopped, match="resume") as stopped:
