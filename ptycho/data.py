@@ -56,7 +56,8 @@ def training_batches(
             for number in range(stretch.skipped, n_batches):
                 rows = order[number * training.batch_size :][: training.batch_size]
                 ends_window = (number + 1) % window == 0 or number + 1 == n_batches
-                yield (*arrays_of(samples.batch(own.share(rows))), own.counted(len(rows)), ends_window)
+                for batch in samples.batches(training.batch_size, own.share(rows)):  # one
+                    yield (*arrays_of(batch), own.counted(len(rows)), ends_window)
 
     scalars = tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.bool)
     signature = (*specification(samples.batch(slice(0, 1))), *scalars)

@@ -62,7 +62,9 @@ def fit_in_processes(
     children: list[_Child] = []
     try:
         for place, environment in _places(model.backend, execution.devices):
-            children.append(_Child(task, place, environment))
+            children.append(_Child(place, environment))
+        for child in children:
+            child.tell(task)
         result = _follow(children, _Listener(on_event, control))
     finally:
         for child in children:
@@ -115,13 +117,21 @@ class _Result:
 class _Child:
     """A process as its parent sees it."""
 
-    def __init__(self, task: _Task, place: Place, environment: Mapping[str, str]) -> None:
+    def __init__(self, place: Place, environment: Mapping[str, str]) -> None:
         context = multiprocessing.get_context("spawn")  # frameworks do not survive a fork
         self.place = place
         self.connection, other = context.Pipe()
-        self._process = context.Process(target=_train_share, args=(task, place, environment, other), daemon=True)
+        self._process = context.Process(target=_train_share, args=(place, environment, other), daemon=True)
         self._process.start()
         other.close()  # so that the end of the process is the end of the pipe
+
+    def tell(self, task: _Task) -> None:
+        """Say what to do, by a pipe that breaks where the process has ended; arguments of a process would block."""
+        try:
+            self.connection.send(task)
+        except OSError:
+            self._process.join(GRACE_S)
+            raise self._silent_end() from None
 
     def receive(self) -> Any:
         """Return what the process says; its silent end is an error."""
@@ -197,12 +207,14 @@ def _decides(error: BaseException, place: Place, control: Control) -> bool:
     return isinstance(error, PtychoError)
 
 
-def _train_share(task: _Task, place: Place, environment: Mapping[str, str], connection: Any) -> None:
+def _train_share(place: Place, environment: Mapping[str, str], connection: Any) -> None:
     """Be one process of a training."""
     os.environ.update(environment)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    stop = _Told(task.signal)
+    stop = _Told()
     stop.listen()
+    task: _Task = connection.recv()
+    stop.signal = task.signal
     line = _Line(connection, stop)
     logging.captureWarnings(True)
     root = logging.getLogger()
@@ -217,10 +229,6 @@ def _train_share(task: _Task, place: Place, environment: Mapping[str, str], conn
 
 class _Told(Stop):
     """A stop that hears of signals from the parent only: the terminal sends them to the whole group."""
-
-    def __init__(self, number: int | None) -> None:
-        super().__init__()
-        self.signal = number
 
     def listen(self) -> None:
         """Leave signals to the parent, whose end is the end of this process too."""
