@@ -22,7 +22,7 @@ from ptycho_backend.data.readers import load_scan
 from ptycho_backend.metrics import Comparison
 from ptycho_backend.registry import missing_packages
 
-CORE = {"wts.h5.zip", "config.yaml", "metrics.csv", "summary.json"}
+CORE = {"wts.h5.zip", "config.yaml", "metrics.csv", "summary.json", "checkpoints"}
 IMAGE = {"reconstruction.h5", "evaluation.json", "object.png", "probe.png", "baseline.png", "comparison.png"}
 PNG = b"\x89PNG\r\n"
 

@@ -227,7 +227,7 @@ def test_an_unknown_key_in_a_file_names_the_nearest(text, wrong, nearest, ptycho
         ("--nepochs", "--training.nepochs"),
         ("--gridsize", "--training.model.gridsize"),
         ("--epoch", "--epochs"),
-        ("--execution.devices", "--execution.device"),
+        ("--execution.devise", "--execution.device"),
         ("--overwrit", "--overwrite"),
     ],
 )

@@ -188,7 +188,7 @@ LIMITS = [
     (TrainingConfig, "probe_refinement_passes", [0, 100], [-1]),
     (InferenceConfig, "calibration", ["auto", "model", "scan"], ["file"]),
     (InferenceConfig, "refine_passes", [0, 1], [-1]),
-    (ExecutionConfig, "precision", ["auto", "32-true", "bf16-mixed"], ["16-mixed", 32]),
+    (ExecutionConfig, "precision", ["auto", "32-true", "bf16-mixed", "16-mixed"], ["64-true", 32]),
     (ExecutionConfig, "scheduler", ["constant", "cosine", "exponential"], ["Default"]),
     (ExecutionConfig, "min_lr_ratio", [0.01, 1.0], [0.0, 1.01]),
     (ExecutionConfig, "gradient_clip_val", [None, 0.5], [0.0, -1.0]),

@@ -41,7 +41,7 @@ def fit(execution, scan):
     def run(engine, knobs, folder=None, stop_at=None, resume=None):
         config = ModelConfig(N=N, n_filters_scale=1, unrolled_steps=1)
         training = TrainingConfig(
-            model=config, nepochs=NEPOCHS, batch_size=BATCH, seed=5, learning_rate=2e-3, probe_trainable=True
+            model=config, nepochs=NEPOCHS, batch_size=BATCH, seed=5, learning_rate=5e-4, probe_trainable=True
         )
         groups = group_positions(scan.positions_px, 1, 5, None, np.random.default_rng(2))
         samples = Samples(scan, groups, calibrate(scan, config))
