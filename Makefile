@@ -19,16 +19,19 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python benchmarks/demo.py
 
+# Two test processes of one thread each: threads of two frameworks in one process mostly wait for each other.
+PYTEST := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -m "" --hypothesis-profile full
+	$(PYTEST) -m "" --hypothesis-profile full
 
 # One lane for each set of frameworks that a user may have; what a lane lacks cannot be imported, in children neither.
 TORCH := torch lightning pytorch_lightning
 TENSORFLOW := tensorflow keras
-LANE := PYTHONPATH=tests/lanes $(BIN)/python -m pytest -q --hypothesis-profile lane tests/lanes
+LANE := PYTHONPATH=tests/lanes $(PYTEST) -q --hypothesis-profile lane tests/lanes
 
 lanes: lane-core lane-tensorflow lane-pytorch lane-both
 

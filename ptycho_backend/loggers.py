@@ -294,9 +294,7 @@ def make_logger(
 
 
 @contextmanager
-def recording(
-    metrics: MetricsLogger | None, training: TrainingConfig, execution: ExecutionConfig
-) -> Iterator[None]:
+def recording(metrics: MetricsLogger | None, training: TrainingConfig, execution: ExecutionConfig) -> Iterator[None]:
     """Give a logger the configuration, and close it with how the block ended."""
     if metrics is None:
         yield

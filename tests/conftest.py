@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from ptycho_backend.contract import Backend
 from ptycho_backend.errors import BackendNotInstalledError
+from ptycho_backend.loggers import DATABASE_PACKAGES, PACKAGES
 from ptycho_backend.registry import get_backend
 
 BACKENDS = ("pytorch", "tensorflow")
@@ -61,6 +64,20 @@ def backend(request: pytest.FixtureRequest, device: str) -> Backend:
 def device(request: pytest.FixtureRequest) -> str:
     """Return where engines compute."""
     return str(request.config.getoption("--device"))
+
+
+@pytest.fixture(scope="session")
+def needs_logger() -> Callable[[str], None]:
+    """Return a function that skips where a logger's packages are missing; where developers work they may not be."""
+
+    def need(name: str) -> None:
+        packages = {"tensorboard": PACKAGES["tensorboard"], "mlflow": (*PACKAGES["mlflow"], *DATABASE_PACKAGES)}
+        missing = [package for package in packages.get(name, ()) if find_spec(package) is None]
+        if missing:
+            message = f"not installed: {', '.join(missing)}; pip install 'ptychopinn[{name}]'"
+            pytest.fail(message) if find_spec("importlinter") else pytest.skip(message)
+
+    return need
 
 
 @pytest.fixture

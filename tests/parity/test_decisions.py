@@ -82,7 +82,12 @@ def decided_by_tensorflow(values, execution, keeper):
 
     training = TrainingConfig(model=ModelConfig(N=32), nepochs=len(values))
     owner = SimpleNamespace(
-        training=training, train_loss_name=NAME, val_loss_name="unused", get_weights=dict, trained=dict
+        training=training,
+        train_loss_name=NAME,
+        val_loss_name="unused",
+        get_weights=dict,
+        trained=dict,
+        device="cpu",
     )
     best = BestEpoch(NAME, execution.early_stop_patience, execution.monitor_mode)
     reporter = Reporter(owner, execution, best, ignore, Control(checkpoints=keeper), 1)
