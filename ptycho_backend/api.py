@@ -246,9 +246,7 @@ def _place(execution: ExecutionConfig, backend: Backend) -> tuple[Place, Executi
     return place, placed(execution, found, place)
 
 
-def _keeper(
-    checkpoints: Path | str, provenance: dict[str, Any], execution: ExecutionConfig, place: Place
-) -> Keeper:
+def _keeper(checkpoints: Path | str, provenance: dict[str, Any], execution: ExecutionConfig, place: Place) -> Keeper:
     if place.rank > 0:
         return Follower(Path(checkpoints), execution.save_top_k)
     return Checkpoints(checkpoints, provenance, execution)
@@ -261,9 +259,7 @@ def _logger(execution: ExecutionConfig, checkpoints: Path | str | None, earlier:
     return make_logger(execution.logger, folder, history=earlier.history if earlier else [])
 
 
-def _control(
-    model: Model, keeper: Keeper | None, earlier: Bundle | None, metrics: MetricsLogger | None
-) -> Control:
+def _control(model: Model, keeper: Keeper | None, earlier: Bundle | None, metrics: MetricsLogger | None) -> Control:
     if earlier is None:
         return Control(checkpoints=keeper, logger=metrics)
     model.set_weights(earlier.weights)
