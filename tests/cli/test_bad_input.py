@@ -9,6 +9,7 @@ import pytest
 
 from ptycho_backend import registry
 from ptycho_backend.data.npz import write_npz
+from ptycho_backend.registry import available_backends
 
 N, POSITIONS = 32, 9
 
@@ -57,6 +58,8 @@ BAD_SCANS = {
 @pytest.mark.parametrize("output", ["run", "deep/down/run"])
 def test_bad_scans_are_refused_and_leave_nothing(kind, output, ptychopinn, complains, tmp_path):
     changes, word = BAD_SCANS[kind]
+    if kind == "no light" and not available_backends():
+        pytest.skip("light is measured after an engine has been found")
     np.savez(tmp_path / "bad.npz", **fields(**changes))
     outcome = ptychopinn("train", tmp_path / "bad.npz", "--output", tmp_path / output)
     complains(outcome, 1, word)
