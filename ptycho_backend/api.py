@@ -260,6 +260,8 @@ def _logger(execution: ExecutionConfig, checkpoints: Path | str | None, earlier:
 
 
 def _control(model: Model, keeper: Keeper | None, earlier: Bundle | None, metrics: MetricsLogger | None) -> Control:
+    if isinstance(keeper, Checkpoints):
+        keeper.check_room(model)
     if earlier is None:
         return Control(checkpoints=keeper, logger=metrics)
     model.set_weights(earlier.weights)

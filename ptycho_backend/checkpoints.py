@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,25 @@ class Checkpoints:
     def last(self) -> Path:
         """The checkpoint of the last step that was kept."""
         return self.folder / LAST
+
+    def check_room(self, model: Model) -> None:
+        """
+        Refuse a disk that is already too full for the checkpoints of a model.
+
+        Raises
+        ------
+        OutputError
+        """
+        # Weights, two moments and the best weights in each file; one more file while one is being replaced.
+        each = 4 * sum(array.nbytes for array in model.get_weights().values())
+        needed, free = each * (2 + max(1, self.save_top_k)), shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise OutputError(
+                "Checkpoints need room on their disk.",
+                expected=f"{needed / 1e6:.0f} MB for files of {each / 1e6:.0f} MB",
+                received=f"{free / 1e6:.0f} MB free at '{self.folder}'",
+                fix="free some space, choose another folder, or lower save_top_k",
+            )
 
     def write(self, path: Path, model: Model, history: History, state: TrainerState) -> None:
         """

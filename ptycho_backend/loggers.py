@@ -13,8 +13,8 @@ import os
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,7 +86,7 @@ class MetricsLogger(ABC):
         else:
             self._written = 0  # nobody knows how much has arrived
 
-    def _attempt(self, action: Any) -> bool:
+    def _attempt(self, action: Callable[[], None]) -> bool:
         try:
             action()
             return True
@@ -210,13 +210,16 @@ class MlflowLogger(MetricsLogger):
     def __init__(self, folder: Path | None, run_name: str, history: Sequence[Mapping[str, float]] = ()) -> None:
         super().__init__(history)
         self._run_name, self._run_id = run_name, ""
-        uri = tracking_uri(folder)
         from mlflow import MlflowClient
 
+        uri = tracking_uri(folder)
         try:
             with _quiet("mlflow"):
+                artifacts = None
+                if folder and uri:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    artifacts = (folder / ARTIFACTS).absolute().as_uri()
                 self._client = MlflowClient(tracking_uri=uri)
-                artifacts = (folder / ARTIFACTS).absolute().as_uri() if folder and uri else None
                 self._experiment = _experiment(self._client, artifacts)
         except Exception as error:  # of any of the stores that MLflow knows
             raise OutputError(
@@ -380,5 +383,4 @@ def _quiet(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(ValueError):
-            chatter.setLevel(level)
+        chatter.setLevel(level)

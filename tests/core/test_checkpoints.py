@@ -167,6 +167,14 @@ def test_a_full_disk_is_a_warning_and_the_last_good_file_stays(keeper, monkeypat
     assert [path.name for path in keeper.folder.iterdir() if path.name.endswith(".tmp")] == []
 
 
+def test_a_disk_that_is_too_full_is_refused_before_training(keeper, monkeypatch):
+    model = SimpleNamespace(get_weights=lambda: {"kernel": np.zeros(250_000, np.float32)})
+    keeper.check_room(model)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=11_900_000))
+    with pytest.raises(OutputError, match="12 MB for files of 4 MB"):
+        keeper.check_room(model)
+
+
 def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(OutputError, match="file"):

@@ -379,6 +379,14 @@ def test_a_server_that_does_not_answer_is_an_error_before_training(tmp_path, nee
     assert "choose logger='csv'" in refused.value.fix
 
 
+def test_a_database_that_cannot_be_made_is_an_error_before_training(tmp_path, needs_logger):
+    needs_logger("mlflow")
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(OutputError, match="reachable") as refused:
+        make_logger("mlflow", tmp_path / "run")
+    assert str(tmp_path / "run" / "mlflow.db") in refused.value.expected
+
+
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 

@@ -115,13 +115,14 @@ def test_tensorboard_shows_the_history(train, tmp_path, needs_logger):
 
 def test_mlflow_shows_the_history_and_the_configuration(train, backend, tmp_path, needs_logger):
     needs_logger("mlflow")
-    run = train("mlflow", tmp_path / "checkpoints")
-    rows, parameters = run_in(tmp_path)
+    folder = tmp_path / "runs" / "new"
+    run = train("mlflow", folder / "checkpoints")
+    rows, parameters = run_in(folder)
     assert [set(row) for row in rows] == [{"epoch", *NAMES}] * 2
     assert rows == run.history
     assert parameters["training.backend"] == backend.name
     assert parameters["training.model.N"] == "32"
-    assert not (tmp_path / "metrics.csv").exists()
+    assert not (folder / "metrics.csv").exists()
 
 
 @pytest.mark.parametrize("logger", ["csv", "tensorboard"])
