@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_backend.bundle import Bundle, read_bundle
-from ptycho_backend.checkpoints import FOLDER, Checkpoints, check_resumable, read_checkpoint
-from ptycho_backend.checks import check_training
+from ptycho_backend.checkpoints import FOLDER, VALIDATION_HASH, Checkpoints, check_resumable, read_checkpoint
+from ptycho_backend.checks import check_size, check_training
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, TrainingConfig, validate
 from ptycho_backend.contract import Backend, Model
 from ptycho_backend.core.batching import Samples, split
@@ -54,6 +54,7 @@ def train(
     on_event: OnEvent = ignore,
     checkpoints: Path | str | None = None,
     resume: bool = False,
+    validation: Scan | None = None,
 ) -> Run:
     """
     Train a model on a scan.
@@ -73,6 +74,9 @@ def train(
         "checkpoints", else into the folder itself.
     resume : bool
         Go on from the last checkpoint in that folder, on either engine, as if training had never stopped.
+    validation : Scan, optional
+        A scan that is held out whole, in the units of `scan`: every epoch is validated on all of it, and no group
+        of `scan` is held out.
 
     Returns
     -------
@@ -93,18 +97,20 @@ def train(
     validate(training)
     validate(execution)
     check_training(training, scan)
+    if validation is not None:
+        check_size(training.model, validation)
     backend = get_backend(training.backend)
     training.backend = backend.name
     # What can be refused is refused before any work is done.
     place, own = _place(execution, backend)
+    provenance = _provenance(backend, training, scan, validation)
     if earlier:
-        check_resumable(earlier, training, scan.data_hash())
+        check_resumable(earlier, training, provenance)
     metrics = _logger(execution, checkpoints, earlier) if place.rank == 0 else None
-    groups = _groups(scan, training)
-    provenance = provenance_of(backend.name, backend.versions(), training.seed, scan.data_hash())
+    groups = _groups(scan, training), _validation_groups(validation, training)
     keeper = _keeper(checkpoints, provenance, execution, place) if checkpoints else None
     calibration, refinement = _calibrate_and_refine(scan, training, on_event, earlier)
-    fitting, held_out = _samples(scan, groups, training, calibration)
+    fitting, held_out = _samples((scan, validation), groups, training, calibration)
     model = backend.create_model(training, calibration, own)
     control = _control(model, keeper, earlier, metrics)
     with stop_on_signals(control.stop) if keeper else nullcontext(), recording(metrics, training, execution):
@@ -286,17 +292,35 @@ def _calibrate_and_refine(
     return calibration, {"probe_refined": used, "probe_refinement_seconds": seconds}
 
 
+def _provenance(backend: Backend, training: TrainingConfig, scan: Scan, validation: Scan | None) -> dict[str, Any]:
+    made_by = provenance_of(backend.name, backend.versions(), training.seed, scan.data_hash())
+    return made_by if validation is None else {**made_by, VALIDATION_HASH: validation.data_hash()}
+
+
 def _groups(scan: Scan, training: TrainingConfig) -> Groups:
     rng = np.random.default_rng([training.seed, 6])
     model = training.model
     return group_positions(scan.positions_px, model.gridsize, training.neighbor_count, training.n_groups, rng)
 
 
+def _validation_groups(scan: Scan | None, training: TrainingConfig) -> Groups | None:
+    if scan is None:
+        return None
+    rng = np.random.default_rng([training.seed, 7])
+    return group_positions(scan.positions_px, training.model.gridsize, training.neighbor_count, None, rng)
+
+
 def _samples(
-    scan: Scan, groups: Groups, training: TrainingConfig, calibration: Calibration
+    scans: tuple[Scan, Scan | None],
+    groups: tuple[Groups, Groups | None],
+    training: TrainingConfig,
+    calibration: Calibration,
 ) -> tuple[Samples, Samples | None]:
+    """Return what is trained on, and what is held out: a scan of its own, or a part of the one there is."""
     with_labels = training.model.model_type == "supervised" or training.realspace_mae_weight > 0
-    samples = Samples(scan, groups, calibration, with_labels)
+    samples = Samples(scans[0], groups[0], calibration, with_labels)
+    if scans[1] is not None and groups[1] is not None:
+        return samples, Samples(scans[1], groups[1], calibration, with_labels)
     fitted, held_out = split(len(samples), training.validation_fraction, training.seed)
     return samples.subset(fitted), samples.subset(held_out) if len(held_out) else None
 
