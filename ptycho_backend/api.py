@@ -14,7 +14,7 @@ import numpy as np
 
 from ptycho_backend.bundle import Bundle, read_bundle
 from ptycho_backend.checkpoints import FOLDER, VALIDATION_HASH, Checkpoints, check_resumable, read_checkpoint
-from ptycho_backend.checks import check_size, check_training
+from ptycho_backend.checks import check_training
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, TrainingConfig, validate
 from ptycho_backend.contract import Backend, Model
 from ptycho_backend.core.batching import Samples, split
@@ -96,9 +96,7 @@ def train(
     execution = modern_execution(execution or ExecutionConfig())
     validate(training)
     validate(execution)
-    check_training(training, scan)
-    if validation is not None:
-        check_size(training.model, validation)
+    check_training(training, scan, validation)
     backend = get_backend(training.backend)
     training.backend = backend.name
     # What can be refused is refused before any work is done.
