@@ -97,8 +97,7 @@ def train(
     validate(training)
     validate(execution)
     check_training(training, scan, validation)
-    backend = get_backend(training.backend)
-    training.backend = backend.name
+    backend = _backend_for(training)
     # What can be refused is refused before any work is done.
     place, own = _place(execution, backend)
     provenance = _provenance(backend, training, scan, validation)
@@ -220,6 +219,13 @@ def _own_copy(config: TrainingConfig, scan: Scan) -> TrainingConfig:
     if training.model.N == 0:
         training.model.N = scan.N
     return training
+
+
+def _backend_for(training: TrainingConfig) -> Backend:
+    """Return the engine that a configuration asks for, and write its name into it."""
+    backend = get_backend(training.backend)
+    training.backend = backend.name
+    return backend
 
 
 def _engine_for(written_by: str, asked: str) -> Backend:
