@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -17,7 +18,7 @@ from ptycho_backend.core.means import Mean
 from ptycho_backend.core.monitoring import BestEpoch, refuse_non_finite
 from ptycho_backend.core.schedules import RateSchedule
 from ptycho_backend.core.state import TrainerState
-from ptycho_backend.events import BatchEvent, EpochEvent, OnEvent
+from ptycho_backend.events import BatchEvent, EpochEvent, Event, OnEvent
 from ptycho_backend.parallel import place_of
 
 
@@ -86,6 +87,7 @@ class Reporter(keras.callbacks.Callback):
             total = self.team.total(self._validation.value)
             metrics[self._owner.val_loss_name] = total / self.team.place.world
         self.history.append(metrics)
+        logs.update(metrics)  # for the callbacks that come after this one
         if self.best.update(metrics) and self._execution.restore_best:
             self._best_weights = self._owner.get_weights()
         self._schedule.update(metrics[self.best.monitor_name])
@@ -121,3 +123,15 @@ class Reporter(keras.callbacks.Callback):
         if keeper is not None:
             keeper.write(keeper.last, self._owner, self.history, self.state())
         raise self.control.stopped(self._epoch, self._batch)
+
+
+def replayed(callbacks: Sequence[keras.callbacks.Callback], on_event: OnEvent) -> OnEvent:
+    """Return a listener that tells callbacks of this process about every epoch that others have trained."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, EpochEvent):
+            for callback in callbacks:
+                callback.on_epoch_end(event.epoch - 1, dict(event.metrics))
+        on_event(event)
+
+    return listen if callbacks else on_event

@@ -61,7 +61,8 @@ def fit(
     canvas_px = max(samples.canvas_px for samples in (train, validation) if samples is not None)
     n_batches = batches_per_epoch(train, training)
     reporter = Reporter(model, execution, best, on_event, control, n_batches)
-    callbacks = [reporter, *([EpochLogger(control.logger, reporter.history)] if control.logger else [])]
+    loggers = [EpochLogger(control.logger, reporter.history)] if control.logger else []
+    callbacks = [reporter, *loggers, *control.callbacks]
     if start.epoch < training.nepochs and not best.should_stop:
         with (
             validation_batches(validation, training) as held_out,

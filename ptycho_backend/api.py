@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ def train(
     checkpoints: Path | str | None = None,
     resume: bool = False,
     validation: Scan | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Run:
     """
     Train a model on a scan.
@@ -77,6 +79,9 @@ def train(
     validation : Scan, optional
         A scan that is held out whole, in the units of `scan`: every epoch is validated on all of it, and no group
         of `scan` is held out.
+    callbacks : sequence, optional
+        The framework's own callbacks (Lightning's ``Callback``, Keras' ``Callback``), which join those of the engine.
+        Where training takes several processes they stay in this one, and are told of every epoch.
 
     Returns
     -------
@@ -110,6 +115,7 @@ def train(
     fitting, held_out = _samples((scan, validation), groups, training, calibration)
     model = backend.create_model(training, calibration, own)
     control = _control(model, keeper, earlier, metrics)
+    control.callbacks = callbacks
     with stop_on_signals(control.stop) if keeper else nullcontext(), recording(metrics, training, execution):
         history = backend.fit(model, fitting, held_out, own, on_event, control)
     summary = {"training_seconds": time.perf_counter() - started, **refinement}

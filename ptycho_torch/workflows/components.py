@@ -94,7 +94,7 @@ def build_trainer(
 
 
 def build_callbacks(execution: ExecutionConfig, reporter: Reporter) -> list[pl.Callback]:
-    """Return the reporter, the rate's monitor, early stopping and checkpoints, all watching the same metric."""
+    """Return the reporter, the rate's monitor, early stopping and checkpoints, and the caller's own after them."""
     callbacks: list[pl.Callback] = [reporter]
     if reporter.control.logger is not None:
         callbacks.append(LearningRateMonitor(logging_interval="epoch"))
@@ -114,7 +114,7 @@ def build_callbacks(execution: ExecutionConfig, reporter: Reporter) -> list[pl.C
         kept = resumed.kept if resumed else {}
         reporter.checkpoint_callbacks = checkpoint_callbacks(keeper, best.monitor_name, best.mode, kept)
         callbacks += reporter.checkpoint_callbacks
-    return callbacks
+    return [*callbacks, *reporter.control.callbacks]
 
 
 def start_at(trainer: pl.Trainer, epoch: int) -> None:
