@@ -98,9 +98,8 @@ def train(
     started = time.perf_counter()
     earlier = _earlier(checkpoints) if resume else None
     training = _own_copy(config or (earlier.training if earlier else TrainingConfig()), scan)
-    execution = modern_execution(execution or ExecutionConfig())
+    execution = _checked_execution(execution)
     validate(training)
-    validate(execution)
     check_training(training, scan, validation)
     backend = _backend_for(training)
     # What can be refused is refused before any work is done.
@@ -114,8 +113,7 @@ def train(
     calibration, refinement = _calibrate_and_refine(scan, training, on_event, earlier)
     fitting, held_out = _samples((scan, validation), groups, training, calibration)
     model = backend.create_model(training, calibration, own)
-    control = _control(model, keeper, earlier, metrics)
-    control.callbacks = callbacks
+    control = _control(model, keeper, earlier, metrics, callbacks)
     with stop_on_signals(control.stop) if keeper else nullcontext(), recording(metrics, training, execution):
         history = backend.fit(model, fitting, held_out, own, on_event, control)
     summary = {"training_seconds": time.perf_counter() - started, **refinement}
@@ -234,6 +232,12 @@ def _backend_for(training: TrainingConfig) -> Backend:
     return backend
 
 
+def _checked_execution(config: ExecutionConfig | None) -> ExecutionConfig:
+    execution = modern_execution(config or ExecutionConfig())
+    validate(execution)
+    return execution
+
+
 def _engine_for(written_by: str, asked: str) -> Backend:
     from ptycho_backend.registry import available_backends
 
@@ -275,13 +279,19 @@ def _logger(execution: ExecutionConfig, checkpoints: Path | str | None, earlier:
     return make_logger(execution.logger, folder, history=earlier.history if earlier else [])
 
 
-def _control(model: Model, keeper: Keeper | None, earlier: Bundle | None, metrics: MetricsLogger | None) -> Control:
+def _control(
+    model: Model,
+    keeper: Keeper | None,
+    earlier: Bundle | None,
+    metrics: MetricsLogger | None,
+    callbacks: Sequence[Any],
+) -> Control:
     if isinstance(keeper, Checkpoints):
         keeper.check_room(model)
     if earlier is None:
-        return Control(checkpoints=keeper, logger=metrics)
+        return Control(checkpoints=keeper, logger=metrics, callbacks=callbacks)
     model.set_weights(earlier.weights)
-    return Control(earlier.state, earlier.history, keeper, logger=metrics)
+    return Control(earlier.state, earlier.history, keeper, logger=metrics, callbacks=callbacks)
 
 
 def _calibrate_and_refine(
