@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-all lanes lane-core lane-tensorflow lane-pytorch lane-both mutants check lint types imports clean
+.PHONY: setup demo test test-all clients lanes lane-core lane-tensorflow lane-pytorch lane-both mutants check lint types imports clean
 
 setup: $(STAMP)
 
@@ -27,6 +27,10 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(PYTEST) -m "" --hypothesis-profile full
+
+# The applications of existing users, installed as they are, with this package behind them.
+clients: $(STAMP)
+	$(PYTEST) -m client tests/clients
 
 # One lane for each set of frameworks that a user may have; what a lane lacks cannot be imported, in children neither.
 TORCH := torch lightning pytorch_lightning
