@@ -82,6 +82,8 @@ def test_what_cannot_be_done_is_refused_before_any_work():
         check_processes(ExecutionConfig(strategy="mirrored", num_nodes=2), "tensorflow", ("cpu",))
     with pytest.raises(ConfigError, match="started from outside"):
         check_processes(ExecutionConfig(num_nodes=2), "pytorch", ("cpu",))
+    with pytest.raises(ConfigError, match="'tensorflow' compiles the training step of one device"):
+        check_processes(ExecutionConfig(compile=True, devices=2), "tensorflow", ("cpu",))
     for device, devices in (("auto", 3), ("cuda:1", 2)):
         with pytest.raises(DeviceError, match="GPU of its own"):
             check_processes(ExecutionConfig(device=device, devices=devices), "pytorch", ("cpu", "cuda:0", "cuda:1"))
