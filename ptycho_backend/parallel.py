@@ -151,6 +151,9 @@ class Follower:
 
         return self.folder / LAST
 
+    def check_room(self, model: Model) -> None:
+        """Do nothing."""
+
     def write(self, path: Path, model: Model, history: History, state: TrainerState) -> None:
         """Do nothing."""
 
