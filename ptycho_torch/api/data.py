@@ -7,7 +7,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ptycho_backend.data.output import prepare_run_folder
+from ptycho_backend.data.positions import from_window_middles
 from ptycho_backend.data.scan import Scan
 from ptycho_torch.api.configs import ConfigManager
 from ptycho_torch.api.scans import held_out_scan, training_scan
@@ -70,11 +73,13 @@ class PtychoDataLoader:
             Any integer or real dtype and byte order.
         probe : complex, shape (mode, y, x) or (y, x)
         positions : float, shape (position, 2), pixels, (y, x)
+            Of the windows' middles, (N − 1)/2.
         config_manager : ConfigManager
             Not used: the model knows how it was trained.
         """
         loader = cls.__new__(cls)
-        loader.scan = Scan(diff_patterns, positions, probe, measurement="counts", source="the client")
+        middles = from_window_middles(positions, np.shape(diff_patterns)[-1])
+        loader.scan = Scan(diff_patterns, middles, probe, measurement="counts", source="the client")
         loader.validation = loader.output_dir = None
         return loader
 

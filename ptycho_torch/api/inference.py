@@ -29,8 +29,11 @@ class InferenceEngine:
         """
         Return the object, one layer, shape (y, x), complex64.
 
-        Its centre is the midpoint of the scan's bounding box, and it holds every window of the scan.
+        Its centre is the midpoint of the bounding box of the client's positions, and it holds every window.
         """
         settings = self._configs.settings
         settings.warn("inference_config")
-        return reconstruct(data_loader.scan, self._model.module.trained, settings.inference, EventLog()).obj
+        image = reconstruct(data_loader.scan, self._model.module.trained, settings.inference, EventLog())
+        # The client's positions lie half a pixel before the scan's. So does the centre, without the last row and
+        # column, which no window reaches.
+        return np.ascontiguousarray(image.obj[:-1, :-1])

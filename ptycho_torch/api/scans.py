@@ -9,6 +9,7 @@ import numpy as np
 
 from ptycho_backend.data.join import join_scans
 from ptycho_backend.data.npz import npz_fields
+from ptycho_backend.data.positions import from_window_middles
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import ConfigError, DataError
 from ptycho_torch.api.configs import ConfigManager
@@ -37,9 +38,10 @@ def held_out_scan(folder: Path) -> Scan | None:
 
 
 def client_scan(path: Path) -> Scan:
-    """Read a scan; patterns are counts, as clients export them, unless the file says otherwise."""
+    """Read a scan as clients export it: counts, unless the file says otherwise, and positions of windows' middles."""
     fields = npz_fields(path)
-    return Scan(**{**fields, "measurement": fields["measurement"] or "counts"})
+    positions_px = from_window_middles(fields["positions_px"], fields["patterns"].shape[-1])
+    return Scan(**{**fields, "positions_px": positions_px, "measurement": fields["measurement"] or "counts"})
 
 
 def _training_files(folder: Path) -> list[Path]:
