@@ -76,21 +76,3 @@ def _cells(n_positions: int) -> Positions:
     columns = -(-n_positions // rows)
     cells = np.stack(np.divmod(np.arange(n_positions), columns), axis=1).astype(np.float64)
     return cells - [(rows - 1) / 2, (columns - 1) / 2]
-
-
-def from_window_middles(positions_px: NDArray[Any], N: int) -> NDArray[np.float64]:
-    """
-    Return scan positions, which name pixel ``[N//2, N//2]`` of a window, from those of the windows' middles.
-
-    Parameters
-    ----------
-    positions_px : float, shape (position, 2), (y, x)
-        Where pixel (N − 1)/2 falls, as ptychodus counts.
-    N : int
-        Side of the window, pixels.
-
-    Notes
-    -----
-    Spec: data 1.4.
-    """
-    return np.asarray(positions_px, dtype=np.float64) + (N // 2 - (N - 1) / 2)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ptycho_backend.data.fields import from_window_middles
 from ptycho_backend.data.output import prepare_run_folder
-from ptycho_backend.data.positions import from_window_middles
 from ptycho_backend.data.scan import Scan
 from ptycho_torch.api.configs import ConfigManager
 from ptycho_torch.api.scans import held_out_scan, training_scan

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ptycho_backend.data.fields import from_window_middles
 from ptycho_backend.data.join import join_scans
 from ptycho_backend.data.npz import npz_fields
-from ptycho_backend.data.positions import from_window_middles
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import ConfigError, DataError
 from ptycho_torch.api.configs import ConfigManager
