@@ -99,14 +99,14 @@ def _corners(scan: Scan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def _joined_objects(
     scans: Sequence[Scan], shifts: Sequence[NDArray[np.float64]]
 ) -> tuple[NDArray[np.complex64] | None, tuple[float, float]]:
-    """Return one canvas with all objects, 1 (nothing) between them, and the position of its pixel (0, 0)."""
+    """Return one canvas with all objects, 0 between them as outside of one, and the position of its pixel (0, 0)."""
     objects = [scan.obj for scan in scans if scan.obj is not None]
     if len(objects) < len(scans):
         return None, (0.0, 0.0)
     origins = [np.asarray(scan.obj_origin_px) + by for scan, by in zip(scans, shifts, strict=True)]
     corners = [np.rint(origin).astype(int) for origin in origins]
     size = np.max([corner + obj.shape for corner, obj in zip(corners, objects, strict=True)], axis=0)
-    canvas = np.ones((int(size[0]), int(size[1])), dtype=np.complex64)
+    canvas = np.zeros((int(size[0]), int(size[1])), dtype=np.complex64)
     for (y, x), obj in zip(corners, objects, strict=True):
         canvas[y : y + obj.shape[0], x : x + obj.shape[1]] = obj
     return canvas, (0.0, 0.0)
