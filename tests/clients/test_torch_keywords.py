@@ -282,6 +282,13 @@ def test_plain_values_come_back_equal():
     assert all(getattr(twin, part) == getattr(manager, part) for part in CLASSES)
 
 
+def test_an_array_is_kept_as_a_list():
+    assert plain(config_params.ModelConfig(probe_mask=np.eye(2, dtype=bool)))["probe_mask"] == [
+        [True, False],
+        [False, True],
+    ]
+
+
 def test_an_unknown_keyword_is_an_error_that_names_the_nearest():
     with pytest.raises(ConfigError, match="'grid_size'"):
         ConfigManager(data_config={"gridsize": (2, 2)})
