@@ -99,7 +99,7 @@ def as_config(config_type: type[Config], value: Config | Mapping[str, Any] | Non
 
 def plain(config: Any) -> dict[str, Any]:
     """Return a configuration as values that JSON knows; arrays and tensors become lists."""
-    given = {name: getattr(config, name) for name in (field.name for field in dataclasses.fields(config))}
+    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     listed = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in given.items()}
     values: dict[str, Any] = json.loads(json_text(listed, type(config).__name__, "the client"))
     return values
