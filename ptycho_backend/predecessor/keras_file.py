@@ -1,0 +1,203 @@
+"""A `.keras` file read as data: its graph of layers from JSON, its convolutions from HDF5 (spec: model_file 7.3)."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend.bundle import read_member
+
+MAX_JSON = 64 * 2**20
+MAX_ELEMENTS = 2**27  # of one kernel; the widest published one has 2^20
+CONVOLUTION = re.compile(r"conv2d(?:_(\d+))?")
+ROOTS = ("layers", "_layer_checkpoint_dependencies")  # Keras 3, and tf.keras before it
+
+Convolution = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer by name: its class, its settings, and the layers it reads."""
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class KerasFile:
+    """
+    What a `.keras` file holds.
+
+    Parameters
+    ----------
+    layers : dict of Layer by name
+        In the file's order.
+    convolutions : dict of (kernel, bias) by layer name
+        float32, (height, width, in, out) and (out,).
+    saved : str
+        Date, or "".
+    version : str
+        Of Keras, or "".
+    """
+
+    layers: dict[str, Layer]
+    convolutions: dict[str, Convolution]
+    saved: str
+    version: str
+
+    def ancestors(self, name: str) -> set[str]:
+        """Return the names of all layers that a layer depends on, and its own."""
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            current = waiting.pop()
+            if current not in found and current in self.layers:
+                found.add(current)
+                waiting += self.layers[current].inputs
+        return found
+
+    def chain(self, names: set[str]) -> list[str]:
+        """Return the convolutions among some layers, first to last."""
+        depth = {
+            name: len(self.ancestors(name) & set(self.convolutions)) for name in names if name in self.convolutions
+        }
+        return sorted(depth, key=lambda name: (depth[name], name))
+
+
+def read_keras(content: bytes) -> KerasFile:
+    """
+    Read a `.keras` file.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, no functional model, or holds something else than numbers where weights should be.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            config = _json(read_member(archive, "config.json", MAX_JSON), "config.json")
+            listed = "metadata.json" in archive.namelist()
+            about = _json(read_member(archive, "metadata.json", MAX_JSON), "metadata.json") if listed else {}
+            weights = read_member(archive, "model.weights.h5")
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"not a readable .keras file ({error})") from None
+    layers = _layers(config)
+    names = [name for name, layer in layers.items() if layer.kind == "Conv2D"]
+    return KerasFile(
+        layers=layers,
+        convolutions=_convolutions(weights, names),
+        saved=str(about.get("date_saved", "")),
+        version=str(about.get("keras_version", "")),
+    )
+
+
+def _json(content: bytes, member: str) -> dict[str, Any]:
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"member '{member}' is not JSON ({type(error).__name__})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"member '{member}' holds a {type(values).__name__}")
+    return values
+
+
+def _layers(config: Mapping[str, Any]) -> dict[str, Layer]:
+    try:
+        described = config["config"]["layers"]
+        names = {item["config"]["name"] for item in described}
+        return {
+            item["config"]["name"]: Layer(
+                item["config"]["name"],
+                item["class_name"],
+                item["config"],
+                tuple(dict.fromkeys(_histories(item.get("inbound_nodes"), names))),
+            )
+            for item in described
+        }
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError("'config.json' describes no functional model") from None
+
+
+def _histories(nodes: Any, names: set[str]) -> Iterator[str]:
+    """Yield the layers that a node reads: "keras_history" in Keras 3, [name, node, tensor, …] before it."""
+    waiting = [nodes]
+    while waiting:
+        item = waiting.pop(0)
+        if isinstance(item, dict):
+            history = item.get("keras_history")
+            waiting[:0] = [history] if history else list(item.values())
+        elif isinstance(item, list) and len(item) >= 3 and isinstance(item[0], str) and item[0] in names:
+            yield item[0]
+        elif isinstance(item, list):
+            waiting[:0] = item
+
+
+def _convolutions(content: bytes, names: list[str]) -> dict[str, Convolution]:
+    """Read kernels and biases of layers, which stand in the file under their class and a running number."""
+    import h5py
+
+    try:
+        with h5py.File(io.BytesIO(content), "r") as file:
+            groups = _groups(file)
+            told = {str(group.attrs["name"]): group for group in groups if "name" in group.attrs}
+            by_name = told if set(names) <= set(told) else dict(zip(names, groups, strict=True))
+            return {name: (_dataset(by_name[name], "0"), _dataset(by_name[name], "1")) for name in names}
+    except (OSError, KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"member 'model.weights.h5' cannot be read ({error})") from None
+
+
+def _groups(file: Any) -> list[Any]:
+    """Return the "vars" groups of convolutions, by running number: that order is the order of layers."""
+    found: dict[int, Any] = {}
+    for root, group in _rooted(file):
+        for key in group:
+            match = CONVOLUTION.fullmatch(key.removeprefix(root))
+            variables = _own(_own(group, key), "vars") if match else None
+            if match and variables is not None and len(variables):
+                found.setdefault(int(match[1] or 0), variables)
+    return [found[number] for number in sorted(found)]
+
+
+def _rooted(file: Any) -> Iterator[tuple[str, Any]]:
+    """Yield where layers may stand, and what comes before their names: on Windows some versions wrote a backslash."""
+    for root in ROOTS:
+        if root in file:
+            yield "", _own(file, root)
+            return
+        if any(key.startswith(f"{root}\\") for key in file):
+            yield f"{root}\\", file
+            return
+    raise ValueError("member 'model.weights.h5' holds no layers")
+
+
+def _own(group: Any, key: str) -> Any:
+    """Return what lies in this very file; links out of it are not followed."""
+    import h5py
+
+    if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+        raise ValueError(f"member 'model.weights.h5': '{key}' is missing or a link")
+    return group[key]
+
+
+def _dataset(group: Any, key: str) -> NDArray[np.float32]:
+    item = _own(group, key)
+    shape = getattr(item, "shape", None)
+    if shape is None or item.dtype.kind != "f" or item.external or item.is_virtual:
+        raise ValueError(f"member 'model.weights.h5': '{key}' does not hold plain numbers")
+    if math.prod(shape) > MAX_ELEMENTS:
+        raise ValueError(f"member 'model.weights.h5': '{key}' claims {math.prod(shape)} numbers")
+    values = np.asarray(item[()], dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"member 'model.weights.h5': '{key}' holds numbers that are not finite")
+    return values
