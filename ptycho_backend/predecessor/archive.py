@@ -16,6 +16,7 @@ from ptycho_backend.predecessor.pickles import MAX_BYTES, read_pickle
 
 MODELS = ("diffraction_to_obj", "autoencoder")  # the one that PtychoPINN reconstructs with comes first
 TORCH = (".ckpt", ".pt", ".pth")
+LONGEST = 1000  # letters of a setting
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -96,8 +97,17 @@ def _read(file: Path, archive: zipfile.ZipFile) -> Archive:
     if not isinstance(params, dict):
         raise ValueError(f"member '{member}' holds no dictionary")
     keras = read_keras(read_member(archive, f"{known[0]}/model.keras"))
-    plain = {str(key): number_of(value) for key, value in params.items() if key != "probe"}
+    plain = {key: _plain(value) for key, value in params.items() if isinstance(key, str) and key != "probe"}
     return Archive(file, known[0], keras, plain, array_of(params.get("probe")))
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting that is a short plain value, and for any other what kind it is."""
+    number = number_of(value)
+    small = not isinstance(number, int) or abs(number) < 2**63
+    short = not isinstance(number, str) or len(number) <= LONGEST
+    simple = number is None or isinstance(number, (bool, int, float, str))
+    return number if simple and small and short else f"<{type(number).__name__}>"
 
 
 def _refuse_folders(folder: Path) -> None:
@@ -143,7 +153,7 @@ def _saved_model(file: Path) -> ModelFileError:
 def _torch(file: Path) -> ModelFileError:
     return refused(
         file,
-        "a PyTorch checkpoint; PtychoPINN's PyTorch port has another network, with layers that are not here (attention, "
-        "normalisation)",
+        "a PyTorch checkpoint; PtychoPINN's PyTorch port has another network, with layers that are not here "
+        "(attention, normalisation)",
         "train again: 'ptychopinn migrate' translates its configuration",
     )

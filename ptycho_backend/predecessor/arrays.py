@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.predecessor.pickles import Placeholder
+from ptycho_backend.predecessor.machine import Placeholder
 
-TYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 c8 c16".split())
+TYPES = frozenset(["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"])
 MAX_DIMENSIONS = 8
 
 
@@ -27,12 +27,10 @@ def array_of(value: Any) -> NDArray[Any] | None:
     Arrays and scalars of NumPy are known in the forms of pickle protocols 0 to 5, and TensorFlow's tensors, which
     are pickled as NumPy arrays to be converted.
     """
-    if not isinstance(value, Placeholder) or not isinstance(value.function, Placeholder):
-        return None
-    arguments = value.arguments if isinstance(value.arguments, tuple) else ()
-    kind, _, name = value.name.rpartition(".")
+    kind, name, arguments = _call(value)
     if kind.startswith("tensorflow") and name == "convert_to_tensor" and arguments:
-        return array_of(arguments[0])
+        value = arguments[0]
+        kind, name, arguments = _call(value)
     if not kind.startswith("numpy."):
         return None
     if name == "scalar" and len(arguments) == 2:
@@ -44,6 +42,14 @@ def array_of(value: Any) -> NDArray[Any] | None:
         _, shape, kind_of_numbers, by_column, content = value.state
         return _array(content, kind_of_numbers, shape, by_column is True)
     return None
+
+
+def _call(value: Any) -> tuple[str, str, tuple[Any, ...]]:
+    """Return module, name and arguments of what would be called; empty for anything else."""
+    if not isinstance(value, Placeholder) or not isinstance(value.function, Placeholder):
+        return "", "", ()
+    module, _, name = value.name.rpartition(".")
+    return module, name, value.arguments if isinstance(value.arguments, tuple) else ()
 
 
 def _array(content: Any, kind: Any, shape: Any, by_column: bool) -> NDArray[Any] | None:
@@ -61,10 +67,10 @@ def _dtype_of(value: Any) -> np.dtype[Any] | None:
     if not isinstance(value, Placeholder) or value.name != "numpy.dtype" or not isinstance(value.arguments, tuple):
         return None
     name = value.arguments[0] if value.arguments else None
-    if name not in TYPES:
+    if not isinstance(name, str) or name not in TYPES:
         return None
     order = value.state[1] if isinstance(value.state, tuple) and len(value.state) > 1 else "<"
-    return np.dtype(str(name)).newbyteorder(">" if order == ">" else "<")
+    return np.dtype(name).newbyteorder(">" if order == ">" else "<")
 
 
 def _bytes_of(value: Any) -> bytes | None:

@@ -100,7 +100,7 @@ def converted_bundle(archive: Archive, given: Mapping[str, Any], intensity_scale
     scale = _intensity_scale(archive, model, intensity_scale)
     calibration, log_scale = calibration_of(archive.probe, model, scale or 1.0)
     parts = np.stack([calibration.probe.real, calibration.probe.imag], axis=-1)
-    weights |= {LOG_SCALE: np.float32(log_scale).reshape(()), PROBE: parts.astype(np.float32)}
+    weights |= {LOG_SCALE: np.asarray(log_scale, np.float32), PROBE: parts.astype(np.float32)}
     notes = _notes(archive, model, scale)
     left = {fate.old: fate.note for fate in migrated.left_out if fate.note != "not set"}
     return Conversion(Bundle(training, calibration, weights, [], _provenance(archive, left)), notes)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
-from ptycho_backend.config import ExecutionConfig, InferenceConfig, TrainingConfig, fields_of, from_dict
+from ptycho_backend.config import fields_of
 from ptycho_backend.errors import ConfigError, nearest_name
 from ptycho_backend.predecessor.names import RENAMED, SECTIONS, WITHOUT, modern_name, reason, target
-from ptycho_backend.spellings import VALUES
+from ptycho_backend.predecessor.values import LOSSES, check, translated
 
-CONFIGS = {"training": TrainingConfig, "execution": ExecutionConfig, "inference": InferenceConfig}
 SCALED = ("tv_weight", "realspace_mae_weight")  # by `realspace_weight`
-MODES = {"unsupervised": "pinn", "supervised": "supervised"}
-MAX_DEPTH = 8  # of nested sections
+MAX_DEPTH, MAX_OPTIONS = 8, 1000  # of nested sections, and altogether: YAML can refer to itself
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,21 @@ def migrate(old: Mapping[str, Any]) -> Migration:
     -------
     Migration
         Its values are valid, and take the published network where `old` names no other.
+
+    Raises
+    ------
+    ConfigError
+        If there is no end of options.
     """
     result = Migration()
-    options = list(_flattened(old))
+    options = sorted(islice(_flattened(old), MAX_OPTIONS + 1), key=_precedence)
+    if len(options) > MAX_OPTIONS:
+        raise ConfigError(
+            "A configuration holds a manageable number of options.",
+            expected=f"at most {MAX_OPTIONS}",
+            received="more, perhaps because the file refers to itself",
+            fix="correct the file",
+        )
     scale = next((_float(value) for _, name, value in options if name == "realspace_weight"), 0.0)
     for section, name, value in options:
         fate = _fate(section, name, value, scale)
@@ -90,6 +100,14 @@ def _flattened(old: Mapping[str, Any], section: str = "", depth: int = 0) -> Ite
             yield section, str(key), value
 
 
+def _precedence(option: tuple[str, str, Any]) -> int:
+    """Sort options so that the later ones win as they did there: "mae" over weights, weights over "poisson"."""
+    _, name, value = option
+    if name in LOSSES:
+        return 2 if str(value).lower() == "mae" else 0
+    return 0 if name == "n_images" else 1
+
+
 def _fate(section: str, name: str, value: Any, scale: float) -> Fate:
     old = f"{section}.{name}" if section else name
     new = target(name, section)
@@ -98,12 +116,12 @@ def _fate(section: str, name: str, value: Any, scale: float) -> Fate:
     if value is None:
         return Fate(old, value, None, "not set")
     try:
-        translated = value * scale if name in SCALED else _translated(modern_name(name), new, value)
-        _check(new, translated)
+        found = value * scale if name in SCALED else translated(modern_name(name), new, value)
+        check(new, found)
     except (ConfigError, TypeError) as error:
         return Fate(old, value, None, getattr(error, "expected", "") or str(error))
-    note = "" if translated == value and type(translated) is type(value) else f"was {value!r}"
-    return Fate(old, translated, new, note)
+    note = "" if found == value and type(found) is type(value) else f"was {value!r}"
+    return Fate(old, found, new, note)
 
 
 def _unknown(name: str) -> str:
@@ -112,62 +130,12 @@ def _unknown(name: str) -> str:
     return "unknown here and there" + (f"; '{nearest}' was meant?" if nearest else "")
 
 
-def _translated(name: str, new: str, value: Any) -> Any:
-    """Return a value as its new field takes it."""
-    if name == "architecture" and value != "cnn":
-        raise _refused("network", "cnn", value)
-    if name in ("torch_loss_mode", "loss_function"):
-        return _nll_weight(value)
-    if name == "C":
-        return _root(value)
-    if name == "grid_size":
-        return _square_side(value)
-    if name == "mode":
-        return MODES.get(str(value).lower(), value)
-    if name == "orchestrator":
-        return "mlflow" if str(value).lower() == "mlflow" else "csv"
-    plain = VALUES.get(new.rpartition(".")[2], {})
-    if isinstance(value, (str, int)) and not isinstance(value, bool) and value in plain:
-        return plain[value]
-    return _number(new, value)
-
-
-def _number(new: str, value: Any) -> Any:
-    """Return numbers that YAML reads as text (1e9), or as a float where a whole one is meant."""
-    probe = value
-    if isinstance(value, str):
-        try:
-            probe = float(value)
-        except ValueError:
-            return value
-    if isinstance(probe, float) and math.isfinite(probe) and probe.is_integer() and _accepts(new, int(probe)):
-        return int(probe) if not _accepts(new, probe) else probe
-    return probe if _accepts(new, probe) else value
-
-
-def _accepts(new: str, value: Any) -> bool:
-    try:
-        _check(new, value)
-    except ConfigError:
-        return False
-    return True
-
-
-def _check(new: str, value: Any) -> None:
-    """Refuse a value that its field does not take."""
-    section, _, rest = new.partition(".")
-    values: dict[str, Any] = {rest: value}
-    if rest.startswith("model."):
-        values = {"model": {rest.removeprefix("model."): value}}
-    from_dict(CONFIGS[section], values, source="the given file")  # type: ignore[type-var]
-
-
 def _fields(fate: Fate) -> Iterator[tuple[str, Any]]:
     """Yield every field that an option sets: the choice of a loss is two weights here."""
     assert fate.new is not None
     yield fate.new, fate.value
-    if modern_name(fate.old.rpartition(".")[2]) in ("torch_loss_mode", "loss_function"):
-        yield "training.mae_weight", 1.0 - fate.value
+    if fate.old.rpartition(".")[2] in LOSSES and fate.value == 0.0:
+        yield "training.mae_weight", 1.0
 
 
 def _put(values: dict[str, dict[str, Any]], name: str, value: Any) -> None:
@@ -178,31 +146,5 @@ def _put(values: dict[str, dict[str, Any]], name: str, value: Any) -> None:
     place[last] = value
 
 
-def _nll_weight(value: Any) -> float:
-    weights = {"poisson": 1.0, "mae": 0.0}
-    if str(value).lower() not in weights:
-        raise _refused("loss", "poisson or mae", value)
-    return weights[str(value).lower()]
-
-
 def _float(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) else 0.0
-
-
-def _root(value: Any) -> int:
-    if not isinstance(value, int) or value < 1 or math.isqrt(value) ** 2 != value:
-        raise _refused("number of patterns per group", "a square number", value)
-    return math.isqrt(value)
-
-
-def _square_side(value: Any) -> int:
-    sides = list(value) if isinstance(value, (list, tuple)) else [value]
-    if not sides or any(side != sides[0] for side in sides) or not isinstance(sides[0], int):
-        raise _refused("group", "as many positions along y as along x", value)
-    return int(sides[0])
-
-
-def _refused(what: str, expected: str, value: Any) -> ConfigError:
-    return ConfigError(
-        f"This {what} is not here.", expected=f"no such {what} here, only {expected}", received=repr(value)
-    )

@@ -75,7 +75,8 @@ _REASONS: Mapping[str, str] = MappingProxyType(
             "neighbor_function min_neighbor_distance max_neighbor_distance scan_pattern x_bounds y_bounds"
         ),
         _PLACES: (
-            "offset outer_offset_train outer_offset_test max_position_jitter positions_provided middle_trim pad_eval window"
+            "offset outer_offset_train outer_offset_test max_position_jitter positions_provided middle_trim pad_eval "
+            "window"
         ),
         _MEASURED: "intensity_scale normalize data_scaling probe num_datasets",
         "the probe is normalised by its energy": "probe_scale probe_normalize",

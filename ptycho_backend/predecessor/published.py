@@ -1,4 +1,4 @@
-"""The published network in a graph of Keras layers: what it is, and its weights under canonical names (spec: model_file 7.4)."""
+"""The published network in a graph of Keras layers: its settings and its weights (spec: model_file 7.4)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ptycho_backend.config import ModelConfig
 from ptycho_backend.network import describe, parameters
-from ptycho_backend.predecessor.keras_file import Convolution, KerasFile
+from ptycho_backend.predecessor.keras_file import KerasFile
+from ptycho_backend.predecessor.keras_weights import Convolution
 
 SIDES = (64, 128, 256)
 ACTIVATIONS = ("sigmoid", "swish", "silu", "softplus", "relu")
@@ -44,6 +45,8 @@ def branches(file: KerasFile) -> Branches:
         raise ValueError(f"it is not the published network: {wanted}; missing: {', '.join(missing) or 'inputs'}")
     inside = [file.ancestors(name) for name in ("amp", "phi")]
     whole = [file.ancestors(name) for name in file.layers["obj"].inputs]
+    if "amp" not in whole[0] or "phi" not in whole[1]:
+        raise ValueError("it is not the published network: 'obj' does not join amplitude and phase")
     encoder = inside[0] & inside[1]
     centres = [file.chain(names - encoder) for names in inside]
     frames = [file.chain(all_ - names) for all_, names in zip(whole, inside, strict=True)]

@@ -14,12 +14,13 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 import pytest
 
+from ptycho_backend.cli import main
 from ptycho_backend.registry import missing_packages
 
 ENCODER = {64: (32, 64, 128), 128: (16, 32, 64, 128), 256: (8, 16, 32, 64, 128)}
@@ -168,7 +169,7 @@ def random_weights(model: Any, seed: int) -> None:
 
 
 def patches_of(model: Any, x: np.ndarray) -> np.ndarray:
-    """Return what a model's "obj" layer says of normalised amplitudes (group, y, x, channel): (group, channel, y, x)."""
+    """Return what the "obj" layer says of amplitudes (group, y, x, channel), as (group, channel, y, x)."""
     import keras
 
     inner = keras.Model(model.inputs, model.get_layer("obj").output)
@@ -262,6 +263,25 @@ def in_the_old_layout(keras_file: bytes) -> bytes:
         if layer["class_name"] == "InputLayer":
             layer["config"]["batch_input_shape"] = layer["config"].pop("batch_shape")
     return zipped({"config.json": json.dumps(config).encode(), "model.weights.h5": buffer.getvalue()})
+
+
+class Outcome(NamedTuple):
+    """What a command said and returned."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def ptychopinn(capsys):
+    """Run the command in this process."""
+
+    def run(*argv):
+        status = main([str(argument) for argument in argv])
+        return Outcome(status, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session", name="in_the_old_layout")

@@ -188,3 +188,21 @@ def test_a_folder_with_results_is_not_overwritten(published, tmp_path):
     with pytest.raises(OutputError):
         converted(published(), tmp_path)
     assert math.isfinite(converted(published(), tmp_path, overwrite=True).bundle.weights[LOG_SCALE])
+
+
+def test_the_command(published, ptychopinn, tmp_path):
+    old = published(gridsize=2)
+    (tmp_path / "wts.h5.zip").write_bytes(old.archive)
+    outcome = ptychopinn("convert", tmp_path, tmp_path / "new")
+    assert outcome.status == 0, outcome.err
+    for words in (
+        "cnn, pinn",
+        "amplitude and phase",
+        "merged by a weighted mean",
+        "data_source",
+        "ptychopinn reconstruct",
+    ):
+        assert words in " ".join(outcome.out.split())
+    assert ptychopinn("info", tmp_path / "new").status == 0
+    assert ptychopinn("convert", tmp_path, tmp_path / "new").status == 1
+    assert ptychopinn("convert", tmp_path, tmp_path / "new", "--overwrite", "--N", 64).status == 0
