@@ -1,6 +1,8 @@
 """Options of PtychoPINN become fields of this package, and none of them is lost without a word."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -204,3 +206,9 @@ def test_a_file_that_refers_to_itself_is_refused():
     knot.update({f"again{i}": knot for i in range(10)})
     with pytest.raises(ConfigError, match="at most 1000"):
         migrate(knot)
+
+
+def test_the_guide_lists_every_new_name():
+    guide = (Path(__file__).parents[2] / "docs/how-to/convert-old-models.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| `([\w.]+)`", guide, re.MULTILINE))
+    assert rows == dict(RENAMED)
