@@ -156,7 +156,7 @@ def _read_members(path: Path) -> dict[str, bytes]:
 
 def _read_member(archive: zipfile.ZipFile, name: str, file: Path) -> bytes:
     try:
-        return read_member(archive, name)
+        return read_member(archive, name, MAX_MEMBER_BYTES)
     except ValueError as error:
         raise _damaged(file, str(error)) from None
 
