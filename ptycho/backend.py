@@ -60,10 +60,17 @@ class TensorFlowBackend(Backend):
         control: Control | None = None,
     ) -> History:
         """Train a model in place and return one dict per epoch."""
+        import keras
+
+        from ptycho.callbacks import replayed
+        from ptycho.training import fit
+
+        control = control or Control()
+        control.check_callbacks(keras.callbacks.Callback)
         check_processes(execution, self.name, self.devices())
         if must_launch(execution):
-            return fit_in_processes(model, (train, validation), execution, on_event, control)
-        from ptycho.training import fit
+            listener = replayed(control.callbacks, on_event)
+            return fit_in_processes(model, (train, validation), execution, listener, control)
 
         return fit(model, train, validation, execution, on_event, control)
 

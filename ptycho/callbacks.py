@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ from ptycho.parallel import Team
 from ptycho_backend.core.course import Course
 from ptycho_backend.core.means import Mean
 from ptycho_backend.core.state import TrainerState
+from ptycho_backend.events import EpochEvent, Event, OnEvent
 from ptycho_backend.parallel import place_of
 
 
@@ -55,6 +57,7 @@ class Reporter(keras.callbacks.Callback):
             total = self.team.total(self._validation.value)
             metrics[self._owner.val_loss_name] = total / self.team.place.world
         self.course.end_epoch(metrics)
+        logs.update(metrics)  # for the callbacks that come after this one
         keeper = self.course.control.checkpoints
         if keeper is not None:
             state = self.state()
@@ -65,3 +68,15 @@ class Reporter(keras.callbacks.Callback):
     def state(self) -> TrainerState:
         """Return where training stands."""
         return self.course.state(moments_of(self.model.optimizer, self._owner.trained()), self._kept)
+
+
+def replayed(callbacks: Sequence[keras.callbacks.Callback], on_event: OnEvent) -> OnEvent:
+    """Return a listener that tells callbacks of this process about every epoch that others have trained."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, EpochEvent):
+            for callback in callbacks:
+                callback.on_epoch_end(event.epoch - 1, dict(event.metrics))
+        on_event(event)
+
+    return listen if callbacks else on_event

@@ -58,7 +58,8 @@ def fit(
     course = Course(model, execution, on_event, control, len(train), validation is not None)
     canvas_px = max(samples.canvas_px for samples in (train, validation) if samples is not None)
     reporter = Reporter(model, course)
-    callbacks = [reporter, *([EpochLogger(control.logger, course.history)] if control.logger else [])]
+    loggers = [EpochLogger(control.logger, course.history)] if control.logger else []
+    callbacks = [reporter, *loggers, *control.callbacks]
     if not course.over:
         with (
             validation_batches(validation, training) as held_out,

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_backend.bundle import Bundle, read_bundle
-from ptycho_backend.checkpoints import FOLDER, Checkpoints, check_resumable, read_checkpoint
+from ptycho_backend.checkpoints import FOLDER, VALIDATION_HASH, Checkpoints, check_resumable, read_checkpoint
 from ptycho_backend.checks import check_training
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, TrainingConfig, validate
 from ptycho_backend.contract import Backend, Model
@@ -53,6 +54,8 @@ def train(
     on_event: OnEvent = ignore,
     checkpoints: Path | str | None = None,
     resume: bool = False,
+    validation: Scan | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Run:
     """
     Train a model on a scan.
@@ -72,6 +75,12 @@ def train(
         "checkpoints", else into the folder itself.
     resume : bool
         Go on from the last checkpoint in that folder, on either engine, as if training had never stopped.
+    validation : Scan, optional
+        A scan that is held out whole, in the units of `scan`: every epoch is validated on all of it, and no group
+        of `scan` is held out.
+    callbacks : sequence, optional
+        The framework's own callbacks (Lightning's ``Callback``, Keras' ``Callback``), which join those of the engine.
+        Where training takes several processes they stay in this one, and are told of every epoch.
 
     Returns
     -------
@@ -88,24 +97,22 @@ def train(
     started = time.perf_counter()
     earlier = _earlier(checkpoints) if resume else None
     training = _own_copy(config or (earlier.training if earlier else TrainingConfig()), scan)
-    execution = modern_execution(execution or ExecutionConfig())
+    execution = _checked_execution(execution)
     validate(training)
-    validate(execution)
-    check_training(training, scan)
-    backend = get_backend(training.backend)
-    training.backend = backend.name
+    check_training(training, scan, validation)
+    backend = _backend_for(training)
     # What can be refused is refused before any work is done.
     place, own = _place(execution, backend)
+    provenance = _provenance(backend, training, scan, validation)
     if earlier:
-        check_resumable(earlier, training, scan.data_hash())
+        check_resumable(earlier, training, provenance)
     metrics = _logger(execution, checkpoints, earlier) if place.rank == 0 else None
-    groups = _groups(scan, training)
-    provenance = provenance_of(backend.name, backend.versions(), training.seed, scan.data_hash())
+    groups = _groups(scan, training), _validation_groups(validation, training)
     keeper = _keeper(checkpoints, provenance, execution, place) if checkpoints else None
     calibration, refinement = _calibrate_and_refine(scan, training, on_event, earlier)
-    fitting, held_out = _samples(scan, groups, training, calibration)
+    fitting, held_out = _samples((scan, validation), groups, training, calibration)
     model = backend.create_model(training, calibration, own)
-    control = _control(model, keeper, earlier, metrics)
+    control = _control(model, keeper, earlier, metrics, callbacks)
     with control.stop.on_signals() if keeper else nullcontext(), recording(metrics, training, execution):
         history = backend.fit(model, fitting, held_out, own, on_event, control)
     summary = {"training_seconds": time.perf_counter() - started, **refinement}
@@ -217,6 +224,19 @@ def _own_copy(config: TrainingConfig, scan: Scan) -> TrainingConfig:
     return training
 
 
+def _backend_for(training: TrainingConfig) -> Backend:
+    """Return the engine that a configuration asks for, and write its name into it."""
+    backend = get_backend(training.backend)
+    training.backend = backend.name
+    return backend
+
+
+def _checked_execution(config: ExecutionConfig | None) -> ExecutionConfig:
+    execution = modern_execution(config or ExecutionConfig())
+    validate(execution)
+    return execution
+
+
 def _engine_for(written_by: str, asked: str) -> Backend:
     from ptycho_backend.registry import available_backends
 
@@ -258,13 +278,19 @@ def _logger(execution: ExecutionConfig, checkpoints: Path | str | None, earlier:
     return make_logger(execution.logger, folder, history=earlier.history if earlier else [])
 
 
-def _control(model: Model, keeper: Keeper | None, earlier: Bundle | None, metrics: MetricsLogger | None) -> Control:
+def _control(
+    model: Model,
+    keeper: Keeper | None,
+    earlier: Bundle | None,
+    metrics: MetricsLogger | None,
+    callbacks: Sequence[Any],
+) -> Control:
     if keeper:
         keeper.check_room(model)
     if earlier is None:
-        return Control(checkpoints=keeper, logger=metrics)
+        return Control(checkpoints=keeper, logger=metrics, callbacks=callbacks)
     model.set_weights(earlier.weights)
-    return Control(earlier.state, earlier.history, keeper, logger=metrics)
+    return Control(earlier.state, earlier.history, keeper, logger=metrics, callbacks=callbacks)
 
 
 def _calibrate_and_refine(
@@ -285,17 +311,35 @@ def _calibrate_and_refine(
     return calibration, {"probe_refined": used, "probe_refinement_seconds": seconds}
 
 
+def _provenance(backend: Backend, training: TrainingConfig, scan: Scan, validation: Scan | None) -> dict[str, Any]:
+    made_by = provenance_of(backend.name, backend.versions(), training.seed, scan.data_hash())
+    return made_by if validation is None else {**made_by, VALIDATION_HASH: validation.data_hash()}
+
+
 def _groups(scan: Scan, training: TrainingConfig) -> Groups:
     rng = np.random.default_rng([training.seed, 6])
     model = training.model
     return group_positions(scan.positions_px, model.gridsize, training.neighbor_count, training.n_groups, rng)
 
 
+def _validation_groups(scan: Scan | None, training: TrainingConfig) -> Groups | None:
+    if scan is None:
+        return None
+    rng = np.random.default_rng([training.seed, 7])
+    return group_positions(scan.positions_px, training.model.gridsize, training.neighbor_count, None, rng)
+
+
 def _samples(
-    scan: Scan, groups: Groups, training: TrainingConfig, calibration: Calibration
+    scans: tuple[Scan, Scan | None],
+    groups: tuple[Groups, Groups | None],
+    training: TrainingConfig,
+    calibration: Calibration,
 ) -> tuple[Samples, Samples | None]:
+    """Return what is trained on, and what is held out: a scan of its own, or a part of the one there is."""
     with_labels = training.model.model_type == "supervised" or training.realspace_mae_weight > 0
-    samples = Samples(scan, groups, calibration, with_labels)
+    samples = Samples(scans[0], groups[0], calibration, with_labels)
+    if scans[1] is not None and groups[1] is not None:
+        return samples, Samples(scans[1], groups[1], calibration, with_labels)
     fitted, held_out = split(len(samples), training.validation_fraction, training.seed)
     return samples.subset(fitted), samples.subset(held_out) if len(held_out) else None
 

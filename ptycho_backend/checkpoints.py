@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 FOLDER = "checkpoints"  # inside a run folder
 SUFFIX = ".h5.zip"
 LAST = f"last{SUFFIX}"
+DATA_HASH = "data_sha256"
+VALIDATION_HASH = "validation_sha256"  # where a scan of its own is held out
 MAY_DIFFER = ("nepochs", "backend")  # between a checkpoint and the training that resumes it
 
 
@@ -157,9 +159,17 @@ def read_checkpoint(folder: Path | str) -> Bundle:
     return bundle
 
 
-def check_resumable(bundle: Bundle, training: TrainingConfig, data_sha256: str) -> None:
+def check_resumable(bundle: Bundle, training: TrainingConfig, provenance: Mapping[str, Any]) -> None:
     """
     Refuse to go on with another training, or on other data, than the checkpoint's.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The checkpoint.
+    training : TrainingConfig
+    provenance : mapping
+        Of the training that is to go on; its hashes of the data count.
 
     Raises
     ------
@@ -174,10 +184,12 @@ def check_resumable(bundle: Bundle, training: TrainingConfig, data_sha256: str) 
             received=", ".join(f"{name}={now[name]!r}" for name in differing),
             fix="leave these options out, or start a new run",
         )
-    if bundle.provenance.get("data_sha256") != data_sha256:
-        raise DataError(
-            "A resumed training continues on the data it began with.",
-            expected=f"a scan with SHA-256 {str(bundle.provenance.get('data_sha256'))[:16]}…",
-            received=f"SHA-256 {data_sha256[:16]}…",
-            fix="give the same scan file and the same --resize, or start a new run",
-        )
+    for name, what in ((DATA_HASH, "scan"), (VALIDATION_HASH, "validation scan")):
+        expected, received = bundle.provenance.get(name), provenance.get(name)
+        if expected != received:
+            raise DataError(
+                "A resumed training continues on the data it began with.",
+                expected=f"a {what} with SHA-256 {str(expected)[:16]}…" if expected else f"no {what}",
+                received=f"SHA-256 {str(received)[:16]}…" if received else f"no {what}",
+                fix="give the same files and the same --resize, or start a new run",
+            )

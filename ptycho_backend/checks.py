@@ -13,18 +13,20 @@ from ptycho_backend.errors import ConfigError, InertOptionWarning, ShapeError
 logger = logging.getLogger(__name__)
 
 
-def check_training(training: TrainingConfig, scan: Scan) -> None:
+def check_training(training: TrainingConfig, scan: Scan, validation: Scan | None = None) -> None:
     """
-    Refuse a training configuration that does not fit a scan, and warn of options without effect.
+    Refuse a training configuration that does not fit the scans, and warn of options without effect.
 
     Raises
     ------
     ShapeError
-        If the scan's patterns have another side than the model.
+        If a scan's patterns have another side than the model.
     ConfigError
         If no loss is left to minimise.
     """
     check_size(training.model, scan)
+    if validation is not None:
+        check_size(training.model, validation)
     weights = (training.nll_weight, training.mae_weight, training.realspace_mae_weight)
     if training.model.model_type == "pinn" and not any(weights):
         raise ConfigError(

@@ -28,6 +28,7 @@ History = list[dict[str, float]]
 
 LOG_SCALE = "log_scale"  # weight of shape (): ln of the amplitude scale
 PROBE = "probe"  # weight of shape (mode, y, x, 2): real and imaginary part
+TRAIN_LOSS, VAL_LOSS = "{}_train_loss", "{}_val_loss"  # of the name of a loss
 
 
 class Model(ABC):
@@ -47,21 +48,17 @@ class Model(ABC):
     @property
     def loss_name(self) -> str:
         """Name of the loss: "poisson", "mae", "realspace" or "supervised" (clause 3.1)."""
-        if self.config.model_type == "supervised":
-            return "supervised"
-        if self.training.nll_weight > 0:
-            return "poisson"
-        return "mae" if self.training.mae_weight > 0 else "realspace"
+        return loss_name_of(self.training)
 
     @property
     def train_loss_name(self) -> str:
         """Name under which the mean training loss of an epoch is reported (clause 3.2)."""
-        return f"{self.loss_name}_train_loss"
+        return TRAIN_LOSS.format(self.loss_name)
 
     @property
     def val_loss_name(self) -> str:
         """Name under which the validation loss of an epoch is reported (clause 3.2)."""
-        return f"{self.loss_name}_val_loss"
+        return VAL_LOSS.format(self.loss_name)
 
     @abstractmethod
     def get_weights(self) -> dict[str, NDArray[np.float32]]:
@@ -140,6 +137,15 @@ class Backend(ABC):
     @abstractmethod
     def operators(self, device: str = "auto") -> Operators:
         """Return the engine's physics, one function at a time, on a device (clause 8.1)."""
+
+
+def loss_name_of(training: TrainingConfig) -> str:
+    """Return the name of the loss that a training minimises (clause 3.1)."""
+    if training.model.model_type == "supervised":
+        return "supervised"
+    if training.nll_weight > 0:
+        return "poisson"
+    return "mae" if training.mae_weight > 0 else "realspace"
 
 
 def trainable_names(model: Model, weights: Mapping[str, Any]) -> list[str]:

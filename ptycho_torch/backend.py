@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lightning
+import lightning.pytorch as pl
 import torch
 
 from ptycho_backend.config import ExecutionConfig, TrainingConfig
@@ -13,6 +14,7 @@ from ptycho_backend.core.control import Control
 from ptycho_backend.events import OnEvent
 from ptycho_backend.parallel import check_processes, must_launch
 from ptycho_backend.processes import fit_in_processes
+from ptycho_torch.callbacks import replayed
 from ptycho_torch.execution import devices
 from ptycho_torch.model import TorchModel
 from ptycho_torch.operators import TorchOperators
@@ -49,9 +51,12 @@ class TorchBackend(Backend):
     ) -> History:
         """Train a model in place."""
         assert isinstance(model, TorchModel)
+        control = control or Control()
+        control.check_callbacks(pl.Callback)
         check_processes(execution, self.name, self.devices())
         if must_launch(execution):
-            return fit_in_processes(model, (train, validation), execution, on_event, control)
+            listener = replayed(control.callbacks, model, on_event)
+            return fit_in_processes(model, (train, validation), execution, listener, control)
         return _train_with_lightning(model, train, validation, execution, on_event, control)
 
     def operators(self, device: str = "auto") -> TorchOperators:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
+from torch import Tensor
 
 from ptycho_backend.core.course import Course
 from ptycho_backend.core.state import TrainerState
+from ptycho_backend.events import EpochEvent, Event, OnEvent
 from ptycho_torch.checkpoint import kept_by, moments_of
 from ptycho_torch.model import TorchModel
 
@@ -58,3 +63,35 @@ class Reporter(pl.Callback):
     def write_checkpoint(self, path: Path) -> None:
         """Write a checkpoint of this moment."""
         self.course.control.checkpoints.write(path, self._model, self.course.history, self.state())
+
+
+@dataclass(eq=False)
+class ReplayedTrainer:
+    """What a callback sees of a Trainer that works in other processes: the epoch and its metrics."""
+
+    max_epochs: int
+    current_epoch: int = 0
+    callback_metrics: dict[str, Tensor] = field(default_factory=dict)
+    sanity_checking: bool = False
+
+
+def replayed(callbacks: Sequence[pl.Callback], model: TorchModel, on_event: OnEvent) -> OnEvent:
+    """
+    Return a listener that tells callbacks of this process about every epoch that others have trained.
+
+    A class may be local to a function and so cannot travel to them, and lists that it fills there would not come back.
+    """
+    trainer = ReplayedTrainer(model.training.nepochs)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, EpochEvent):
+            trainer.current_epoch = event.epoch - 1
+            trainer.callback_metrics = {name: torch.tensor(value) for name, value in event.metrics.items()}
+            validated = model.val_loss_name in event.metrics
+            for callback in callbacks:
+                if validated:
+                    callback.on_validation_epoch_end(trainer, model.module)
+                callback.on_train_epoch_end(trainer, model.module)
+        on_event(event)
+
+    return listen if callbacks else on_event

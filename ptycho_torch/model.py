@@ -111,3 +111,12 @@ def _to_numpy(value: Tensor) -> NDArray[Any]:
 def weights_of(parameters: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
     """Return canonical arrays of canonical-named tensors."""
     return {name: _to_numpy(to_canonical_weight(name, value.detach())) for name, value in parameters.items()}
+
+
+def __getattr__(name: str) -> Any:
+    """Return the module that clients look for here; it stands on this one, so that it is looked up late."""
+    if name != "PtychoPINN_Lightning":
+        raise AttributeError(f"module '{__name__}' has no attribute {name!r}")
+    from ptycho_torch.api.models import PtychoPINN_Lightning
+
+    return PtychoPINN_Lightning

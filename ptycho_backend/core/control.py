@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ptycho_backend.contract import History, Model
 from ptycho_backend.core.interruption import Stop
 from ptycho_backend.core.state import TrainerState
-from ptycho_backend.errors import TrainingStopped
+from ptycho_backend.errors import ConfigError, TrainingStopped
 
 if TYPE_CHECKING:
     from ptycho_backend.core.monitoring import BestEpoch
@@ -53,6 +54,8 @@ class Control:
         Asked after every optimiser step.
     logger : MetricsLogger, optional
         Receives the metrics of every epoch; closed by whoever made it.
+    callbacks : sequence
+        The framework's own callbacks, which join those of the engine.
     """
 
     resume: TrainerState | None = None
@@ -60,6 +63,24 @@ class Control:
     checkpoints: Keeper | None = None
     stop: Stop = field(default_factory=Stop)
     logger: MetricsLogger | None = None
+    callbacks: Sequence[Any] = ()
+
+    def check_callbacks(self, kind: type) -> None:
+        """
+        Refuse callbacks that are not of the framework's class.
+
+        Raises
+        ------
+        ConfigError
+        """
+        foreign = [type(callback).__name__ for callback in self.callbacks if not isinstance(callback, kind)]
+        if foreign:
+            raise ConfigError(
+                "Callbacks are those of the framework that trains.",
+                expected=f"instances of {kind.__module__}.{kind.__name__}",
+                received=f"callbacks={', '.join(foreign)}",
+                fix="derive the class from it, or listen to epochs with 'on_event', which suits every engine",
+            )
 
     def stopped(self, epoch: int, batch: int) -> TrainingStopped:
         """Return what a training raises when it ends because it was asked to."""

@@ -81,7 +81,7 @@ def build_trainer(model: TorchModel, reporter: Reporter, has_validation: bool) -
 
 
 def build_callbacks(reporter: Reporter) -> list[pl.Callback]:
-    """Return the reporter, the rate's monitor, early stopping and checkpoints, all watching the same metric."""
+    """Return the reporter, the rate's monitor, early stopping and checkpoints, and the caller's own after them."""
     best, control = reporter.course.best, reporter.course.control
     callbacks: list[pl.Callback] = [reporter]
     if control.logger is not None:
@@ -100,7 +100,7 @@ def build_callbacks(reporter: Reporter) -> list[pl.Callback]:
         kept = reporter.course.start.kept
         reporter.checkpoint_callbacks = checkpoint_callbacks(control.checkpoints, best.monitor_name, best.mode, kept)
         callbacks += reporter.checkpoint_callbacks
-    return callbacks
+    return [*callbacks, *control.callbacks]
 
 
 def start_at(trainer: pl.Trainer, epoch: int) -> None:

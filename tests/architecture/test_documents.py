@@ -1,7 +1,7 @@
 """
 The documents say what is true: links lead somewhere, cited clauses exist, tables of options are those of the code.
 
-``python tests/architecture/test_documents.py`` writes the tables of ``specs/config.md`` again.
+``python tests/architecture/test_documents.py`` writes the tables of options and keywords again.
 """
 
 import ast
@@ -24,6 +24,8 @@ import ptycho_backend as pb
 from ptycho_backend.commands import COMMANDS
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig, fields_of
 from ptycho_backend.contract import Backend, Model
+from ptycho_torch import config_params
+from ptycho_torch.api.keywords import KEYWORDS
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = (ModelConfig, TrainingConfig, InferenceConfig, ExecutionConfig)
@@ -296,13 +298,42 @@ def table(config_type: type) -> str:
     return "\n".join(rows)
 
 
+KEYWORD_CONFIGS = {
+    "data_config": config_params.DataConfig,
+    "model_config": config_params.ModelConfig,
+    "training_config": config_params.TrainingConfig,
+    "inference_config": config_params.InferenceConfig,
+}
+
+
+def keyword_table(part: str) -> str:
+    """Return the Markdown table of the keywords of one of the clients' configurations."""
+    defaults = KEYWORD_CONFIGS[part]()
+    rows = ["| keyword | default | what becomes of it |", "|---|---|---|"]
+    for name, keyword in KEYWORDS[part].items():
+        rows.append(f"| `{name}` | `{getattr(defaults, name)!r}` | {keyword.describe()} |")
+    return "\n".join(rows)
+
+
 def with_tables(text: str) -> str:
     """Return a document with the tables of the code in the places of the old ones."""
-    for config_type in CONFIGS:
-        start = f"<!-- fields: {config_type.__name__} -->"
+    tables = {f"<!-- fields: {kind.__name__} -->": table(kind) for kind in CONFIGS}
+    tables |= {f"<!-- keywords: {part} -->": keyword_table(part) for part in KEYWORDS}
+    for start, rows in tables.items():
         pattern = re.compile(f"{re.escape(start)}.*?<!-- end -->", flags=re.DOTALL)
-        text = pattern.sub(lambda _, kind=config_type, head=start: f"{head}\n{table(kind)}\n<!-- end -->", text)
+        text = pattern.sub(lambda _, head=start, rows=rows: f"{head}\n{rows}\n<!-- end -->", text)
     return text
+
+
+@pytest.mark.parametrize("part", KEYWORDS)
+def test_every_keyword_of_a_client_has_a_row(part):
+    assert list(KEYWORDS[part]) == [field.name for field in dataclasses.fields(KEYWORD_CONFIGS[part])]
+    targets = {"model": ModelConfig, "training": TrainingConfig, "inference": InferenceConfig}
+    targets["execution"] = ExecutionConfig
+    for name in (name for keyword in KEYWORDS[part].values() for name in keyword.fields):
+        config, _, field = name.partition(".")
+        assert field in fields_of(targets[config]), name
+    assert f"<!-- keywords: {part} -->" in (ROOT / "specs/ptychodus_api_spec.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("name", "tables"), WITH_TABLES.items())

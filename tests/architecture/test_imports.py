@@ -100,6 +100,13 @@ def test_importing_an_engine_package_loads_no_framework(package, tmp_path):
     assert run(code, tmp_path) == []
 
 
+@pytest.mark.parametrize("module", ["ptycho_torch.config_params", "ptycho_torch.api.keywords"])
+def test_settings_of_a_client_load_no_framework(module, tmp_path):
+    """An application builds them in a process that must never touch a GPU, and may lack the framework."""
+    code = f"import json, sys, {module}; print(json.dumps(sorted(set({FRAMEWORKS!r}) & set(sys.modules))))"
+    assert run(code, tmp_path) == []
+
+
 @pytest.fixture(scope="module", params=["ptycho_backend", *ENGINES])
 def imported(request, tmp_path_factory):
     """Import every module of a package in a fresh interpreter; return what that changed, and the frameworks in it."""

@@ -37,7 +37,7 @@ class ClientScan:
     def placed(self, product: Any) -> pb.Image:
         """Return a product's object where the client believes it lies, in the truth's coordinates."""
         obj, centre = product.object_.get_layer(0), product.object_.get_center()
-        middle = (np.array([centre.position_y_m, centre.position_x_m]) - OFFSET_M) / PITCH_M
+        middle = (np.array([centre.y_m, centre.x_m]) - OFFSET_M) / PITCH_M
         origin = middle - (np.array(obj.shape) - 1) / 2
         return pb.Image(obj.astype(np.complex64), _seen(self.truth, obj.shape, origin), tuple(origin))
 

@@ -134,11 +134,14 @@ def test_without_a_checkpoint_there_is_nothing_to_resume(tmp_path):
 def test_only_epochs_and_engine_may_change():
     earlier = bundle(state())
     same = dataclasses.replace(earlier.training, nepochs=20, backend="tensorflow")
-    check_resumable(earlier, same, "0123456789abcdef0123")
+    data = {"data_sha256": "0123456789abcdef0123"}
+    check_resumable(earlier, same, data)
     with pytest.raises(ConfigError, match=r"seed=0(.|\n)*seed=4"):
-        check_resumable(earlier, dataclasses.replace(same, seed=4), "0123456789abcdef0123")
+        check_resumable(earlier, dataclasses.replace(same, seed=4), data)
+    with pytest.raises(DataError, match=r"no validation scan(.|\n)*cafecafe"):
+        check_resumable(earlier, same, data | {"validation_sha256": "cafecafe"})
     with pytest.raises(DataError, match="feedfeed"):
-        check_resumable(earlier, same, "feedfeedfeedfeedfeed")
+        check_resumable(earlier, same, {"data_sha256": "feedfeedfeedfeedfeed"})
 
 
 @pytest.fixture

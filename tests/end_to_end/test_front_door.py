@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 from pathlib import Path
 
@@ -149,6 +150,32 @@ def test_training_needs_no_validation_data(backend, scan, execution):
     trained = pb.train(scan, small(backend=backend.name, validation_fraction=0.0, nepochs=1), execution)
     assert "poisson_val_loss" not in trained.history[0]
     assert trained.monitor == "poisson_train_loss"
+
+
+def test_a_scan_of_its_own_is_validated_on_whole(backend, scan, execution, tmp_path):
+    """Its loss is that of the trained model on all of it, in the units of the training scan; no group is lost."""
+    other = pb.simulate_scan(N=N, n_positions=20, object_name="lines", photons_per_pattern=3e4, bad_pixels=0.01, seed=8)
+    config = small(backend=backend.name, nepochs=1, probe_refinement_passes=0)
+    final = dataclasses.replace(execution, restore_best=False)
+    trained = pb.train(scan, config, final, validation=other, checkpoints=tmp_path / "checkpoints")
+    groups = group_positions(other.positions_px, 1, 7, None, np.random.default_rng(0))
+    batches = list(Samples(other, groups, trained.model.calibration).batches(20))
+    (whole,) = (trained.model.loss_and_gradients(batch)[0] for batch in batches)
+    assert trained.history[0]["poisson_val_loss"] == pytest.approx(whole, rel=1e-4)
+    assert trained.provenance["data_sha256"] == scan.data_hash()
+    assert trained.provenance["validation_sha256"] == other.data_hash()
+    alone = pb.train(scan, dataclasses.replace(config, validation_fraction=0.0), final)
+    assert trained.history[0]["poisson_train_loss"] == pytest.approx(alone.history[0]["poisson_train_loss"], rel=1e-5)
+    longer = dataclasses.replace(config, nepochs=2)
+    with pytest.raises(DataError, match="no validation scan"):
+        pb.train(scan, longer, final, checkpoints=tmp_path / "checkpoints", resume=True)
+    resumed = pb.train(scan, longer, final, checkpoints=tmp_path / "checkpoints", resume=True, validation=other)
+    assert resumed.history[0] == trained.history[0]
+
+
+def test_the_scan_to_validate_on_fits_the_model(backend, scan, execution):
+    with pytest.raises(ShapeError, match="48×48"):
+        pb.train(scan, small(backend=backend.name), execution, validation=pb.simulate_scan(N=48, n_positions=4))
 
 
 def test_supervised_training_fits_labels(backend, scan, execution):

@@ -1,0 +1,146 @@
+"""A model as clients hold it: the Lightning module of their name, with the trained model of this package inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from ptycho_backend.config import ExecutionConfig
+from ptycho_backend.contract import TRAIN_LOSS, VAL_LOSS, loss_name_of
+from ptycho_backend.errors import TrainingError
+from ptycho_torch.api.checkpoint import load_weights, read_checkpoint
+from ptycho_torch.api.configs import ConfigManager
+from ptycho_torch.config_params import DataConfig, InferenceConfig, ModelConfig, TrainingConfig
+from ptycho_torch.model import TorchModel
+from ptycho_torch.module import TensorBatch
+
+
+class PtychoPINN_Lightning(pl.LightningModule):
+    """
+    A model with the configuration it was built from; its network comes with training or with a checkpoint.
+
+    Before that there are no data that could calibrate one.
+
+    Parameters
+    ----------
+    model_config, data_config, training_config, inference_config : configurations or dict, optional
+
+    Notes
+    -----
+    It is trained by :meth:`ptycho_torch.api.training.Trainer.train`. Spec: ptychodus_api_spec 4.11.
+    """
+
+    def __init__(
+        self,
+        model_config: ModelConfig | Mapping[str, Any] | None = None,
+        data_config: DataConfig | Mapping[str, Any] | None = None,
+        training_config: TrainingConfig | Mapping[str, Any] | None = None,
+        inference_config: InferenceConfig | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        manager = ConfigManager(data_config, model_config, training_config, inference_config)
+        self.data_config, self.model_config = manager.data_config, manager.model_config
+        self.training_config, self.inference_config = manager.training_config, manager.inference_config
+        name = loss_name_of(manager.settings.training)
+        self.loss_name, self.val_loss_name = TRAIN_LOSS.format(name), VAL_LOSS.format(name)
+        self._trained: TorchModel | None = None
+
+    @property
+    def trained(self) -> TorchModel:
+        """
+        The trained model.
+
+        Raises
+        ------
+        TrainingError
+            If there is none yet.
+        """
+        if self._trained is None:
+            raise TrainingError(
+                "A model reconstructs when it has been trained or loaded.",
+                expected="a model from Trainer.train, or from PtychoPINN_Lightning.load_from_checkpoint",
+                received="a new one",
+                fix="train it, or load a checkpoint",
+            )
+        return self._trained
+
+    def adopt(self, model: TorchModel) -> None:
+        """Take in a model; its network becomes this module's `network`."""
+        self._trained, self.network = model, model.module
+
+    def forward(self, batch: TensorBatch, data_consistency: bool = False) -> Tensor:
+        """Return object patches (group, channel, y, x)."""
+        return self.trained.module(batch, data_consistency)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Path | str, **overrides: Any) -> PtychoPINN_Lightning:
+        """
+        Load a trained model, onto a GPU where there is one, whatever it was trained on.
+
+        Parameters
+        ----------
+        checkpoint_path : path
+        **overrides
+            `model_config`, `data_config`, `training_config` and `inference_config` in place of those in the file.
+
+        Raises
+        ------
+        ModelFileError
+        """
+        content = read_checkpoint(checkpoint_path)
+        module = cls(**{**content.configs, **overrides})
+        module.adopt(TorchModel(content.training, content.calibration, ExecutionConfig()))
+        load_weights(module, content)
+        return module
+
+
+class PtychoModel:
+    """
+    A model and its configuration; clients assign `model` themselves, or let `_new_model` do it.
+
+    Parameters
+    ----------
+    model_config, data_config, training_config, inference_config : configurations or dict, optional
+    """
+
+    def __init__(
+        self,
+        model_config: Any = None,
+        data_config: Any = None,
+        training_config: Any = None,
+        inference_config: Any = None,
+    ) -> None:
+        self.config_manager = ConfigManager(data_config, model_config, training_config, inference_config)
+        self.model: PtychoPINN_Lightning | None = None
+
+    @property
+    def module(self) -> PtychoPINN_Lightning:
+        """The Lightning module."""
+        if self.model is None:
+            raise TrainingError("A PtychoModel holds a module.", received="model=None", fix="assign its `model`")
+        return self.model
+
+    @classmethod
+    def _new_model(cls, model: type[PtychoPINN_Lightning], config_manager: ConfigManager) -> PtychoModel:
+        parts = (
+            config_manager.model_config,
+            config_manager.data_config,
+            config_manager.training_config,
+            config_manager.inference_config,
+        )
+        created = cls(*parts)
+        created.model = model(*parts)
+        return created
+
+    @staticmethod
+    def _extract_configs_from_checkpoint(
+        checkpoint_path: Path | str,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Return the plain configurations in a checkpoint: data, model, training, inference."""
+        configs = read_checkpoint(checkpoint_path).configs
+        data, model = configs["data_config"], configs["model_config"]
+        return data, model, configs["training_config"], configs["inference_config"]
