@@ -77,11 +77,11 @@ def _equal(one: Calibration, other: Calibration) -> bool:
     )
 
 
-def recalibrated(model: Model, calibration: Calibration) -> Model:
-    """Return a copy of a model, on the same engine, for data with another calibration."""
+def recalibrated(model: Model, calibration: Calibration, gridsize: int | None = None) -> Model:
+    """Return a copy of a model, on the same engine, for another calibration, or for groups of another size."""
     from ptycho_backend.registry import get_backend
 
-    config = dataclasses.replace(model.config, N=calibration.N)
+    config = dataclasses.replace(model.config, N=calibration.N, gridsize=gridsize or model.config.gridsize)
     training = dataclasses.replace(model.training, model=config)
     twin = get_backend(model.backend).create_model(training, calibration, model.execution)
     own = twin.get_weights()
