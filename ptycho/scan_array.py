@@ -73,6 +73,10 @@ class ScanArray(np.ndarray):
     def __array_finalize__(self, parent: Any) -> None:
         self.context = getattr(parent, "context", None)
 
+    def __array_wrap__(self, array: Any, ufunc: Any = None, return_scalar: bool = False) -> Any:
+        """Keep the context where arithmetic keeps the shape; a single number is a number."""
+        return ScanArray(array, self.context if array.shape == self.shape else None) if array.ndim else array[()]
+
     def __getitem__(self, key: Any) -> Any:
         part = super().__getitem__(key)
         if isinstance(part, ScanArray) and self.context is not None:
