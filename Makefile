@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CLIENTS := $(VENV)/clients
 
-.PHONY: setup demo test test-all lanes lane-core lane-tensorflow lane-pytorch lane-both mutants check lint types imports clean
+.PHONY: setup demo test test-all clients lanes lane-core lane-tensorflow lane-pytorch lane-both mutants check lint types imports clean
 
 setup: $(STAMP)
 
@@ -26,7 +27,16 @@ test: $(STAMP)
 	$(PYTEST)
 
 test-all: $(STAMP)
-	$(PYTEST) -m "" --hypothesis-profile full
+	$(PYTEST) -m "not client" --hypothesis-profile full
+
+# The applications of existing users, installed as they are, with this package behind them.
+# They stand in a folder of their own: what they bring along loads itself into every Python that finds it.
+clients: $(CLIENTS)
+	PYTHONPATH=$(CLIENTS) $(PYTEST) -m client tests/clients
+
+$(CLIENTS): $(STAMP) tests/clients/requirements.txt
+	$(BIN)/python -m pip install --quiet --upgrade --target $@ --no-deps -r tests/clients/requirements.txt
+	touch $@
 
 # One lane for each set of frameworks that a user may have; what a lane lacks cannot be imported, in children neither.
 TORCH := torch lightning pytorch_lightning

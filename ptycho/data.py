@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import tensorflow as tf
 
 from ptycho.module import arrays_of, specification
 from ptycho_backend.config import TrainingConfig
-from ptycho_backend.core.batching import Samples, epoch_order
+from ptycho_backend.core.batching import Samples, batches_per_epoch, epoch_order
 from ptycho_backend.parallel import Place
 
 PREFETCH = 2  # batches made ready while one is being trained on
@@ -32,11 +31,6 @@ class Stretch:
     skipped: int = 0
 
 
-def batches_per_epoch(samples: Samples, training: TrainingConfig) -> int:
-    """Return the number of batches in an epoch; the last one may be smaller."""
-    return math.ceil(len(samples) / training.batch_size)
-
-
 @contextmanager
 def training_batches(
     samples: Samples, training: TrainingConfig, window: int, stretch: Stretch, place: Place | None = None
@@ -48,7 +42,7 @@ def training_batches(
     flag: whether a window of `window` batches, or the epoch, ends with it.
     """
     own = place or Place()
-    n_batches = batches_per_epoch(samples, training)
+    n_batches = batches_per_epoch(len(samples), training.batch_size)
 
     def make() -> Iterator[Arrays]:
         for epoch in stretch.epochs:
@@ -75,7 +69,7 @@ def validation_batches(samples: Samples | None, training: TrainingConfig) -> Ite
     def make() -> Iterator[Arrays]:
         return map(arrays_of, samples.batches(training.batch_size))
 
-    n_batches = batches_per_epoch(samples, training)
+    n_batches = batches_per_epoch(len(samples), training.batch_size)
     with _fed_by(make, specification(samples.batch(slice(0, 1)))) as dataset:
         yield dataset.apply(tf.data.experimental.assert_cardinality(n_batches))
 

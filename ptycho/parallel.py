@@ -128,13 +128,6 @@ def join(execution: ExecutionConfig) -> None:
     ------
     ConfigError, DeviceError
     """
-    if execution.compile and execution.devices * execution.num_nodes > 1:
-        raise ConfigError(
-            "XLA compiles the training step of one device only.",
-            expected="compile=False with several devices",
-            received=f"compile=True, devices={execution.devices}, num_nodes={execution.num_nodes}",
-            fix="leave compile out, or use one device",
-        )
     if place_of(execution).world == 1:
         return
     _check_cluster(place_of(execution))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from ptycho.callbacks import Reporter
 from ptycho.checkpoint import restore_moments
-from ptycho.data import Stretch, batches_per_epoch, training_batches, validation_batches
+from ptycho.data import Stretch, training_batches, validation_batches
 from ptycho.execution import convolution_dtype, placement, resolve_device
 from ptycho.loggers import EpochLogger
 from ptycho.model import TensorFlowModel
@@ -21,8 +22,7 @@ from ptycho_backend.contract import History, Model
 from ptycho_backend.core.allocation import freed_memory_kept
 from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.control import Control
-from ptycho_backend.core.monitoring import BestEpoch, resolve_monitor
-from ptycho_backend.core.state import TrainerState
+from ptycho_backend.core.course import Course
 from ptycho_backend.errors import DeviceError, PtychoError
 from ptycho_backend.events import OnEvent
 
@@ -55,44 +55,41 @@ def fit(
         If it was asked to stop.
     """
     model, training, control = _own(model, execution), model.training, control or Control()
-    start = control.resume or TrainerState()
-    monitor = resolve_monitor(execution.monitor, model, validation is not None)
-    best = BestEpoch(monitor, execution.early_stop_patience, execution.monitor_mode, start.monitor)
+    course = Course(model, execution, on_event, control, len(train), validation is not None)
     canvas_px = max(samples.canvas_px for samples in (train, validation) if samples is not None)
-    n_batches = batches_per_epoch(train, training)
-    reporter = Reporter(model, execution, best, on_event, control, n_batches)
-    callbacks = [reporter, *([EpochLogger(control.logger, reporter.history)] if control.logger else [])]
-    if start.epoch < training.nepochs and not best.should_stop:
+    reporter = Reporter(model, course)
+    callbacks = [reporter, *([EpochLogger(control.logger, course.history)] if control.logger else [])]
+    if not course.over:
         with (
             validation_batches(validation, training) as held_out,
             tf.device(placement(model.device)),
             freed_memory_kept(),
         ):
             trainer = Trainer(model, execution, canvas_px, reporter.team)
-            restore_moments(trainer.optimizer, model.trained(), start)
-            for stretch in _stretches(start, training.nepochs, n_batches):
+            restore_moments(trainer.optimizer, model.trained(), course.start)
+            for stretch in _stretches(course):
                 window = execution.accumulate_grad_batches
                 with training_batches(train, training, window, stretch, reporter.team.place) as batches:
                     trainer.fit(
                         batches,
                         initial_epoch=stretch.epochs.start,
                         epochs=stretch.epochs.stop,
-                        steps_per_epoch=n_batches - stretch.skipped,
+                        steps_per_epoch=course.n_batches - stretch.skipped,
                         validation_data=held_out,
                         callbacks=callbacks,
                         shuffle=False,
                         verbose=0,
                     )
-    reporter.finish()
-    return reporter.history
+    course.finish()
+    return course.history
 
 
-def _stretches(start: TrainerState, nepochs: int, n_batches: int) -> list[Stretch]:
-    """Return the parts of a training for each of which Keras sees equally long epochs."""
-    if start.batch == 0:
-        return [Stretch(range(start.epoch, nepochs))]
-    rest = Stretch(range(start.epoch, start.epoch + 1), start.batch)
-    return [rest] if rest.epochs.stop == nepochs else [rest, Stretch(range(rest.epochs.stop, nepochs))]
+def _stretches(course: Course) -> Iterator[Stretch]:
+    """Yield the parts of a training for each of which Keras sees equally long epochs."""
+    if course.batch > 0:
+        yield Stretch(range(course.epoch, course.epoch + 1), course.batch)
+    if not course.over:
+        yield Stretch(range(course.epoch, course.nepochs))
 
 
 class Trainer(keras.Model):

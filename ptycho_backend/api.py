@@ -25,7 +25,6 @@ from ptycho_backend.core.devices import choose_device
 from ptycho_backend.core.epie import refine_probe
 from ptycho_backend.core.grouping import Groups, group_positions
 from ptycho_backend.core.inference import reconstruct_scan
-from ptycho_backend.core.interruption import stop_on_signals
 from ptycho_backend.core.losses import poisson, shot_noise_floor
 from ptycho_backend.core.monitoring import resolve_monitor
 from ptycho_backend.core.stitching import Image, well_covered
@@ -110,7 +109,7 @@ def train(
     fitting, held_out = _samples((scan, validation), groups, training, calibration)
     model = backend.create_model(training, calibration, own)
     control = _control(model, keeper, earlier, metrics)
-    with stop_on_signals(control.stop) if keeper else nullcontext(), recording(metrics, training, execution):
+    with control.stop.on_signals() if keeper else nullcontext(), recording(metrics, training, execution):
         history = backend.fit(model, fitting, held_out, own, on_event, control)
     summary = {"training_seconds": time.perf_counter() - started, **refinement}
     return Run(
@@ -270,7 +269,7 @@ def _logger(execution: ExecutionConfig, checkpoints: Path | str | None, earlier:
 
 
 def _control(model: Model, keeper: Keeper | None, earlier: Bundle | None, metrics: MetricsLogger | None) -> Control:
-    if isinstance(keeper, Checkpoints):
+    if keeper:
         keeper.check_room(model)
     if earlier is None:
         return Control(checkpoints=keeper, logger=metrics)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 STRATEGIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"pytorch": ("auto", "ddp", "ddp_spawn"), "tensorflow": ("auto", "mirrored", "multiworker")}
 )
+ONE_DEVICE_COMPILERS = ("tensorflow",)  # XLA knows no reduction over a distribution strategy's replicas
 # Rank, number of processes and rank on this machine, as torchrun and srun give them to every process they start.
 STARTERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"))
 
@@ -116,6 +117,13 @@ def check_processes(execution: ExecutionConfig, engine: str, found: tuple[str, .
             received=f"strategy='mirrored', num_nodes={execution.num_nodes}",
             fix="use strategy='multiworker'",
         )
+    if execution.compile and engine in ONE_DEVICE_COMPILERS and execution.devices * execution.num_nodes > 1:
+        raise ConfigError(
+            f"The engine '{engine}' compiles the training step of one device only.",
+            expected="compile=False with several devices",
+            received=f"compile=True, devices={execution.devices}, num_nodes={execution.num_nodes}",
+            fix="leave compile out, or use one device",
+        )
     if must_launch(execution):
         _check_nodes(execution)
         _check_devices(execution, engine, found)
@@ -142,6 +150,9 @@ class Follower:
         from ptycho_backend.checkpoints import LAST
 
         return self.folder / LAST
+
+    def check_room(self, model: Model) -> None:
+        """Do nothing."""
 
     def write(self, path: Path, model: Model, history: History, state: TrainerState) -> None:
         """Do nothing."""

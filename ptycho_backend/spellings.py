@@ -59,13 +59,19 @@ def modern_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     modern: dict[str, Any] = {}
     for name, value in values.items():
-        new = FIELDS.get(name, name)
-        if new != name and new in values:
+        if name in FIELDS and FIELDS[name] in values:
             continue  # who gives both means the present one
+        new = modern_name(name)
         modern[new] = modern_value(new, value)
-        if new != name:
-            _warn(name, new)
     return modern
+
+
+def modern_name(name: str) -> str:
+    """Return the present spelling of a field, with a warning where it has changed."""
+    if name not in FIELDS:
+        return name
+    _warn(name, FIELDS[name])
+    return FIELDS[name]
 
 
 def modern_value(name: str, value: Any) -> Any:

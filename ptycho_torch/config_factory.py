@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,7 +86,7 @@ def resolve_execution(
 
 def _answers(config: ExecutionConfig) -> dict[str, Any]:
     default = to_dict(type(config)())
-    return {name: value for name, value in copy.deepcopy(to_dict(config)).items() if value != default[name]}
+    return {name: value for name, value in to_dict(config).items() if value != default[name]}
 
 
 def _sorted(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader, Dataset
 
-from ptycho_backend.config import TrainingConfig
-from ptycho_backend.core.batching import Samples, epoch_order
-from ptycho_backend.core.state import TrainerState
+from ptycho_backend.core.batching import Samples, batches_per_epoch, epoch_order
+from ptycho_backend.core.course import Course
 from ptycho_backend.parallel import Place
 from ptycho_torch.module import TensorBatch, to_tensors
 
@@ -37,7 +36,7 @@ class BatchDataset(Dataset):
         self._rows = rows[skip * batch_size :]
 
     def __len__(self) -> int:
-        return -(-len(self._rows) // self._batch_size)
+        return batches_per_epoch(len(self._rows), self._batch_size)
 
     def __getitem__(self, number: int) -> TensorBatch:
         start = number * self._batch_size
@@ -52,34 +51,30 @@ class PtychoDataModule(pl.LightningDataModule):
 
     Parameters
     ----------
+    course : Course
+        Batches that it has taken in are not given again.
     train, validation : Samples
-    training : TrainingConfig
-        Batch size and seed.
-    resume : TrainerState, optional
-        Where an earlier training stopped: batches it has taken in are not given again.
     place : Place
         This process takes its share of every training batch, and all that is held out.
     """
 
     def __init__(
         self,
+        course: Course,
         train: Samples,
         validation: Samples | None,
-        training: TrainingConfig,
-        resume: TrainerState | None = None,
         place: Place | None = None,
     ) -> None:
         super().__init__()
-        self._place = place
+        self._course, self._place = course, place
         self._train, self._validation = train, validation
-        self._batch_size, self._seed, self._resume = training.batch_size, training.seed, resume
+        self._batch_size, self._seed = course.model.training.batch_size, course.model.training.seed
 
     def train_dataloader(self) -> DataLoader:
-        """Return the batches of the trainer's current epoch."""
-        epoch, resume = self.trainer.current_epoch, self._resume
+        """Return the batches of the epoch that begins."""
+        epoch = self._course.epoch
         order = epoch_order(len(self._train), self._seed, epoch)
-        skip = resume.batch if resume is not None and resume.epoch == epoch else 0
-        return _loader(BatchDataset(self._train, self._batch_size, order, skip, self._place))
+        return _loader(BatchDataset(self._train, self._batch_size, order, self._course.batch, self._place))
 
     def val_dataloader(self) -> DataLoader | list:
         """Return the validation batches, or none."""

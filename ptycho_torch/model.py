@@ -18,7 +18,7 @@ from ptycho_backend.core.weights import check_weights
 from ptycho_backend.network import initial_weights
 from ptycho_torch.execution import apply_threads, convolution_dtype, prepare_device, resolve_device
 from ptycho_torch.module import PtychoModule, to_tensors
-from ptycho_torch.network import from_canonical, key, to_canonical
+from ptycho_torch.network import from_canonical, to_canonical
 
 
 class TorchModel(Model):
@@ -52,7 +52,7 @@ class TorchModel(Model):
         """Return torch parameters by canonical weight name."""
         found: dict[str, torch.nn.Parameter] = {}
         for network in self.module.networks.values():
-            found |= {p.name: network.values[key(p.name)] for p in network._network.parameters}
+            found |= network.by_name
         return found | {LOG_SCALE: self.module.log_scale, PROBE: self.module.probe_parts}
 
     def trained(self) -> dict[str, torch.nn.Parameter]:

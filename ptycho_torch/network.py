@@ -26,7 +26,7 @@ class Interpreter(nn.Module):
     A network description as a module: (batch, channel, y, x) tensors by input name in, outputs in order out.
 
     Convolution kernels are kept as (out, in, height, width) in channels-last memory, which is what fast
-    convolutions read; :meth:`canonical` and :meth:`load_canonical` translate.
+    convolutions read; :func:`to_canonical` and :func:`from_canonical` translate.
     """
 
     def __init__(self, network: Network) -> None:
@@ -53,16 +53,16 @@ class Interpreter(nn.Module):
             return F.conv2d(inputs[0], kernel, bias, padding=kernel.shape[-1] // 2)
         return OPERATIONS[op.kind](inputs, op.attributes)
 
-    def canonical(self) -> dict[str, Tensor]:
-        """Return parameters by canonical name in canonical layout (height, width, in, out)."""
-        return {p.name: to_canonical(self.values[key(p.name)].detach()) for p in self._network.parameters}
+    @property
+    def by_name(self) -> dict[str, nn.Parameter]:
+        """Parameters by canonical name, in torch's layout."""
+        return {p.name: self.values[key(p.name)] for p in self._network.parameters}
 
     @torch.no_grad()
     def load_canonical(self, weights: Mapping[str, Any]) -> None:
         """Copy canonical arrays into the parameters."""
-        for parameter in self._network.parameters:
-            value = from_canonical(torch.as_tensor(weights[parameter.name]))
-            self.values[key(parameter.name)].copy_(value)
+        for name, parameter in self.by_name.items():
+            parameter.copy_(from_canonical(torch.as_tensor(weights[name])))
 
 
 def key(name: str) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ptycho_backend.operators import Answer, Operators, check_cotangent, engine_arguments, narrow
 from ptycho_torch import physics
 from ptycho_torch.execution import prepare_device, resolve_device
+from ptycho_torch.optimizer import ADAM, clip_norm
 
 
 class TorchOperators(Operators):
@@ -55,15 +56,13 @@ class TorchOperators(Operators):
         clip: float | None = None,
     ) -> NDArray[Any]:
         """Return where Adam leads, with the constants and the clipping of a training."""
-        from ptycho_torch.training import ADAM
-
         rows = [torch.nn.Parameter(self._tensor(row)) for row in narrow(np.asarray(value))]
         optimizer = torch.optim.Adam(rows, lr=learning_rate, fused=True, **ADAM)
         for gradient in gradients:
             for row, part in zip(rows, narrow(np.asarray(gradient)), strict=True):
                 row.grad = self._tensor(part)
             if clip is not None:
-                torch.nn.utils.clip_grad_norm_(rows, clip)  # what Lightning calls
+                clip_norm(rows, clip)
             optimizer.step()
         return np.stack([_to_numpy(row.detach()) for row in rows])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +79,16 @@ def needs_logger() -> Callable[[str], None]:
             pytest.fail(message) if find_spec("importlinter") else pytest.skip(message)
 
     return need
+
+
+@pytest.fixture(scope="session")
+def star_path() -> Path:
+    """Return the measured scan's file; skips where it is not at hand."""
+    places = [Path(os.environ.get("PTYCHO_DATA_DIR", "")), Path(__file__).parents[2] / "shared" / "data"]
+    found = [place / "siemens-star.npz" for place in places if (place / "siemens-star.npz").is_file()]
+    if not found:
+        pytest.skip("siemens-star.npz is neither in PTYCHO_DATA_DIR nor in ../shared/data")
+    return found[0]
 
 
 @pytest.fixture

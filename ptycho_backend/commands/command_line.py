@@ -20,7 +20,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from ptycho_backend.commands.help import HelpFormatter, documented, help_text, metavar
 from ptycho_backend.config import fields_of
 from ptycho_backend.errors import ConfigError, nearest_name
-from ptycho_backend.spellings import FIELDS, VALUES, modern_fields, modern_value
+from ptycho_backend.spellings import VALUES, modern_fields, modern_name, modern_value
 from ptycho_backend.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
@@ -186,8 +186,8 @@ class CommandLine:
     def _known(self, name: str) -> str:
         """Return an option's own spelling; "_" and "-" are the same in plain flags."""
         section, _, field = name.rpartition(".")
-        if section == "--execution" and field in FIELDS:
-            name = f"{section}.{next(iter(modern_fields({field: None})))}"
+        if section == "--execution":
+            name = f"{section}.{modern_name(field)}"
         hidden = {f"--{key}" for key in self._branches()}
         known = [option for option in self.parser._option_string_actions if option not in hidden]
         same = {option.replace("_", "-"): option for option in known if "." not in option}

@@ -127,6 +127,11 @@ class Samples:
         return patches.reshape(*indices.shape, self.scan.N, self.scan.N)
 
 
+def batches_per_epoch(n: int, batch_size: int) -> int:
+    """Return the number of batches of n groups; the last one may be smaller."""
+    return -(-n // batch_size)
+
+
 def split(n: int, validation_fraction: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """
     Split n groups into training and validation rows, both sorted.

@@ -26,6 +26,9 @@ class Keeper(Protocol):
     def last(self) -> Path:
         """The checkpoint of the last step that was kept."""
 
+    def check_room(self, model: Model) -> None:
+        """Refuse a disk that is already too full for the checkpoints of a model."""
+
     def write(self, path: Path, model: Model, history: History, state: TrainerState) -> None:
         """Write one checkpoint, whole or not at all."""
 

@@ -17,7 +17,6 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._listening = False
         self._before: dict[signal.Signals, Any] = {}
 
     @property
@@ -27,9 +26,27 @@ class Stop:
 
     def listen(self) -> None:
         """Take the signals back from a framework that has set handlers of its own meanwhile."""
-        if self._listening:
-            for number in SIGNALS:
-                signal.signal(number, self._note)
+        for number in self._before:
+            signal.signal(number, self._note)
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """
+        Note the first SIGINT or SIGTERM instead of dying of it; the second one acts as it did before.
+
+        Only the main thread receives signals: elsewhere nothing changes.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.listen()
+        try:
+            yield
+        finally:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            self._before = {}
 
     def request(self, number: int = signal.SIGINT) -> None:
         """Ask the training to end after its step."""
@@ -38,24 +55,3 @@ class Stop:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.request(number)
         signal.signal(number, self._before[signal.Signals(number)])
-
-
-@contextmanager
-def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """
-    Note the first SIGINT or SIGTERM instead of dying of it; the second one acts as it did before.
-
-    Only the main thread receives signals: elsewhere nothing changes.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    stop._before = {number: signal.getsignal(number) for number in SIGNALS}
-    stop._listening = True
-    stop.listen()
-    try:
-        yield
-    finally:
-        stop._listening = False
-        for number, handler in stop._before.items():
-            signal.signal(number, handler)

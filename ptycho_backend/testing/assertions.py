@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_backend.contract import History, Weights
 from ptycho_backend.testing.tolerances import Tolerance
 
+Training = tuple[History, Weights]
 Operator = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -41,6 +43,31 @@ def assert_far(actual: Any, other: Any, tolerance: Tolerance, what: str = "resul
     error = relative_error(actual, other)
     if not error > 3 * tolerance.relative:
         raise AssertionError(f"{what} differs by {error:.3g} only, which {tolerance.relative:.3g} cannot tell apart")
+
+
+def assert_same_training(found: Training, expected: Training, tolerance: Tolerance, slack: float = 1.0) -> None:
+    """
+    Fail unless two trainings agree: in every number of their histories, and in the norm of each weight.
+
+    Parameters
+    ----------
+    found, expected : tuple of History and dict
+        What `fit` has returned, and the weights after it.
+    tolerance : Tolerance
+    slack : float
+        How many times as much weights may differ: where a gradient is next to zero, Adam makes a whole step of its
+        rounding.
+    """
+    (history, weights), (wanted_history, wanted_weights) = found, expected
+    if [set(row) for row in history] != [set(row) for row in wanted_history]:
+        raise AssertionError(f"a history of {history} instead of {wanted_history}")
+    for row, wanted in zip(history, wanted_history, strict=True):
+        for name, value in wanted.items():
+            assert_close(row[name], value, tolerance, f"{name} of epoch {wanted['epoch']:g}")
+    for name, array in wanted_weights.items():
+        error = float(np.linalg.norm(weights[name] - array)) / max(float(np.linalg.norm(array)), 1e-2)
+        if not error <= slack * tolerance.relative:
+            raise AssertionError(f"weight {name} differs by {error:.3g} of its norm ({tolerance.reason})")
 
 
 def adjoint_error(operator: Operator, adjoint: Operator, x: NDArray[Any], y: NDArray[Any]) -> float:

@@ -48,6 +48,7 @@ SAME_ENGINE = Tolerance(1e-5, "float32 sums in another order: batch sizes and ac
 ENGINES_IN_TRAINING = Tolerance(
     1e-4, "a dozen steps: 1e-6 after each other's rounding, and it grows; ten times that for a GPU's convolutions"
 )
+SEVERAL_PROCESSES = Tolerance(1e-4, "a handful of steps: sums over processes round otherwise than one over the batch")
 
 OPERATOR32 = Tolerance(2e-6, "one function in float32: an FFT, a short sum and a division leave 1e-7 to 4e-7")
 SLOPE32 = Tolerance(

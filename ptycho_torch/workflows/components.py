@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from ptycho_backend.contract import History
 from ptycho_backend.core.allocation import freed_memory_kept
 from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.control import Control
-from ptycho_backend.core.monitoring import BestEpoch, resolve_monitor
+from ptycho_backend.core.course import Course
 from ptycho_backend.events import OnEvent
 from ptycho_backend.parallel import place_of
 from ptycho_torch.callbacks import Reporter
@@ -38,36 +37,24 @@ def _train_with_lightning(
     control: Control | None = None,
 ) -> History:
     """Train a model in place (contract clause 5)."""
-    control = control or Control()
-    monitor = resolve_monitor(execution.monitor, model, validation is not None)
-    best = BestEpoch(
-        monitor,
-        execution.early_stop_patience,
-        execution.monitor_mode,
-        control.resume.monitor if control.resume else None,
-    )
-    n_batches = math.ceil(len(train) / model.training.batch_size)
-    place = place_of(execution)
-    module = PtychoLightning(model, execution, len(train), monitor, control, Team(place, model.device))
-    reporter = Reporter(model, execution, best, on_event, control, n_batches)
-    start = control.resume.epoch if control.resume else 0
-    if start < model.training.nepochs and not best.should_stop:
-        data = PtychoDataModule(train, validation, model.training, control.resume, place)
+    course = Course(model, execution, on_event, control or Control(), len(train), validation is not None)
+    if not course.over:
+        place = place_of(execution)
+        module = PtychoLightning(model, course, Team(place, model.device))
+        data = PtychoDataModule(course, train, validation, place)
         with quiet_lightning(), freed_memory_kept():
-            trainer = build_trainer(model, execution, reporter, validation is not None)
-            start_at(trainer, start)
+            trainer = build_trainer(model, Reporter(model, course), validation is not None)
+            start_at(trainer, course.epoch)
             trainer.fit(module, datamodule=data)
         model.module.to(model.device)
-    reporter.finish()
-    return reporter.history
+    course.finish()
+    return course.history
 
 
-def build_trainer(
-    model: TorchModel, execution: ExecutionConfig, reporter: Reporter, has_validation: bool
-) -> pl.Trainer:
+def build_trainer(model: TorchModel, reporter: Reporter, has_validation: bool) -> pl.Trainer:
     """Build Lightning's Trainer from the execution knobs."""
-    place = place_of(execution)
-    on_gpu, metrics = model.device.type == "cuda", reporter.control.logger
+    execution, control = reporter.course.execution, reporter.course.control
+    place, on_gpu, metrics = place_of(execution), model.device.type == "cuda", control.logger
     return pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=[model.device.index] if on_gpu else 1,
@@ -78,7 +65,7 @@ def build_trainer(
         accumulate_grad_batches=execution.accumulate_grad_batches,
         gradient_clip_val=execution.gradient_clip_val,
         gradient_clip_algorithm=execution.gradient_clip_algorithm,
-        callbacks=build_callbacks(execution, reporter),
+        callbacks=build_callbacks(reporter),
         plugins=[PortableCheckpointIO(reporter.write_checkpoint)],
         # A new order for every epoch, made from the seed and the epoch's number.
         reload_dataloaders_every_n_epochs=1,
@@ -87,32 +74,31 @@ def build_trainer(
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if has_validation else 0,
         logger=PortableLogger(metrics, model.train_loss_name) if metrics else False,
-        enable_checkpointing=reporter.control.checkpoints is not None,
+        enable_checkpointing=control.checkpoints is not None,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
 
 
-def build_callbacks(execution: ExecutionConfig, reporter: Reporter) -> list[pl.Callback]:
+def build_callbacks(reporter: Reporter) -> list[pl.Callback]:
     """Return the reporter, the rate's monitor, early stopping and checkpoints, all watching the same metric."""
+    best, control = reporter.course.best, reporter.course.control
     callbacks: list[pl.Callback] = [reporter]
-    if reporter.control.logger is not None:
+    if control.logger is not None:
         callbacks.append(LearningRateMonitor(logging_interval="epoch"))
-    best, keeper = reporter.best, reporter.control.checkpoints
-    if execution.early_stop_patience is not None:
+    if best.patience is not None:
         stopping = EarlyStopping(
             best.monitor_name,
-            patience=execution.early_stop_patience,
+            patience=best.patience,
             mode=best.mode,
             check_finite=False,
             check_on_train_epoch_end=True,
         )
         stopping.best_score, stopping.wait_count = torch.tensor(best.best), best.waited
         callbacks.append(stopping)
-    if keeper is not None:
-        resumed = reporter.control.resume
-        kept = resumed.kept if resumed else {}
-        reporter.checkpoint_callbacks = checkpoint_callbacks(keeper, best.monitor_name, best.mode, kept)
+    if control.checkpoints is not None:
+        kept = reporter.course.start.kept
+        reporter.checkpoint_callbacks = checkpoint_callbacks(control.checkpoints, best.monitor_name, best.mode, kept)
         callbacks += reporter.checkpoint_callbacks
     return callbacks
 

@@ -311,6 +311,14 @@ def test_earlier_spellings_on_the_command_line(ptychopinn, argv):
     assert ("is now" in outcome.err) == (argv[0] == "--scheduler" or "MultiStage" in argv[0])
 
 
+def test_an_earlier_name_says_nothing_about_its_value(ptychopinn):
+    outcome = ptychopinn("train", "--print_config", "--execution.logger_backend=tensorboard")
+    assert yaml.safe_load(outcome.out)["execution"]["logger"] == "tensorboard"
+    assert [line.partition("'")[2] for line in outcome.err.splitlines() if "is now" in line] == [
+        "logger_backend' is now 'logger'"
+    ]
+
+
 def test_earlier_spellings_in_a_file(ptychopinn, tmp_path):
     file = tmp_path / "old.yaml"
     file.write_text("execution: {accum_steps: 3, scheduler: Adaptive}", encoding="utf-8")

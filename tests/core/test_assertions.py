@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptycho_backend.testing import Tolerance, assert_adjoint, assert_close, assert_far, relative_error
+from ptycho_backend.testing import (
+    Tolerance,
+    assert_adjoint,
+    assert_close,
+    assert_far,
+    assert_same_training,
+    relative_error,
+)
 from ptycho_backend.testing import tolerances as module
 from ptycho_backend.testing.strategies import positions, probes, waves
 
@@ -37,6 +44,25 @@ def test_what_is_close_is_not_far():
     assert_far([1.1], [1.0], TIGHT)
     with pytest.raises(AssertionError, match="cannot tell apart"):
         assert_far([1.002], [1.0], TIGHT)
+
+
+@pytest.mark.parametrize(
+    ("history", "weight"),
+    [
+        ([{"epoch": 1.0, "loss": 1.002}], 1.0),
+        ([{"epoch": 1.0, "loss": np.nan}], 1.0),
+        ([{"epoch": 1.0}], 1.0),
+        ([], 1.0),
+        ([{"epoch": 1.0, "loss": 1.0}], 1.003),
+        ([{"epoch": 1.0, "loss": 1.0}], np.nan),
+    ],
+)
+def test_trainings_differ_in_a_loss_or_in_a_weight(history, weight):
+    expected = [{"epoch": 1.0, "loss": 1.0}], {"kernel": np.ones(4)}
+    with pytest.raises(AssertionError):
+        assert_same_training((history, {"kernel": weight * np.ones(4)}), expected, TIGHT, slack=2.0)
+    close = [{"epoch": 1.0, "loss": 1.0009}], {"kernel": 1.0019 * np.ones(4)}
+    assert_same_training(close, expected, TIGHT, slack=2.0)
 
 
 def test_a_wrong_adjoint_is_noticed(rng):

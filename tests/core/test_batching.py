@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptycho_backend.config import ModelConfig
-from ptycho_backend.core.batching import Samples, epoch_order, split
+from ptycho_backend.core.batching import Samples, batches_per_epoch, epoch_order, split
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.grouping import group_positions
 from ptycho_backend.core.stitching import cut_patches
@@ -59,6 +59,7 @@ def test_all_groups_come_once_and_the_last_batch_may_be_smaller(scan):
     order = epoch_order(12, seed=1, epoch=0)
     batches = list(samples.batches(5, order))
     assert [len(batch) for batch in batches] == [5, 5, 2]
+    assert [batches_per_epoch(n, 5) for n in (0, 1, 5, 6, 12)] == [0, 1, 1, 2, 3]
     together = np.concatenate([batch.x for batch in batches])
     np.testing.assert_array_equal(together, samples.batch(slice(None)).x[order])
     np.testing.assert_array_equal(np.concatenate([b.x for b in samples.batches(5)]), samples.batch(slice(None)).x)

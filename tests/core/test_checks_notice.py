@@ -124,6 +124,12 @@ def per_row_clipping(value, gradients, learning_rate, clip):
     return ORACLE.optimiser_steps(value, gradients, learning_rate)
 
 
+def generous_clipping(value, gradients, learning_rate, clip):
+    if clip is not None:
+        gradients = [gradient * min(1.0, clip / (np.linalg.norm(gradient) + 1e-6)) for gradient in gradients]
+    return ORACLE.optimiser_steps(value, gradients, learning_rate)
+
+
 def larger(name, arguments, correct):
     return correct * (1 + 1e-4)
 
@@ -199,6 +205,7 @@ MISTAKES = {
     "half the variation": (Broken(only("total_variation")(lambda _, correct: correct / 2)), {"total variation"}),
     "epsilon inside the root, no clipping": (Broken(steps=torchless_adam), {"Adam", "Adam, clipped"}),
     "every variable clipped alone": (Broken(steps=per_row_clipping), {"Adam, clipped"}),
+    "clipped by more than was asked for": (Broken(steps=generous_clipping), {"Adam, clipped where little is left"}),
     "everything a little too large": (
         Broken(larger),
         {name.replace("_", " ") for name in OPERATORS} | {"Parseval", "between pixels"},

@@ -154,18 +154,14 @@ def test_patterns_of_another_file_are_for_products_only(tmp_path):
 
 
 @pytest.mark.realdata
-def test_the_measured_star():
-    folder = os.environ.get("PTYCHO_DATA_DIR", Path(__file__).parents[3] / "shared" / "data")
-    star = Path(folder) / "siemens-star.npz"
-    if not star.is_file():
-        pytest.skip(f"no measured scan at '{star}'")
-    scan = load_scan(star)
+def test_the_measured_star(star_path):
+    scan = load_scan(star_path)
     assert scan.patterns.shape == (516, 128, 128)
     assert scan.patterns.dtype == np.uint16
     assert scan.measurement == "counts"
     assert scan.probe.shape == (1, 128, 128)
     np.testing.assert_allclose(scan.positions_px.max(axis=0), [403.9176940917969, 400.8925476074219])
     assert scan.counts().sum(axis=(1, 2)).mean() == pytest.approx(4.6e5, rel=0.05)
-    small = load_scan(star, N=64)
+    small = load_scan(star_path, N=64)
     np.testing.assert_array_equal(small.patterns, scan.patterns[:, 32:96, 32:96])
     np.testing.assert_allclose(small.positions_px, scan.positions_px / 2)

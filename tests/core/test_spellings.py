@@ -6,8 +6,8 @@ import warnings
 import pytest
 
 from ptycho_backend.config import ExecutionConfig, from_dict
-from ptycho_backend.errors import ConfigError
-from ptycho_backend.spellings import FIELDS, VALUES, modern_execution, modern_fields
+from ptycho_backend.errors import ConfigError, OldSpellingWarning
+from ptycho_backend.spellings import FIELDS, VALUES, modern_execution, modern_fields, modern_name
 
 
 def test_every_present_spelling_is_a_field_with_that_value():
@@ -47,6 +47,15 @@ def test_the_present_spelling_wins_and_is_silent():
         warnings.simplefilter("error")
         assert modern_fields({"accum_steps": 4, "accumulate_grad_batches": 2}) == {"accumulate_grad_batches": 2}
         assert modern_execution(ExecutionConfig()) == ExecutionConfig()
+
+
+def test_a_name_alone_is_read_too():
+    with pytest.warns(OldSpellingWarning) as told:
+        assert modern_name("logger_backend") == "logger"
+    assert [str(warning.message) for warning in told] == ["'logger_backend' is now 'logger'"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert modern_name("logger") == "logger"
 
 
 def test_a_value_set_on_an_object_is_read_too():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 import re
 from pathlib import Path
 
@@ -348,20 +347,12 @@ def test_another_size_than_the_scan_s_is_refused(scan):
 # --- the measured star ---------------------------------------------------------------------------------------------
 
 
-def star() -> pb.Scan:
-    places = [Path(os.environ.get("PTYCHO_DATA_DIR", "")), ROOT.parent / "shared/data"]
-    found = [place / "siemens-star.npz" for place in places if (place / "siemens-star.npz").is_file()]
-    if not found:
-        pytest.skip("siemens-star.npz is neither in PTYCHO_DATA_DIR nor in ../shared/data")
-    return pb.load_scan(found[0])
-
-
 @pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.timeout(1800)
-def test_the_measured_star(backend, device):
+def test_the_measured_star(backend, device, star_path):
     """A refined probe, a short training and ten passes of polishing agree with forty passes of ePIE from nothing."""
-    measured = star()
+    measured = pb.load_scan(star_path)
     assert (len(measured), measured.N, measured.measurement) == (516, 128, "counts")
     config = pb.TrainingConfig(
         model=pb.ModelConfig(N=128), nepochs=3, backend=backend.name, probe_refinement_passes=20, n_groups=256

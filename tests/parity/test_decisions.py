@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ptycho_backend.checkpoints import checkpoint_name
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_backend.core.control import Control
-from ptycho_backend.core.monitoring import BestEpoch
+from ptycho_backend.core.course import Course
 from ptycho_backend.events import ignore
 
 NAME = "poisson_train_loss"
@@ -32,6 +32,13 @@ class Keeper:
     def write(self, path, model, history, state):
         self.written.append(path.name)
         path.write_bytes(b"")
+
+
+def course_of(values, execution, keeper):
+    """Return the course of a training without a model."""
+    training = TrainingConfig(model=ModelConfig(N=32), nepochs=len(values))
+    owner = SimpleNamespace(training=training, train_loss_name=NAME, val_loss_name="unused", get_weights=dict)
+    return Course(owner, execution, ignore, Control(checkpoints=keeper), n_train=1, validated=False)
 
 
 def decided_by_pytorch(values, execution, keeper):
@@ -59,9 +66,8 @@ def decided_by_pytorch(values, execution, keeper):
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
     epochs = []
-    best = BestEpoch(NAME, execution.early_stop_patience, execution.monitor_mode)
-    reporter = SimpleNamespace(best=best, control=Control(checkpoints=keeper), checkpoint_callbacks=[])
-    callbacks = [callback for callback in build_callbacks(execution, reporter) if callback is not reporter]
+    reporter = SimpleNamespace(course=course_of(values, execution, keeper), checkpoint_callbacks=[])
+    callbacks = [callback for callback in build_callbacks(reporter) if callback is not reporter]
     with quiet_lightning():
         trainer = pl.Trainer(
             accelerator="cpu",
@@ -80,22 +86,13 @@ def decided_by_tensorflow(values, execution, keeper):
     """Call the Keras callback as Keras calls it."""
     from ptycho.callbacks import Reporter
 
-    training = TrainingConfig(model=ModelConfig(N=32), nepochs=len(values))
-    owner = SimpleNamespace(
-        training=training,
-        train_loss_name=NAME,
-        val_loss_name="unused",
-        get_weights=dict,
-        trained=dict,
-        device="cpu",
-    )
-    best = BestEpoch(NAME, execution.early_stop_patience, execution.monitor_mode)
-    reporter = Reporter(owner, execution, best, ignore, Control(checkpoints=keeper), 1)
+    owner = SimpleNamespace(train_loss_name=NAME, trained=dict, device="cpu")
+    reporter = Reporter(owner, course_of(values, execution, keeper))
     optimizer = SimpleNamespace(learning_rate=0.0, iterations=SimpleNamespace(value=0), _momentums=[], _velocities=[])
     reporter.set_model(SimpleNamespace(optimizer=optimizer, stop_training=False))
     for epoch, value in enumerate(values):
         reporter.on_epoch_begin(epoch)
-        reporter._loss.add(value, 1.0)
+        reporter.course.loss.add(value, 1.0)
         reporter.on_epoch_end(epoch)
         if reporter.model.stop_training:
             break

@@ -30,6 +30,8 @@ from ptycho_backend.events import BatchEvent, EpochEvent, ignore
 from ptycho_backend.loggers import make_logger
 from ptycho_backend.parallel import STARTERS, Place, check_processes, must_launch, place_of, placed
 from ptycho_backend.registry import available_backends
+from ptycho_backend.testing import assert_same_training
+from ptycho_backend.testing.tolerances import SEVERAL_PROCESSES
 
 N = 32
 SEED, BATCH, N_TRAIN = 5, 4, 9  # batches of 4, 4 and 1 groups: the last one has none for the second process
@@ -82,6 +84,8 @@ def test_what_cannot_be_done_is_refused_before_any_work():
         check_processes(ExecutionConfig(strategy="mirrored", num_nodes=2), "tensorflow", ("cpu",))
     with pytest.raises(ConfigError, match="started from outside"):
         check_processes(ExecutionConfig(num_nodes=2), "pytorch", ("cpu",))
+    with pytest.raises(ConfigError, match="'tensorflow' compiles the training step of one device"):
+        check_processes(ExecutionConfig(compile=True, devices=2), "tensorflow", ("cpu",))
     for device, devices in (("auto", 3), ("cuda:1", 2)):
         with pytest.raises(DeviceError, match="GPU of its own"):
             check_processes(ExecutionConfig(device=device, devices=devices), "pytorch", ("cpu", "cuda:0", "cuda:1"))
@@ -137,16 +141,6 @@ def no_process_is_left():
     assert multiprocessing.active_children() == []
 
 
-def assert_same_training(found, expected, tolerance=1e-4):
-    history, weights = found
-    assert len(history) == len(expected[0])
-    for row, wanted in zip(history, expected[0], strict=True):
-        assert row == pytest.approx(wanted, rel=tolerance)
-    for name, value in expected[1].items():
-        scale = max(np.linalg.norm(value), 1e-2)
-        assert np.linalg.norm(weights[name] - value) <= tolerance * scale, name
-
-
 def test_two_processes_train_as_one_and_one_of_them_writes(fit, alone, tmp_path, caplog):
     events, folder = [], tmp_path / "run" / "checkpoints"
     metrics = make_logger("csv", folder.parent)
@@ -154,7 +148,7 @@ def test_two_processes_train_as_one_and_one_of_them_writes(fit, alone, tmp_path,
     with caplog.at_level(logging.INFO):
         found = fit(2, events.append, control)
     metrics.close()
-    assert_same_training(found, alone)
+    assert_same_training(found, alone, SEVERAL_PROCESSES)
     assert [(type(event), event.epoch) for event in events] == [
         (kind, epoch) for epoch in (1, 2) for kind in (BatchEvent, BatchEvent, BatchEvent, EpochEvent)
     ]
@@ -169,7 +163,7 @@ def test_two_processes_train_as_one_and_one_of_them_writes(fit, alone, tmp_path,
 
 def test_accumulation_and_clipping_are_those_of_the_whole_batch(fit):
     knobs = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5}
-    assert_same_training(fit(2, **knobs), fit(1, **knobs))
+    assert_same_training(fit(2, **knobs), fit(1, **knobs), SEVERAL_PROCESSES)
 
 
 def test_a_request_to_stop_stops_both_and_one_process_goes_on(fit, alone, tmp_path):
@@ -182,7 +176,7 @@ def test_a_request_to_stop_stops_both_and_one_process_goes_on(fit, alone, tmp_pa
     with pytest.raises(TrainingStopped, match="epoch 1 and batch 1") as stopped:
         fit(2, listen, control)
     assert stopped.value.signal == 15
-    assert_same_training(fit(1, resume=tmp_path), alone)
+    assert_same_training(fit(1, resume=tmp_path), alone, SEVERAL_PROCESSES)
 
 
 def test_an_error_in_the_second_process_arrives(fit):

@@ -16,13 +16,16 @@ from ptycho_backend.core.batching import Samples, epoch_order
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.constants import PhysicsConstants
 from ptycho_backend.core.grouping import group_positions
+from ptycho_backend.core.optimizer import adam
 from ptycho_backend.core.schedules import rate_factor
 from ptycho_backend.data.simulate import simulate_scan
 from ptycho_backend.errors import TrainingError
 from ptycho_backend.events import BatchEvent, EpochEvent, ignore
-from ptycho_backend.testing.tolerances import LOSS, SAME_ENGINE
+from ptycho_backend.testing import assert_close
+from ptycho_backend.testing.tolerances import LOSS, ONE_STEP, SAME_ENGINE
 
 N = 32
+CLIP = 1e-7
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +185,24 @@ def test_k_batches_of_b_count_like_one_of_k_b(train):
     assert set(one.history[0]) == {"epoch", "lr", "poisson_train_loss"}
     for frozen in (LOG_SCALE, PROBE):
         np.testing.assert_array_equal(other.after[frozen], other.before[frozen])
+
+
+def test_gradients_next_to_nothing_are_clipped_by_no_more_than_asked_for(train):
+    # Of this loss the gradient is about as small as what torch adds to a norm that it clips.
+    run = train(
+        training={"nll_weight": 1e-6, "batch_size": 7, "learning_rate": 0.01},
+        gradient_clip_val=CLIP,
+        scheduler="constant",
+        restore_best=False,
+    )
+    run.model.set_weights(run.before)
+    _, gradients = run.model.loss_and_gradients(run.fitted.batch(slice(None)))
+    flat = np.concatenate([gradient.ravel() for gradient in gradients.values()])
+    assert 2 * CLIP < np.linalg.norm(flat) < 1e-5
+    values = np.concatenate([run.before[name].ravel() for name in gradients])
+    after = np.concatenate([run.after[name].ravel() for name in gradients])
+    expected = adam(values, [flat], 0.01, CLIP) - values
+    assert_close(after - values.astype(float), expected, ONE_STEP, "the step")
 
 
 def test_a_loss_that_is_no_number_stops_training(train):

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from ptycho_backend.config import ExecutionConfig
+from ptycho_backend.core.control import Control
+from ptycho_backend.core.course import Course
 from ptycho_backend.errors import TrainingError
 from ptycho_backend.events import BatchEvent, EpochEvent, ignore
 from ptycho_torch.data import BatchDataset, PtychoDataModule
@@ -20,10 +22,14 @@ from ptycho_torch.workflows.components import _train_with_lightning as fit
 CPU = ExecutionConfig(device="cpu", precision="32-true")
 
 
+def course_of(model, samples, execution=CPU):
+    return Course(model, execution, ignore, Control(), len(samples), validated=False)
+
+
 def test_lightning_optimises_by_itself(setup):
     # Accumulation, clipping and schedules of a Trainer work for automatic optimisation alone.
     model, samples = setup()
-    assert PtychoLightning(model, CPU, len(samples), model.val_loss_name).automatic_optimization
+    assert PtychoLightning(model, course_of(model, samples)).automatic_optimization
 
 
 @pytest.mark.parametrize(
@@ -55,8 +61,11 @@ def test_a_loss_that_is_no_number_stops_training(setup):
     broken = dataclasses.replace(
         samples, calibration=dataclasses.replace(samples.calibration, rms_input_scale=math.nan)
     )
+    before = model.get_weights()
     with pytest.raises(TrainingError, match="epoch 1, batch 1"):
         fit(model, broken, None, CPU, ignore)
+    for name, value in model.get_weights().items():
+        np.testing.assert_array_equal(value, before[name], err_msg="no step is taken by such a loss")
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
@@ -94,8 +103,9 @@ def test_whole_batches_come_out_of_the_dataset(setup):
 
 def test_what_lightning_is_given_can_be_pickled(setup):
     model, samples = setup()
-    assert pickle.dumps(PtychoLightning(model, CPU, len(samples), model.val_loss_name))
-    assert pickle.dumps(PtychoDataModule(samples, None, model.training))
+    course = course_of(model, samples)
+    assert pickle.dumps(PtychoLightning(model, course))
+    assert pickle.dumps(PtychoDataModule(course, samples, None))
 
 
 def test_lightning_keeps_quiet_and_its_log_levels_come_back(setup, caplog, capfd):

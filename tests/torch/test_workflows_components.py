@@ -68,7 +68,7 @@ class TestLightningExecutionConfig:
         )
         assert arguments["accumulate_grad_batches"] == trainer.accumulate_grad_batches == 3
         assert (trainer.gradient_clip_val, trainer.gradient_clip_algorithm) == (0.5, "value")
-        n_batches = arguments["callbacks"][0]._n_batches
+        n_batches = arguments["callbacks"][0].course.n_batches
         assert trainer.global_step == -(-n_batches // 3), "one optimiser step for three batches, and one for the rest"
 
     def test_monitor_uses_val_loss_name(self, trained_with, tmp_path):

@@ -74,10 +74,10 @@ def extreme_counts(subject: Subject, rng: np.random.Generator) -> Finding:
     return Finding(error, POISSON_EXTREMES32)
 
 
-def optimised(subject: Subject, rng: np.random.Generator, clip: float | None) -> Finding:
-    """Compare ten steps of Adam, with gradients of all sizes."""
+def optimised(subject: Subject, rng: np.random.Generator, clip: float | None, largest: float = 10.0) -> Finding:
+    """Compare ten steps of Adam, with gradients of all sizes up to the largest."""
     value = rng.normal(size=(3, 4)).astype(np.float32)
-    sizes = 10.0 ** rng.uniform(-9, 1, (3, 4))
+    sizes = largest * 10.0 ** rng.uniform(-10, 0, (3, 4))
     gradients = [(sizes * rng.normal(size=(3, 4))).astype(np.float32) for _ in range(10)]
     expected = adam(value, gradients, 0.01, clip)
     found = subject.operators.optimiser_steps(value, gradients, 0.01, clip)
@@ -126,6 +126,7 @@ DIFFERENTIATED = tuple(
 OPTIMISED = (
     Check("config 5.1", "Adam", functools.partial(optimised, clip=None)),
     Check("config 5.4", "Adam, clipped", functools.partial(optimised, clip=1.0)),
+    Check("config 5.4", "Adam, clipped where little is left", functools.partial(optimised, clip=1e-7, largest=1e-6)),
 )
 CHECKS = (
     *COMPARED,
