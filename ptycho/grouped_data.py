@@ -15,6 +15,7 @@ from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.grouping import Groups, group_positions, groups_from_indices
 from ptycho_backend.core.stitching import cut_patches
+from ptycho_backend.data.fields import from_window_middles
 from ptycho_backend.data.scan import Scan
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ def grouped_arrays(raw: RawData, scan: Scan, groups: Groups) -> GroupedData:
         groups=groups,
         input_scale=samples.calibration.rms_input_scale,
         energy=good_energy(amplitude, scan.mask),
-        centre_px=centre_of_object(scan),
+        centre_px=_centre(raw, scan),
+        shift_px=float(from_window_middles(0.0, scan.N)) if raw.middles else 0.0,
     )
     members = groups.indices
     coords = _coordinates(raw.xcoords, raw.ycoords, members)
@@ -129,12 +131,15 @@ def good_energy(amplitude: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.
     return np.concatenate(sums) if sums else np.zeros(0)
 
 
-def centre_of_object(scan: Scan) -> tuple[float, float] | None:
-    """Return the centre (size − 1)/2 of the known object's grid in scan coordinates, (y, x)."""
-    if scan.obj is None:
+def _centre(raw: RawData, scan: Scan) -> tuple[float, float] | None:
+    """Return the centre of the object that a client knows, (y, x): of its grid, (size − 1)/2, or of its coordinates."""
+    if scan.obj is not None:
+        (y, x), (height, width) = scan.obj_origin_px, scan.obj.shape
+        return y + (height - 1) / 2, x + (width - 1) / 2
+    if not raw.middles:
         return None
-    (y, x), (height, width) = scan.obj_origin_px, scan.obj.shape
-    return y + (height - 1) / 2, x + (width - 1) / 2
+    y_px, x_px = np.asarray(raw.ycoords), np.asarray(raw.xcoords)
+    return float(y_px.min() + y_px.max()) / 2, float(x_px.min() + x_px.max()) / 2
 
 
 def _coordinates(x: Any, y: Any, members: NDArray[np.int64]) -> NDArray[np.float64]:

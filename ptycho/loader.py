@@ -3,7 +3,7 @@ Groups of a scan as the container that existing users know.
 
 Notes
 -----
-Spec: ptychodus_api_spec 4.12.
+Spec: ptychodus_api_spec 4.14.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ Saving under the name that existing users import.
 
 Notes
 -----
-Spec: ptychodus_api_spec 4.12.
+Spec: ptychodus_api_spec 4.14.
 """
 
 from __future__ import annotations

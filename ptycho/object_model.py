@@ -3,7 +3,7 @@ A trained model as existing users call it: arrays of diffraction and offsets in,
 
 Notes
 -----
-Spec: ptychodus_api_spec 4.12.
+Spec: ptychodus_api_spec 4.14.
 """
 
 from __future__ import annotations

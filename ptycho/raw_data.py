@@ -3,7 +3,7 @@ A scan under the names that existing users know.
 
 Notes
 -----
-Spec: ptychodus_api_spec 4.12.
+Spec: ptychodus_api_spec 4.14.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ptycho import params
 from ptycho.grouped_data import GroupedData, draw_groups, grouped_arrays
 from ptycho_backend.checks import check_size
 from ptycho_backend.config import ModelConfig
-from ptycho_backend.data.fields import numbers, single_layer, stacked
+from ptycho_backend.data.fields import from_window_middles, numbers, single_layer, stacked
 from ptycho_backend.data.npz import npz_array
 from ptycho_backend.data.readers import NPZ, load_scan
 from ptycho_backend.data.scan import Measurement, Scan
@@ -37,7 +37,7 @@ class RawData:
     Parameters
     ----------
     xcoords, ycoords : float, shape (position,), pixels of the object grid
-        Where pixel ``[N//2, N//2]`` of the window falls.
+        See `middles`.
     xcoords_start, ycoords_start : float, shape (position,), pixels
         Coordinates before a correction; passed on, never used.
     diff3d : any real dtype, shape (position, y, x)
@@ -51,6 +51,9 @@ class RawData:
     obj_origin_px : (float, float), (y, x)
         Scan coordinates of the object's pixel (0, 0).
     source : str
+    middles : bool
+        Coordinates say where the windows' middles fall, (N − 1)/2, as ptychodus counts; False: where pixel
+        ``[N//2, N//2]`` falls, as a Scan counts. The two differ by half a pixel.
     """
 
     xcoords: NDArray[Any]
@@ -65,6 +68,7 @@ class RawData:
     measurement: Measurement | None = None
     obj_origin_px: tuple[float, float] = (0.0, 0.0)
     source: str = "memory"
+    middles: bool = True
 
     @classmethod
     def from_coords(cls, *values: Any, **fields: Any) -> RawData:
@@ -83,13 +87,18 @@ class RawData:
         """
         Read a file that :func:`ptycho_backend.load_scan` reads.
 
+        Coordinates of an NPZ file are those of windows' middles, unless this package has written it, which its key
+        "measurement" shows.
+
         Raises
         ------
         DataError
         """
         path = Path(train_data_file_path)
+        is_npz = path.suffix.lower() in NPZ
         raw = cls.from_scan(load_scan(path))
-        for name in ("xcoords_start", "ycoords_start", "scan_index") if path.suffix.lower() in NPZ else ():
+        raw.middles = is_npz and npz_array(path, "measurement") is None
+        for name in ("xcoords_start", "ycoords_start", "scan_index") if is_npz else ():
             found = npz_array(path, name)
             if found is not None and found.size >= len(raw.xcoords):
                 setattr(raw, name, numbers(found, name, raw.source).ravel()[: len(raw.xcoords)])
@@ -107,6 +116,7 @@ class RawData:
             measurement=scan.measurement,
             obj_origin_px=scan.obj_origin_px,
             source=scan.source,
+            middles=False,
         )
 
     def to_scan(self) -> Scan:
@@ -118,9 +128,10 @@ class RawData:
         DataError, ShapeError
         """
         obj = None if self.objectGuess is None else single_layer(self.objectGuess, "objectGuess", self.source)
+        coordinates = stacked(self.ycoords, self.xcoords, ("ycoords", "xcoords"), self.source)
         return Scan(
             patterns=self.diff3d,
-            positions_px=stacked(self.ycoords, self.xcoords, ("ycoords", "xcoords"), self.source),
+            positions_px=from_window_middles(coordinates, np.shape(self.diff3d)[-1]) if self.middles else coordinates,
             probe=self.probeGuess,
             measurement=self.measurement,  # type: ignore[arg-type]
             mask=None if self.bad_pixels is None else ~np.asarray(self.bad_pixels, dtype=bool),  # type: ignore[arg-type]

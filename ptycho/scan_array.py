@@ -3,7 +3,7 @@ Arrays that remember the scan they come from, so that older calls, which pass ar
 
 Notes
 -----
-Spec: ptychodus_api_spec 4.12.
+Spec: ptychodus_api_spec 4.14.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class ScanContext:
     energy : float64, shape (group,)
         Sum of squared normalised amplitude over channels and good pixels.
     centre_px : (float, float), (y, x), optional
-        Scan coordinates of the centre of a stitched canvas; None takes the midpoint of the scan's bounding box.
+        Coordinates of the centre of a stitched canvas; None takes the midpoint of the scan's bounding box.
+    shift_px : float
+        Scan position minus coordinate: 0.5 where coordinates are those of windows' middles and N is even.
     weight : float32, shape (y, x), optional
         Trust in each pixel of a patch.
     """
@@ -44,6 +46,7 @@ class ScanContext:
     input_scale: float
     energy: NDArray[np.float64]
     centre_px: tuple[float, float] | None = None
+    shift_px: float = 0.0
     weight: NDArray[np.float32] | None = None
 
     def subset(self, rows: Any) -> ScanContext:

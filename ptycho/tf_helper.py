@@ -3,7 +3,7 @@ Stitching under the name that existing users import.
 
 Notes
 -----
-Spec: ptychodus_api_spec 4.12.
+Spec: ptychodus_api_spec 4.14.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from ptycho.scan_array import ScanContext, context_of
 from ptycho_backend.core.calibration import probe_weight
 from ptycho_backend.core.inference import central, lit_half, stitch_groups
-from ptycho_backend.core.stitching import CanvasFrame, stitch
+from ptycho_backend.core.stitching import CanvasFrame
+from ptycho_backend.data.fields import from_window_middles
 from ptycho_backend.errors import ShapeError
 
 SAME_PLACE_PX = 1e-3
@@ -28,7 +29,8 @@ def reassemble_position(obj_tensor: Any, global_offsets: Any, M: int = 10) -> ND
 
     Patches that know their scan, as `predict` returns them, get one phase reference and are weighted by the probe,
     as `reconstruct` does; `M` is not used. The canvas is centred on the grid of the scan's known object, where there
-    is one, else on the midpoint of the scan's bounding box. Of plain patches the central M×M pixels count equally.
+    is one, else on the midpoint of the coordinates' bounding box. Of plain patches the central M×M pixels count
+    equally, and their middles lie at the coordinates.
 
     Parameters
     ----------
@@ -56,8 +58,10 @@ def reassemble_position(obj_tensor: Any, global_offsets: Any, M: int = 10) -> ND
         return _stitched_as_scan(patches, centres, context)[..., None]
     if patches.shape[1] != 1:
         raise _mismatch(obj_tensor, global_offsets)
-    cut = central(patches[:, 0], max(1, min(M, patches.shape[-1]) // 2))
-    return stitch(cut, centres, np.ones(cut.shape[1:])).obj[..., None]
+    cut = central(patches, max(1, min(M, patches.shape[-1]) // 2))
+    weight = np.ones(cut.shape[2:], np.float32)
+    positions = from_window_middles(centres, 2)  # an even window: half a pixel
+    return stitch_groups(cut, positions[:, None], weight, _frame_about(centres, cut.shape[-1]), False).obj[..., None]
 
 
 def _stitched_as_scan(
@@ -65,7 +69,8 @@ def _stitched_as_scan(
 ) -> NDArray[np.complex64]:
     """Stitch patches (group, channel, y, x) of a scan; groups that were moved lie where they are said to."""
     scan, members = context.scan, context.scan.positions_px[context.groups.indices]
-    moved = np.abs(members.mean(axis=1) - centres).max() > SAME_PLACE_PX
+    positions = centres[:, None] + context.shift_px
+    moved = np.abs(members.mean(axis=1, keepdims=True) - positions).max() > SAME_PLACE_PX
     if moved and patches.shape[1] > 1:
         raise ShapeError(
             "Patches and offsets of groups come from the same container.",
@@ -73,11 +78,19 @@ def _stitched_as_scan(
             received="other coordinates for groups of several patches",
             fix="change the coordinates of the RawData instead, before grouping",
         )
-    positions = centres[:, None] if moved else members
-    frame = CanvasFrame.around(centres if moved else scan.positions_px, scan.N, None if moved else context.centre_px)
+    frame = CanvasFrame.around(scan.positions_px, scan.N, context.centre_px)
+    if moved:
+        frame = _frame_about(centres, scan.N)
     weight = context.weight if context.weight is not None else probe_weight(scan.probe).astype(np.float32)
     half = lit_half(weight)
-    return stitch_groups(central(patches, half), positions, central(weight, half), frame).obj
+    placed = positions if moved else members
+    return stitch_groups(central(patches, half), placed, central(weight, half), frame).obj
+
+
+def _frame_about(coordinates: NDArray[np.float64], N: int) -> CanvasFrame:
+    """Return the canvas, about the coordinates' midpoint, of windows whose middles or pixels N//2 lie there."""
+    y, x = (coordinates.min(axis=0) + coordinates.max(axis=0)) / 2
+    return CanvasFrame.around(from_window_middles(coordinates, N), N, (float(y), float(x)))
 
 
 def _mismatch(obj_tensor: Any, global_offsets: Any) -> ShapeError:

@@ -6,7 +6,7 @@ every keyword stands in ``specs/ptychodus_api_spec.md``; :mod:`ptycho.config.tra
 
 Notes
 -----
-Spec: ptychodus_api_spec 4.11.
+Spec: ptychodus_api_spec 4.13.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From the configuration that existing users fill in to that of the front door (spec: ptychodus_api_spec 4.11)."""
+"""From the configuration that existing users fill in to that of the front door (spec: ptychodus_api_spec 4.13)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ Training, stitching and loading as existing users call them; the front door does
 
 Notes
 -----
-Spec: ptychodus_api_spec 4.12.
+Spec: ptychodus_api_spec 4.14.
 """
 
 from __future__ import annotations

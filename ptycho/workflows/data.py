@@ -3,7 +3,7 @@ Data as existing users load and group them.
 
 Notes
 -----
-Spec: ptychodus_api_spec 4.12.
+Spec: ptychodus_api_spec 4.14.
 """
 
 from __future__ import annotations

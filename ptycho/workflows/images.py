@@ -3,7 +3,7 @@ Images of a trained model, and what is written of a training, as existing users 
 
 Notes
 -----
-Spec: ptychodus_api_spec 4.12.
+Spec: ptychodus_api_spec 4.14.
 """
 
 from __future__ import annotations

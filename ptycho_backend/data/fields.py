@@ -108,6 +108,24 @@ def matched_positions(positions: NDArray[Any], n_patterns: int, source: str) -> 
     return positions[:n_patterns] if n_patterns > 0 else positions
 
 
+def from_window_middles(positions_px: NDArray[Any], N: int) -> NDArray[np.float64]:
+    """
+    Return scan positions, which name pixel ``[N//2, N//2]`` of a window, from those of the windows' middles.
+
+    Parameters
+    ----------
+    positions_px : float, shape (position, 2), (y, x)
+        Where pixel (N − 1)/2 falls, as ptychodus counts.
+    N : int
+        Side of the window, pixels.
+
+    Notes
+    -----
+    Spec: data 1.4.
+    """
+    return np.asarray(positions_px, dtype=np.float64) + (N // 2 - (N - 1) / 2)
+
+
 def first_plane(array: NDArray[Any], key: str, source: str) -> NDArray[Any]:
     """Return the (mode, y, x) probe of a file that stacks (variation, mode, y, x)."""
     if array.ndim != 4:

@@ -141,7 +141,7 @@ class TestOneProcess:
 
     def test_train_save_load_and_reconstruct(self, scan, execution, tmp_path):
         """S25: a 2-D probe, the grid size in the settings alone, save(path), load_inference_bundle(file.parent)."""
-        y, x = scan.positions_px.T - np.array(scan.obj_origin_px)[:, None]
+        y, x = scan.positions_px.T - np.array(scan.obj_origin_px)[:, None] - 0.5  # of the windows' middles
         arrays = {"xcoords": x, "ycoords": y, "diff3d": scan.patterns, "scan_index": np.zeros(len(x), int)}
         raw = RawData.from_coords_without_pc(**arrays, probeGuess=scan.probe[0], objectGuess=scan.obj)
         config = small(n_groups=48, gridsize=2)
@@ -163,7 +163,9 @@ class TestOneProcess:
         assert_close(images[0] * np.exp(1j * images[1]), image, REPEATED)
         assert images[2]["obj_tensor_full"].shape == (100, N, N, 4)
         assert images[2]["global_offsets"].shape == (100, 1, 2, 1)
-        found = compare(image, tuple((np.array(scan.obj.shape) - image.shape) / 2), scan.obj, (0.0, 0.0), raw_yx(raw))
+        found = compare(
+            image, tuple((np.array(scan.obj.shape) - image.shape) / 2), scan.obj, (0.0, 0.0), raw.to_scan().positions_px
+        )
         assert found.phase_correlation > 0.95
         assert found.amplitude_correlation > 0.9
         assert np.abs(found.shift_px).max() < 0.5
@@ -221,10 +223,6 @@ class TestOneProcess:
         raw = RawData.from_scan(other)
         images = [as_client(found["model"], raw, gridsize=1) for found in (results, second)]
         assert relative_error(*images) < 1e-2
-
-
-def raw_yx(raw):
-    return np.stack([raw.ycoords, raw.xcoords], axis=1)
 
 
 class TestBundles:
@@ -340,12 +338,10 @@ class TestImages:
         wrong.xcoords = -wrong.xcoords
         options = {"model": trained["model"]}
         amplitude, phase, _ = reassemble_cdi_image(wrong, small(), flip_x=True, **options)
-        expected, _, _ = reassemble_cdi_image(right, small(), **options)
         found = amplitude * np.exp(1j * phase)
         low, high = scan.positions_px.min(axis=0), scan.positions_px.max(axis=0)
         origin = (low + high) / 2 - (np.array(found.shape) - 1) / 2
         assert compare(found, tuple(origin), scan.obj, scan.obj_origin_px, scan.positions_px).phase_correlation > 0.97
-        assert expected.shape[0] >= found.shape[0]
         doubled, _, _ = reassemble_cdi_image(right, small(), coord_scale=2.0, **options)
         assert doubled.shape[0] - N == pytest.approx(2 * (found.shape[0] - N), abs=3)
 

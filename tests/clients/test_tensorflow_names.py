@@ -330,6 +330,19 @@ class TestRawData:
         assert read.to_scan().data_hash() == scan.data_hash()
         assert read.source == str(path)
 
+    def test_coordinates_name_the_middle_of_a_window_or_its_pixel(self, scan, tmp_path):
+        """ptychodus counts the middle, (N - 1)/2, half a pixel before pixel N//2; this package's own files do not."""
+        raw = uneven()
+        np.testing.assert_array_equal(raw.to_scan().positions_px[0], [21.5, 51.0])
+        raw.middles = False
+        np.testing.assert_array_equal(raw.to_scan().positions_px[0], [21.0, 50.5])
+        assert not RawData.from_file(write_npz(scan, tmp_path / "own.npz")).middles
+        arrays = {"diff3d": raw.diff3d, "probeGuess": raw.probeGuess, "bad_pixels": np.zeros((N, N), bool)}
+        np.savez(tmp_path / "client.npz", xcoords=raw.xcoords, ycoords=raw.ycoords, **arrays)
+        read = RawData.from_file(tmp_path / "client.npz")
+        np.testing.assert_array_equal([read.ycoords[0], read.xcoords[0]], [21.0, 50.5])
+        np.testing.assert_array_equal(read.to_scan().positions_px[0], [21.5, 51.0])
+
     def test_start_coordinates_and_their_absence(self, scan, tmp_path):
         path = tmp_path / "scan.npz"
         y, x = scan.positions_px.T
@@ -526,9 +539,10 @@ class TestReassemblePosition:
         patches[0, 8, 8, 0], patches[1, 9, 7, 0] = 1.0, 2.0j
         offsets = np.array([[100.0, 50.0], [110.0, 54.0]])[:, None, :, None]  # x, y
         image = tf_helper.reassemble_position(patches, offsets, M=8)
-        assert image.shape == (4 + 8 + 1, 10 + 8 + 1, 1)
+        assert image.shape == (5 + 8 + 1, 11 + 8 + 1, 1)
         origin = np.array([52.0, 105.0]) - (np.array(image.shape[:2]) - 1) / 2  # y, x
-        for (y, x), value in (((50, 100), 1.0), ((55, 109), 2.0j)):
+        # A window's middle is at 7.5, half a pixel before its pixel 8.
+        for (y, x), value in (((50.5, 100.5), 1.0), ((55.5, 109.5), 2.0j)):
             row, column = np.array([y, x]) - origin
             assert image[int(row), int(column), 0] == pytest.approx(value)
         assert np.count_nonzero(np.abs(image) > 1e-6) == 2
@@ -537,12 +551,16 @@ class TestReassemblePosition:
         patches = np.ones((1, 16, 16, 1), np.complex64)
         patches[0, 6:10, 6:10] = 3.0
         image = tf_helper.reassemble_position(patches, np.zeros((1, 1, 2, 1)), M=4)
-        assert image.shape == (5, 5, 1)
-        assert np.abs(image).max() == 3.0
-        assert tf_helper.reassemble_position(patches, np.zeros((1, 1, 2, 1)), M=99).shape == (17, 17, 1)
+        assert image.shape == (6, 6, 1)
+        np.testing.assert_array_equal(np.abs(image[1:5, 1:5, 0]), 3.0)
+        assert np.count_nonzero(image) == 16
+        assert tf_helper.reassemble_position(patches, np.zeros((1, 1, 2, 1)), M=99).shape == (18, 18, 1)
 
-    @pytest.mark.parametrize(("size", "gridsize"), [((81, 90), 1), ((80, 91), 2)])
-    def test_the_canvas_is_centred_on_the_known_object(self, scan, size, gridsize):
+    @pytest.mark.parametrize(
+        ("size", "gridsize", "middles"),
+        [((81, 90), 1, False), ((80, 91), 2, False), ((81, 91), 1, True), ((80, 90), 2, True)],
+    )
+    def test_the_canvas_is_centred_on_the_known_object(self, scan, size, gridsize, middles):
         """S8: clients give the image the centre of the object they passed, and find every pixel where it was."""
         height, width = size
         place = np.array([40.0, 44.0])
@@ -552,7 +570,10 @@ class TestReassemblePosition:
         part = scan.obj[: height - top, : width - left]
         obj[top : top + part.shape[0], left : left + part.shape[1]] = part
         known = dataclasses.replace(moved, obj=obj)
-        container = container_of(RawData.from_scan(known), gridsize)
+        raw = RawData.from_scan(known)
+        if middles:
+            raw.middles, raw.xcoords, raw.ycoords = True, raw.xcoords - 0.5, raw.ycoords - 0.5
+        container = container_of(raw, gridsize)
         truth = np.asarray(container.Y)
         image = tf_helper.reassemble_position(ScanArray(truth, context_of(container.X)), container.global_offsets)
         result = framed(image[..., 0], known)
@@ -566,7 +587,7 @@ class TestReassemblePosition:
         container = container_of(raw)
         ones = ScanArray(np.ones_like(container.X, dtype=np.complex64), context_of(container.X))
         image = tf_helper.reassemble_position(ones, container.global_offsets)
-        assert image.shape == (4 + N + 1, 10 + N + 1, 1)
+        assert image.shape == (5 + N + 1, 11 + N + 1, 1)
 
     def test_moved_patterns_lie_where_they_are_said_to(self, model, raw):
         container = container_of(raw)
