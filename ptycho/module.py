@@ -171,6 +171,8 @@ class PtychoModule:
         channels_last = tf.transpose(x, (0, 2, 3, 1))
         outputs = run_network(self.networks["cnn"], {"x": channels_last}, self._values(), dtype)
         amplitude, phase = (tf.transpose(output, (0, 3, 1, 2)) for output in outputs)
+        if self.config.decoder_outputs == "real_imaginary":
+            return tf.complex(amplitude, phase)
         return tf.complex(amplitude * tf.cos(phase), amplitude * tf.sin(phase))
 
     def _values(self) -> dict[str, tf.Tensor]:

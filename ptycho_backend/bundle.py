@@ -156,16 +156,31 @@ def _read_members(path: Path) -> dict[str, bytes]:
 
 def _read_member(archive: zipfile.ZipFile, name: str, file: Path) -> bytes:
     try:
+        return read_member(archive, name, MAX_MEMBER_BYTES)
+    except ValueError as error:
+        raise _damaged(file, str(error)) from None
+
+
+def read_member(archive: zipfile.ZipFile, name: str, limit: int = MAX_MEMBER_BYTES) -> bytes:
+    """
+    Read one member of a zip archive into memory.
+
+    Raises
+    ------
+    ValueError
+        If it is missing, claims more than `limit` bytes, or is damaged.
+    """
+    try:
         info = archive.getinfo(name)
     except KeyError:
         found = ", ".join(archive.namelist()[:6])
-        raise _damaged(file, f"no member '{name}' (found: {found or 'nothing'})") from None
-    if info.file_size > MAX_MEMBER_BYTES:
-        raise _damaged(file, f"member '{name}' claims {info.file_size} bytes")
+        raise ValueError(f"no member '{name}' (found: {found or 'nothing'})") from None
+    if info.file_size > limit:
+        raise ValueError(f"member '{name}' claims {info.file_size} bytes")
     try:
         return archive.read(info)
     except Exception as error:  # zlib and zipfile raise many kinds for damaged data
-        raise _damaged(file, f"member '{name}' is damaged ({error})") from None
+        raise ValueError(f"member '{name}' is damaged ({error})") from None
 
 
 def _check_manifest(manifest: Any, contents: dict[str, bytes], path: Path | str) -> None:

@@ -56,7 +56,9 @@ def inert_options(training: TrainingConfig) -> list[str]:
     messages = []
     if model.architecture == "unet":
         messages += _set_without_effect(
-            model, ("amp_activation", "pad_object", "probe_big"), "architecture='unet' has no such head"
+            model,
+            ("amp_activation", "decoder_outputs", "pad_object", "probe_big"),
+            "architecture='unet' has no such head",
         )
     if model.architecture == "cnn":
         messages += _set_without_effect(model, ("unrolled_steps",), "architecture='cnn' is not unrolled")

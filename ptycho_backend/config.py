@@ -52,6 +52,8 @@ class ModelConfig:
         Network passes of "unet"; each pass after the first follows a data-consistency step.
     amp_activation : {"sigmoid", "swish", "softplus", "relu"}
         Amplitude head of "cnn", times 2 ("silu" is accepted as another name of "swish").
+    decoder_outputs : {"amplitude_phase", "real_imaginary"}
+        What the two decoders of "cnn" predict; the second is for converted models that were trained so.
     object_big : bool
         Merge the patches of a group into one consistent object before the physics.
     probe_big : bool
@@ -71,6 +73,7 @@ class ModelConfig:
     n_filters_scale: Annotated[int, Ge(1), Le(16)] = 2
     unrolled_steps: Annotated[int, Ge(1), Le(8)] = 2
     amp_activation: Literal["sigmoid", "swish", "silu", "softplus", "relu"] = "sigmoid"
+    decoder_outputs: Literal["amplitude_phase", "real_imaginary"] = "amplitude_phase"
     object_big: bool = True
     probe_big: bool = True
     pad_object: bool = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, MutableMapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -34,7 +35,9 @@ KEYS: Mapping[str, str] = MappingProxyType(
 
 def update_legacy_dict(target: MutableMapping[str, Any], config: Any) -> None:
     """
-    Write a model, training or inference configuration into a dictionary of older keys; None stays out.
+    Write a model, training or inference configuration into a dictionary of older keys.
+
+    None stays out, and paths become text.
 
     Raises
     ------
@@ -53,4 +56,4 @@ def update_legacy_dict(target: MutableMapping[str, Any], config: Any) -> None:
         if dataclasses.is_dataclass(value):
             update_legacy_dict(target, value)
         elif value is not None:
-            target[KEYS.get(field.name, field.name)] = value
+            target[KEYS.get(field.name, field.name)] = str(value) if isinstance(value, Path) else value

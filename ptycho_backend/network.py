@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from ptycho_backend.config import ModelConfig
 from ptycho_backend.errors import ConfigError
 
+AMPLITUDE_GAUGE = 2.0  # a sigmoid head starts at 1/2, the object at amplitude 1
+FRAME_CHANNELS = 4  # of the last decoder level, for the frame around the centre
+FRAME_WIDTH = 2048  # over N: filters of the last block, per unit of `n_filters_scale`
 KINDS = ("conv", "pool", "upsample", "activation", "scale", "pad", "border", "slice", "concatenate", "add")
 
 
@@ -198,26 +201,32 @@ def _cnn_widths(config: ModelConfig) -> tuple[list[int], list[int]]:
 
 
 def _cnn_decoder(net: Builder, value: str, name: str, widths: list[int], config: ModelConfig) -> str:
-    head = config.amp_activation if name == "amplitude" else "tanh"
-    factor = 2.0 if name == "amplitude" else math.pi
+    """Append a decoder: all channels give the whole window, or most give its centre and the last ones its frame."""
     for level, width in enumerate(widths):
-        value = net.conv(net.add("upsample", value), f"{name}/up{level}/conv0", width)
-        value = net.conv(value, f"{name}/up{level}/conv1", width)
-
-    def finish(branch: str, part: str) -> str:
-        logits = net.conv(branch, f"{name}/{part}", config.channels, activation=None)
-        return net.add("scale", net.add("activation", logits, function=head), factor=factor)
-
+        value = net.add("upsample", net.double_conv(value, f"{name}/up{level}", width))
+    width = config.n_filters_scale * max(1, FRAME_WIDTH // config.N)
     if not config.pad_object:
-        return finish(net.add("upsample", value), "main")
-    last = net.channels(value)
-    quarter = config.N // 4
-    main = net.add("slice", value, channels=last - 4, start=0, stop=last - 4) if config.probe_big else value
-    padded = net.add("pad", finish(main, "main"), width=quarter)
+        whole = net.add("upsample", net.double_conv(value, f"{name}/whole", width))
+        return _cnn_head(net, whole, f"{name}/main", config)
+    last, quarter = net.channels(value), config.N // 4
+    inner = net.add("slice", value, channels=last - FRAME_CHANNELS, start=0, stop=last - FRAME_CHANNELS)
+    centre = net.add("pad", _cnn_head(net, inner, f"{name}/main", config), width=quarter)
     if not config.probe_big:
-        return padded
-    frame = net.add("upsample", net.add("slice", value, channels=4, start=last - 4, stop=last))
-    return net.add("add", padded, net.add("border", finish(frame, "border"), width=quarter))
+        return centre
+    outer = net.add("slice", value, channels=FRAME_CHANNELS, start=last - FRAME_CHANNELS, stop=last)
+    frame = net.add("upsample", net.double_conv(outer, f"{name}/border", width))
+    return net.add("add", centre, net.add("border", _cnn_head(net, frame, f"{name}/border", config), width=quarter))
+
+
+def _cnn_head(net: Builder, value: str, name: str, config: ModelConfig) -> str:
+    """Append the last convolution of a branch, its activation, and the gauge in which amplitude 1 is the mean."""
+    first, inside = name.startswith("amplitude"), not name.endswith("border")
+    cartesian = config.decoder_outputs == "real_imaginary"
+    function = "swish" if not inside else config.amp_activation if first else "tanh"
+    factor = AMPLITUDE_GAUGE if first or cartesian else 1.0
+    factor *= math.pi if inside and not first else 1.0
+    activated = net.conv(value, name, config.channels, activation=function)
+    return net.add("scale", activated, factor=factor) if factor != 1.0 else activated
 
 
 ARCHITECTURES: dict[str, Callable[[ModelConfig], dict[str, Network]]] = {

@@ -78,6 +78,28 @@ def plot_object(
     _write(figure, path)
 
 
+def plot_image(path: Path | str, values: NDArray[Any], title: str, is_phase: bool = False) -> None:
+    """
+    Draw one real image.
+
+    Parameters
+    ----------
+    path : path
+        PNG file; replaced as a whole.
+    values : float, shape (y, x)
+    title : str
+    is_phase : bool
+        Values are radians.
+    """
+    extent, unit = _extent(values.shape, (0.0, 0.0), None)
+    figure = _figure(5.4, 4.8, title)
+    axes = figure.subplots()
+    (_phase if is_phase else _amplitude)(axes, np.asarray(values, dtype=np.float64), extent)
+    axes.set_xlabel(f"x, {unit}", fontsize=SMALL)
+    axes.set_ylabel(f"y, {unit}", fontsize=SMALL)
+    _write(figure, path)
+
+
 def plot_probe(path: Path | str, probe: NDArray[Any], title: str = "") -> None:
     """
     Draw every mode of a probe: brightness is amplitude, hue is phase.

@@ -151,5 +151,7 @@ class PtychoModule(nn.Module):
         with autocast(x.device, self.convolution_dtype):
             amplitude, phase = self.networks["cnn"]({"x": x})
         amplitude, phase = amplitude.float(), phase.float()
+        if self.config.decoder_outputs == "real_imaginary":
+            return torch.complex(amplitude, phase)
         # Not torch.polar: its gradient has the wrong sign where a swish head gives a negative amplitude.
         return torch.complex(amplitude * torch.cos(phase), amplitude * torch.sin(phase))

@@ -77,11 +77,11 @@ def _equal(one: Calibration, other: Calibration) -> bool:
     )
 
 
-def recalibrated(model: Model, calibration: Calibration) -> Model:
-    """Return a copy of a model, on the same engine, for data with another calibration."""
+def recalibrated(model: Model, calibration: Calibration, gridsize: int | None = None) -> Model:
+    """Return a copy of a model, on the same engine, for another calibration, or for groups of another size."""
     from ptycho_backend.registry import get_backend
 
-    config = dataclasses.replace(model.config, N=calibration.N)
+    config = dataclasses.replace(model.config, N=calibration.N, gridsize=gridsize or model.config.gridsize)
     training = dataclasses.replace(model.training, model=config)
     twin = get_backend(model.backend).create_model(training, calibration, model.execution)
     own = twin.get_weights()
@@ -103,9 +103,9 @@ def stitch_predictions(scan: Scan, model: Model, inference: InferenceConfig, on_
     groups = group_positions(scan.positions_px, model.config.gridsize, inference.neighbor_count, None, rng)
     samples = Samples(scan, groups, model.calibration)
     weight = patch_weight(model.config, calibration_of(model).probe)
-    half = _lit_half(weight)
+    half = lit_half(weight)
     patches = _predict(samples, model, inference, half, on_event)
-    return assemble(patches, scan, groups.indices, _centre(weight, half), inference.phase_alignment)
+    return assemble(patches, scan, groups.indices, central(weight, half), inference.phase_alignment)
 
 
 def assemble(
@@ -120,12 +120,35 @@ def assemble(
 
     Patches may be smaller than the window, if they are cut out around its centre; the canvas is the scan's.
     """
-    flat = patches.reshape(-1, *patches.shape[2:])
-    positions = scan.positions_px[indices.ravel()]
+    frame = CanvasFrame.around(scan.positions_px, scan.N)
+    return stitch_groups(patches, scan.positions_px[indices], weight, frame, phase_alignment)
+
+
+def stitch_groups(
+    patches: NDArray[np.complex64],
+    positions_px: NDArray[np.float64],
+    weight: NDArray[np.float32],
+    frame: CanvasFrame,
+    phase_alignment: bool = True,
+) -> Image:
+    """
+    Align and stitch groups of patches on a canvas.
+
+    Parameters
+    ----------
+    patches : complex64, shape (group, channel, y, x)
+    positions_px : float64, shape (group, channel, 2), (y, x)
+    weight : float32, shape (y, x)
+        Trust in each pixel of a patch.
+    frame : CanvasFrame
+    phase_alignment : bool
+        Give all groups one phase reference first.
+    """
+    flat, positions = patches.reshape(-1, *patches.shape[2:]), positions_px.reshape(-1, 2)
     if phase_alignment:
-        owners = np.repeat(np.arange(len(indices)), indices.shape[1])
+        owners = np.repeat(np.arange(len(patches)), patches.shape[1])
         flat = flat * align_phases(flat, positions, weight, owners)[owners, None, None]
-    stitcher = Stitcher(CanvasFrame.around(scan.positions_px, scan.N), weight)
+    stitcher = Stitcher(frame, weight)
     stitcher.add(flat, positions)
     return stitcher.result()
 
@@ -138,7 +161,7 @@ def _predict(
     patches = np.empty(shape, dtype=np.complex64)
     done = 0
     for batch in samples.batches(inference.batch_size):
-        patches[done : done + len(batch)] = _centre(
+        patches[done : done + len(batch)] = central(
             model.predict_patches(batch, data_consistency=inference.data_consistency), half
         )
         done += len(batch)
@@ -146,14 +169,15 @@ def _predict(
     return patches
 
 
-def _lit_half(weight: NDArray[np.float32]) -> int:
+def lit_half(weight: NDArray[np.float32]) -> int:
     """Return half the side of the smallest centred square that holds every lit pixel."""
     N = weight.shape[-1]
     lit = np.argwhere(weight > LIT * weight.max()) - N // 2
     return int(min(N // 2, max(-lit.min(), lit.max() + 1)))
 
 
-def _centre(array: NDArray, half: int) -> NDArray:  # type: ignore[type-arg]
+def central(array: NDArray, half: int) -> NDArray:  # type: ignore[type-arg]
+    """Return the square of side 2·half around pixel ``[N//2, N//2]`` of the last two axes."""
     middle = array.shape[-1] // 2
     cut = slice(middle - half, middle + half)
     return array[..., cut, cut]

@@ -159,7 +159,8 @@ def _correction(network: Network, weights: Values, **patches: Complex) -> Comple
 def _published(config: ModelConfig, weights: Values, batch: Batch) -> Complex:
     x = np.moveaxis(_wide(batch.x), 1, -1)
     amplitude, phase = run_network(describe(config)["cnn"], {"x": x}, weights)
-    return np.moveaxis(amplitude * np.exp(1j * phase), -1, 1)
+    cartesian = config.decoder_outputs == "real_imaginary"
+    return np.moveaxis(amplitude + 1j * phase if cartesian else amplitude * np.exp(1j * phase), -1, 1)
 
 
 def _probe(weights: Values, constants: PhysicsConstants) -> Complex:

@@ -59,15 +59,19 @@ class CanvasFrame:
     origin_px: tuple[float, float]
 
     @staticmethod
-    def around(positions_px: NDArray[np.float64], N: int) -> CanvasFrame:
+    def around(positions_px: NDArray[np.float64], N: int, centre_px: tuple[float, float] | None = None) -> CanvasFrame:
         """
-        Return the canvas that holds every window; the bounding box's midpoint is the canvas centre.
+        Return the canvas that holds every window; its centre is `centre_px`, or else the bounding box's midpoint.
 
         The centre of a canvas of n pixels is (n − 1)/2, as clients map coordinates.
         """
         low, high = positions_px.min(axis=0), positions_px.max(axis=0)
-        shape = np.ceil(high - low).astype(int) + N + 1
-        origin = (low + high) / 2 - (shape - 1) / 2
+        centre, extent = (low + high) / 2, high - low
+        if centre_px is not None:
+            centre = np.asarray(centre_px, dtype=np.float64)
+            extent = 2 * np.maximum(high - centre, centre - low)
+        shape = np.ceil(extent).astype(int) + N + 1
+        origin = centre - (shape - 1) / 2
         return CanvasFrame((int(shape[0]), int(shape[1])), (float(origin[0]), float(origin[1])))
 
     def corners(self, positions_px: NDArray[np.float64], N: int) -> NDArray[np.float64]:

@@ -88,6 +88,12 @@ def npz_fields(path: Path) -> Fields:
     }
 
 
+def npz_array(path: Path, key: str) -> NDArray[Any] | None:
+    """Read one array of an NPZ file, without pickle; None where the file has none of this name."""
+    with _opened(path) as archive:
+        return _member(archive, key, path) if f"{key}.npy" in archive.namelist() else None
+
+
 def write_npz(scan: Scan, path: Path | str, overwrite: bool = False) -> Path:
     """
     Write a scan to an NPZ file that PtychoPINN and ptychodus tools read too.

@@ -46,7 +46,7 @@ KINDS = {
         {"mae_weight": 0.5, "realspace_weight": 0.1, "consistency_share": 0.5, "probe_trainable": True},
     ),
     "cnn": Kind({"architecture": "cnn", "gridsize": 2}, {"probe_trainable": True}),
-    "flat": Kind({"architecture": "cnn"}, {}),
+    "flat": Kind({"architecture": "cnn", "pad_object": False}, {}),
     "single": Kind({"unrolled_steps": 1}, {"probe_trainable": True}),
 }
 

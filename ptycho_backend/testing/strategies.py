@@ -121,6 +121,7 @@ def model_configs(draw: st.DrawFn, /, **fixed: Any) -> ModelConfig:
         "n_filters_scale": 1,
         "unrolled_steps": draw(st.integers(1, 3)),
         "amp_activation": draw(st.sampled_from(("sigmoid", "swish", "silu", "softplus", "relu"))),
+        "decoder_outputs": draw(st.sampled_from(("amplitude_phase", "real_imaginary"))),
         "object_big": draw(st.booleans()),
         "probe_big": draw(st.booleans()),
         "pad_object": draw(st.booleans()),

@@ -21,6 +21,7 @@ def training(model=None, **fields):
 
 INERT = [
     ({"amp_activation": "relu"}, {}, "amp_activation", "architecture='unet' has no such head"),
+    ({"decoder_outputs": "real_imaginary"}, {}, "decoder_outputs", "architecture='unet' has no such head"),
     ({"pad_object": False}, {}, "pad_object", "architecture='unet' has no such head"),
     ({"probe_big": False}, {}, "probe_big", "architecture='unet' has no such head"),
     ({"architecture": "cnn", "unrolled_steps": 3}, {}, "unrolled_steps", "architecture='cnn' is not unrolled"),

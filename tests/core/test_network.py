@@ -96,10 +96,10 @@ def test_every_parameter_is_used_once_and_named_once(architecture):
     [
         ({}, 975_140),
         ({"unrolled_steps": 1}, 487_426),
-        ({"architecture": "cnn"}, 2_252_100),
-        ({"architecture": "cnn", "N": 128}, 4_639_844),
-        ({"architecture": "cnn", "N": 256}, 12_906_228),
-        ({"architecture": "cnn", "gridsize": 2}, 2_257_296),
+        ({"architecture": "cnn"}, 2_331_772),
+        ({"architecture": "cnn", "N": 128}, 4_661_212),
+        ({"architecture": "cnn", "N": 256}, 12_912_268),
+        ({"architecture": "cnn", "gridsize": 2}, 2_340_208),
     ],
 )
 def test_parameter_counts_are_pinned(fields, expected):
@@ -137,8 +137,89 @@ def test_published_widths(side, encoder):
     assert f"cnn/encoder{len(encoder)}/conv0/kernel" not in shapes
     up = [shapes[f"cnn/phase/up{level}/conv1/kernel"][3] for level in range(len(encoder) - 1)]
     assert up == [256, 128, 64, 32][-len(up) :]
-    assert shapes["cnn/phase/border/kernel"] == (3, 3, 4, 1)
+    assert shapes["cnn/phase/border/conv0/kernel"] == (3, 3, 4, 2048 // side)
+    assert shapes["cnn/phase/border/kernel"] == (3, 3, 2048 // side, 1)
     assert shapes["cnn/amplitude/main/kernel"] == (3, 3, 28, 1)
+
+
+def published_shapes(side, scale, pad, big, channels):
+    """Return the kernels of the published network in order, (in, out), written by hand from its description."""
+    encoder = {64: [32, 64, 128], 128: [16, 32, 64, 128], 256: [8, 16, 32, 64, 128]}[side]
+    decoder = {64: [64, 32], 128: [128, 64, 32], 256: [256, 128, 64, 32]}[side]
+    kernels, fan_in = [], channels
+    for width in encoder:
+        kernels += [(fan_in, scale * width), (scale * width, scale * width)]
+        fan_in = scale * width
+    code, last = fan_in, scale * {64: 32, 128: 16, 256: 8}[side]
+    for _ in ("amplitude", "phase"):
+        fan_in = code
+        for width in decoder:
+            kernels += [(fan_in, scale * width), (scale * width, scale * width)]
+            fan_in = scale * width
+        if not pad:
+            kernels += [(fan_in, last), (last, last), (last, channels)]
+        else:
+            kernels += [(fan_in - 4, channels)]
+            kernels += [(4, last), (last, last), (last, channels)] if big else []
+    return kernels
+
+
+@pytest.mark.parametrize(("pad", "big"), [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("side", [64, 128, 256])
+def test_the_published_networks_parameters(side, pad, big):
+    for gridsize, scale in ((1, 2), (2, 1)):
+        config = ModelConfig(
+            N=side, architecture="cnn", gridsize=gridsize, n_filters_scale=scale, pad_object=pad, probe_big=big
+        )
+        found = [p.shape for p in parameters(config) if p.name.endswith("kernel")]
+        assert found == [(3, 3, *pair) for pair in published_shapes(side, scale, pad, big, gridsize**2)]
+
+
+def steps(network: Network, ending: str) -> list[str]:
+    """Return what leads from the input to a value, one word each, along the first inputs."""
+    made = {op.output: op for op in network.ops}
+    words = []
+    while ending in made:
+        op = made[ending]
+        words.append(str(op.attributes.get("function", op.attributes.get("name", op.kind))))
+        ending = op.inputs[0]
+    return words[::-1]
+
+
+UP = ["relu", "relu", "upsample"]
+
+
+def without_names(words):
+    return [word for word in words if not word.startswith("cnn/")]
+
+
+def test_the_published_order_of_operations():
+    network = describe(ModelConfig(N=64, architecture="cnn"))["cnn"]
+    encoder = ["relu", "relu", "pool"] * 3
+    for output, head, factor in zip(network.outputs, ("sigmoid", "tanh"), (2.0, math.pi), strict=True):
+        (adds,) = [op for op in network.ops if op.output == output]
+        centre, frame = (without_names(steps(network, name)) for name in adds.inputs)
+        assert centre == [*encoder, *UP * 2, "slice", head, "scale", "pad"]
+        after_the_decoder = ["slice", *UP, "swish", *(["scale"] if head == "sigmoid" else []), "border"]
+        assert frame == [*encoder, *UP * 2, *after_the_decoder]
+        factors = [op.attributes["factor"] for op in network.ops if op.kind == "scale"]
+        assert factor in factors
+    assert factors == [2.0, 2.0, math.pi]
+    widths = [op.attributes["width"] for op in network.ops if op.kind in ("pad", "border")]
+    assert widths == [16] * 4
+    slices = [(op.attributes["start"], op.attributes["stop"]) for op in network.ops if op.kind == "slice"]
+    assert slices == [(0, 60), (60, 64)] * 2
+
+
+def test_the_whole_window_has_one_branch():
+    network = describe(ModelConfig(N=64, architecture="cnn", pad_object=False))["cnn"]
+    for output, head in zip(network.outputs, ("sigmoid", "tanh"), strict=True):
+        assert without_names(steps(network, output)) == [*["relu", "relu", "pool"] * 3, *UP * 3, head, "scale"]
+
+
+def test_real_and_imaginary_outputs_share_the_gauge():
+    network = describe(ModelConfig(N=64, architecture="cnn", decoder_outputs="real_imaginary"))["cnn"]
+    assert [op.attributes["factor"] for op in network.ops if op.kind == "scale"] == [2.0, 2.0, 2 * math.pi, 2.0]
 
 
 def test_initial_weights_depend_on_the_seed_alone():
@@ -176,12 +257,23 @@ def test_an_untrained_unet_corrects_next_to_nothing(rng):
 def test_an_untrained_sigmoid_head_starts_at_amplitude_one_and_phase_zero(rng):
     config = ModelConfig(N=32, architecture="cnn", n_filters_scale=1)
     weights = initial_weights(config, 0)
+    centre = (slice(None), slice(8, 24), slice(8, 24))
     amplitude, phase = run_network(describe(config)["cnn"], {"x": np.zeros((1, 32, 32, 1))}, weights)
-    np.testing.assert_allclose(amplitude, 1.0)
+    np.testing.assert_allclose(amplitude[centre], 1.0)
     np.testing.assert_allclose(phase, 0.0)
     amplitude, phase = run_network(describe(config)["cnn"], {"x": rng.random((1, 32, 32, 1)) * 50}, weights)
-    assert 0 <= amplitude.min() <= amplitude.max() <= 2
-    assert np.abs(phase).max() <= np.pi
+    assert 0 <= amplitude[centre].min() <= amplitude[centre].max() <= 2
+    assert np.abs(phase[centre]).max() <= np.pi
+
+
+def test_the_frames_head_is_swish_for_amplitude_and_phase():
+    config = ModelConfig(N=32, architecture="cnn", n_filters_scale=1)
+    weights = {name: np.zeros_like(value) for name, value in initial_weights(config, 0).items()}
+    weights |= {f"cnn/{name}/border/bias": np.array([-1.0]) for name in ("amplitude", "phase")}
+    amplitude, phase = run_network(describe(config)["cnn"], {"x": np.zeros((1, 32, 32, 1))}, weights)
+    swish = -1 / (1 + math.e)
+    np.testing.assert_allclose(amplitude[0, 0, :, 0], 2 * swish)
+    np.testing.assert_allclose(phase[0, 0, :, 0], swish)
 
 
 def test_without_the_border_branch_the_frame_is_zero(rng):

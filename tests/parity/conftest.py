@@ -80,6 +80,10 @@ CASES = {
         {"architecture": "cnn", "gridsize": 2, "object_big": False, "amp_activation": "relu"},
         off={"object_big": True},
     ),
+    "cnn-real-imaginary": Case(
+        {"architecture": "cnn", "decoder_outputs": "real_imaginary"},
+        off={"decoder_outputs": "amplitude_phase"},
+    ),
 }
 
 

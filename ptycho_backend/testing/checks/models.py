@@ -120,8 +120,9 @@ def unit_object(subject: Subject, rng: np.random.Generator) -> Finding:
     """
     Check that an object of 1 gives the mean measured energy, by the operators and by a whole model.
 
-    A "cnn" with all weights at 0 predicts 2·sigmoid(0)·exp(i·π·tanh(0)) = 1. Its patches are not merged: the floor of a
-    merge (physics 2.1) takes up to a thousandth off pixels that the probe does not light.
+    A "cnn" of the whole window (network 3.6) with all weights at 0 predicts 2·sigmoid(0)·exp(i·π·tanh(0)) = 1. Its
+    patches are not merged: the floor of a merge (physics 2.1) takes up to a thousandth off pixels that the probe does
+    not light.
     """
     case = drawn_case("flat", subject.scan, drawn_seed(rng))
     calibration, mask = case.samples.calibration, subject.scan.mask

@@ -1,0 +1,109 @@
+"""From the configuration that existing users fill in to that of the front door (spec: ptychodus_api_spec 4.13)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from ptycho.config import config as legacy
+from ptycho_backend.checks import inert_options
+from ptycho_backend.config import ModelConfig, TrainingConfig
+from ptycho_backend.data.scan import Scan
+
+logger = logging.getLogger(__name__)
+
+MODEL_FIELDS = (
+    "N",
+    "gridsize",
+    "n_filters_scale",
+    "model_type",
+    "amp_activation",
+    "object_big",
+    "probe_big",
+    "probe_mask",
+    "pad_object",
+    "gaussian_smoothing_sigma",
+    "architecture",
+)
+TRAINING_FIELDS = (
+    "batch_size",
+    "nepochs",
+    "mae_weight",
+    "nll_weight",
+    "realspace_mae_weight",
+    "realspace_weight",
+    "nphotons",
+    "n_groups",
+    "neighbor_count",
+    "probe_trainable",
+    "intensity_scale_trainable",
+    "seed",
+    "backend",
+)
+OLDER_NAMES: Mapping[str, str] = MappingProxyType({"n_images": "n_groups"})
+WITHOUT_EFFECT: Mapping[str, str] = MappingProxyType(
+    {
+        "probe_scale": "the probe is normalised by its energy",
+        "positions_provided": "positions are those of the data",
+        "debug": "the level of logging decides what is told",
+    }
+)
+KEPT_ONLY = ("train_data_file", "test_data_file", "model_path", "output_dir")
+
+
+def to_training(config: legacy.TrainingConfig, scan: Scan) -> TrainingConfig:
+    """
+    Return the front door's configuration for a training on a scan.
+
+    What is set but has no effect is named once, in a warning of the log. The argument stays as it is.
+
+    Parameters
+    ----------
+    config : ptycho.config.config.TrainingConfig
+    scan : Scan
+        Gives ``N=0`` its value, and says how many groups there can be.
+    """
+    training = TrainingConfig(
+        model=ModelConfig(**{name: getattr(config.model, name) for name in MODEL_FIELDS}),
+        **{name: getattr(config, name) for name in TRAINING_FIELDS},
+    )
+    training.model.N = training.model.N or scan.N
+    training.n_groups = _groups(config, scan)
+    if scan.measurement == "counts" and config.nphotons is not None:
+        logger.info("nphotons=%g has no effect: '%s' holds counts", config.nphotons, scan.source)
+        training.nphotons = None
+    without_effect = [*_without_counterpart(config), *_reset_inert(training)]
+    if without_effect:
+        logger.warning("%s", "; ".join(without_effect))
+    return training
+
+
+def _groups(config: legacy.TrainingConfig, scan: Scan) -> int | None:
+    asked = config.n_groups if config.n_groups is not None else config.n_images
+    if asked is not None and asked > len(scan):
+        logger.info("n_groups=%d: '%s' yields %d, one for every position", asked, scan.source, len(scan))
+        return None
+    return asked
+
+
+def _without_counterpart(config: legacy.TrainingConfig) -> list[str]:
+    messages = []
+    for part in (config.model, config):
+        default = type(part)()
+        for name, why in WITHOUT_EFFECT.items():
+            if hasattr(part, name) and getattr(part, name) != getattr(default, name):
+                messages.append(f"{name}={getattr(part, name)!r} has no effect: {why}")
+    return messages
+
+
+def _reset_inert(training: TrainingConfig) -> list[str]:
+    """Give options without effect their defaults, and return why they have none."""
+    messages = inert_options(training)
+    default = TrainingConfig()
+    for message in messages:
+        name = message.split(" ", 1)[0]
+        owner: Any = training.model if hasattr(training.model, name) else training
+        setattr(owner, name, getattr(default.model if owner is training.model else default, name))
+    return messages

@@ -1,0 +1,160 @@
+"""Groups of a scan as the arrays that older scripts pass on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho.scan_array import ScanArray, ScanContext
+from ptycho_backend.config import ModelConfig
+from ptycho_backend.core.batching import Samples
+from ptycho_backend.core.calibration import calibrate
+from ptycho_backend.core.grouping import Groups, group_positions, groups_from_indices
+from ptycho_backend.core.stitching import cut_patches
+from ptycho_backend.data.fields import from_window_middles
+from ptycho_backend.data.scan import Scan
+
+if TYPE_CHECKING:
+    from ptycho.raw_data import RawData
+
+logger = logging.getLogger(__name__)
+
+MOST_PER_POSITION = 16  # `nsamples` above this counts groups in all, as later scripts mean it
+CHUNK = 256
+
+
+class GroupedData(dict[str, Any]):
+    """A dictionary that makes the arrays which few scripts read when they are first asked for."""
+
+    def __getitem__(self, key: str) -> Any:
+        value = super().__getitem__(key)
+        if isinstance(value, _Later):
+            self[key] = value = value.make()
+        return value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value, or the default."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def values(self) -> Any:
+        """Return all values, made."""
+        return [self[key] for key in self]
+
+    def items(self) -> Any:
+        """Return all keys and values, made."""
+        return [(key, self[key]) for key in self]
+
+
+class _Later:
+    """A value that is made when it is asked for."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make = make
+
+
+def draw_groups(scan: Scan, gridsize: int, neighbor_count: int, nsamples: int, rng: np.random.Generator) -> Groups:
+    """
+    Draw groups of gridsize² neighbours.
+
+    Parameters
+    ----------
+    scan : Scan
+    gridsize, neighbor_count : int
+    nsamples : int
+        Up to 16, groups seeded by every position; more, groups in all. A position alone makes one group only.
+    rng : numpy Generator
+    """
+    per_position = nsamples <= MOST_PER_POSITION
+    rounds = nsamples if per_position else -(-nsamples // len(scan))
+    rounds = 1 if gridsize == 1 else rounds
+    drawn = [
+        group_positions(scan.positions_px, gridsize, neighbor_count, None, rng).indices for _ in range(max(1, rounds))
+    ]
+    indices = np.concatenate(drawn)
+    if not per_position:
+        logger.info("nsamples=%d is taken as the number of groups in all; the scan yields %d", nsamples, len(indices))
+        indices = indices[np.sort(rng.choice(len(indices), min(nsamples, len(indices)), replace=False))]
+    return groups_from_indices(scan.positions_px, indices)
+
+
+def grouped_arrays(raw: RawData, scan: Scan, groups: Groups) -> GroupedData:
+    """
+    Return the groups of a scan as arrays (group, y, x, channel); coordinates are (group, 1, (x, y), channel).
+
+    Parameters
+    ----------
+    raw : RawData
+        For what only older scripts know: the start coordinates.
+    scan : Scan
+        Made from `raw`.
+    groups : Groups
+    """
+    samples = Samples(scan, groups, calibrate(scan, ModelConfig(N=scan.N)))
+    amplitude = samples.batch(slice(None)).x
+    context = ScanContext(
+        scan=scan,
+        groups=groups,
+        input_scale=samples.calibration.rms_input_scale,
+        energy=good_energy(amplitude, scan.mask),
+        centre_px=_centre(raw, scan),
+        shift_px=float(from_window_middles(0.0, scan.N)) if raw.middles else 0.0,
+    )
+    members = groups.indices
+    coords = _coordinates(raw.xcoords, raw.ycoords, members)
+    starts = _coordinates(raw.xcoords_start, raw.ycoords_start, members)
+    return GroupedData(
+        diffraction=_Later(lambda: np.moveaxis(np.asarray(scan.patterns)[members], 1, -1)),
+        X_full=ScanArray(np.moveaxis(amplitude, 1, -1), context),
+        Y=_Later(lambda: _labels(scan, members)),
+        coords_offsets=ScanArray(_mean(coords), context),
+        coords_relative=ScanArray(_mean(coords) - coords, context),
+        coords_start_offsets=_mean(starts),
+        coords_start_relative=_mean(starts) - starts,
+        coords_nn=coords,
+        coords_start_nn=starts,
+        nn_indices=members,
+        objectGuess=raw.objectGuess,
+    )
+
+
+def good_energy(amplitude: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return Σ amplitude² over channels and good pixels of each group; amplitude is (group, channel, y, x)."""
+    parts = range(0, len(amplitude), CHUNK)
+    sums = [(np.square(amplitude[at : at + CHUNK], dtype=np.float64) * mask).sum(axis=(1, 2, 3)) for at in parts]
+    return np.concatenate(sums) if sums else np.zeros(0)
+
+
+def _centre(raw: RawData, scan: Scan) -> tuple[float, float] | None:
+    """Return the centre of the object that a client knows, (y, x): of its grid, (size − 1)/2, or of its coordinates."""
+    if scan.obj is not None:
+        (y, x), (height, width) = scan.obj_origin_px, scan.obj.shape
+        return y + (height - 1) / 2, x + (width - 1) / 2
+    if not raw.middles:
+        return None
+    y_px, x_px = np.asarray(raw.ycoords), np.asarray(raw.xcoords)
+    return float(y_px.min() + y_px.max()) / 2, float(x_px.min() + x_px.max()) / 2
+
+
+def _coordinates(x: Any, y: Any, members: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the members' coordinates, (group, 1, (x, y), channel)."""
+    both = np.stack([np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)])
+    return np.moveaxis(both[:, members], 0, 1)[:, None]
+
+
+def _mean(coords: NDArray[np.float64]) -> NDArray[np.float64]:
+    return coords.mean(axis=3, keepdims=True)
+
+
+def _labels(scan: Scan, members: NDArray[np.int64]) -> NDArray[np.complex64] | None:
+    """Return patches of the known object (group, y, x, channel); None without one."""
+    if scan.obj is None:
+        return None
+    patches = cut_patches(scan.obj, scan.positions_px[members.ravel()], scan.N, scan.obj_origin_px)
+    return np.moveaxis(patches.reshape(*members.shape, scan.N, scan.N), 1, -1)

@@ -1,0 +1,148 @@
+"""
+A trained model as existing users call it: arrays of diffraction and offsets in, object patches out.
+
+Notes
+-----
+Spec: ptychodus_api_spec 4.14.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho.grouped_data import good_energy
+from ptycho.scan_array import ScanArray, ScanContext, context_of
+from ptycho_backend.config import InferenceConfig
+from ptycho_backend.contract import Model
+from ptycho_backend.core.batching import Batch
+from ptycho_backend.core.constants import patch_weight
+from ptycho_backend.core.inference import calibration_of, fit_to_scan, recalibrated
+from ptycho_backend.core.translation import canvas_size
+from ptycho_backend.core.unrolled import fill_amplitude
+from ptycho_backend.data.scan import Scan
+from ptycho_backend.errors import ShapeError
+
+
+class ObjectModel:
+    """
+    A model behind the call ``predict([X * intensity_scale, local_offsets])``.
+
+    Parameters
+    ----------
+    model : Model
+        Of the front door, on either engine.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._fitted: tuple[Scan | None, Model] | None = None
+
+    @property
+    def intensity_scale(self) -> float:
+        """Measured amplitude per normalised amplitude in the training data: sqrt(photons per pattern) / (N/2)."""
+        calibration = self.model.calibration
+        return math.sqrt(calibration.photons_per_pattern) / (calibration.N / 2)
+
+    def predict(self, inputs: Sequence[Any], batch_size: int = 32, verbose: Any = None) -> ScanArray:
+        """
+        Predict object patches.
+
+        Arrays that know their scan are reconstructed with that scan's probe, mask and scale, as `reconstruct` does;
+        whatever `intensity_scale` they were multiplied by is found from their energy. Plain arrays are divided by the
+        model's own `intensity_scale`, and its own probe is used.
+
+        Parameters
+        ----------
+        inputs : [X · intensity_scale, local_offsets]
+            float (B, N, N, C), and (B, 1, 2, C) as mean minus member, x before y, pixels.
+        batch_size : int
+        verbose : ignored
+
+        Returns
+        -------
+        complex64, shape (B, N, N, C)
+            A patch for every member, each at its own position. A model that merges groups has merged them already:
+            members of a group agree where they overlap.
+
+        Raises
+        ------
+        ShapeError
+        """
+        x, offsets_px = _checked(inputs)
+        context = context_of(*inputs)
+        context = context if context is not None and context.describes(np.shape(inputs[0])) else None
+        model = self._fitted_to(context, x.shape[1])
+        _check_fit(model, x)
+        mask = np.ones(x.shape[-2:], dtype=bool) if context is None else context.scan.mask
+        scale = np.float32(self._scale(x, model, context))
+        fill = fill_amplitude(model.calibration.probe).astype(np.float32)
+        canvas_px = canvas_size(x.shape[-1], offsets_px)
+        patches = np.empty(np.shape(inputs[0]), dtype=np.complex64)
+        for start in range(0, len(x), batch_size):
+            part = slice(start, start + batch_size)
+            filled = np.where(mask, x[part] * scale, fill)
+            batch = Batch(filled, offsets_px[part], mask.astype(np.float32), canvas_px)
+            patches[part] = np.moveaxis(model.predict_patches(batch, InferenceConfig().data_consistency), 1, -1)
+        if context is not None:
+            weight = patch_weight(model.config, calibration_of(model).probe)
+            context = dataclasses.replace(context, weight=weight)
+        return ScanArray(patches, context)
+
+    def _fitted_to(self, context: ScanContext | None, channels: int) -> Model:
+        """Return the model for a scan and a size of groups; the last one is kept, because it may be compiled."""
+        scan = None if context is None else context.scan
+        kept = self._fitted
+        if kept is None or kept[0] is not scan or kept[1].config.channels != channels:
+            model = self.model if scan is None else fit_to_scan(self.model, scan, InferenceConfig())
+            kept = self._fitted = scan, _grouped_by(model, channels)
+        return kept[1]
+
+    def _scale(self, x: NDArray[np.float32], model: Model, context: ScanContext | None) -> float:
+        """Return what makes normalised amplitude of the input."""
+        if context is not None:
+            found = good_energy(x, context.scan.mask)
+            if (found > 0).any():
+                ratio = float(np.median(context.energy[found > 0] / found[found > 0]))
+                return math.sqrt(ratio) * model.calibration.rms_input_scale / context.input_scale
+        return 1.0 / self.intensity_scale
+
+
+def _grouped_by(model: Model, channels: int) -> Model:
+    """Return a model for groups of C members; "unet" takes each pattern by itself, so its weights serve any number."""
+    gridsize = math.isqrt(channels)
+    if channels == model.config.channels or model.config.architecture == "cnn" or gridsize**2 != channels:
+        return model
+    return recalibrated(model, calibration_of(model), gridsize)
+
+
+def _check_fit(model: Model, x: NDArray[np.float32]) -> None:
+    N, C = model.calibration.N, model.config.channels
+    if x.shape[1:] != (C, N, N):
+        raise ShapeError(
+            "The input fits the model.",
+            expected=f"X of shape (B, {N}, {N}, {C})",
+            received=f"X of shape {(len(x), *x.shape[2:], x.shape[1])}",
+            fix="pass arrays of generate_grouped_data() with the N and gridsize of the model",
+        )
+
+
+def _checked(inputs: Sequence[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return amplitude (group, channel, y, x) and offsets (group, channel, (y, x)), member minus mean."""
+    shapes = [np.shape(array) for array in inputs]
+    fits = len(shapes) == 2 and len(shapes[0]) == 4 and shapes[0][1] == shapes[0][2]
+    if not fits or shapes[1] != (shapes[0][0], 1, 2, shapes[0][3]):
+        raise ShapeError(
+            "A prediction needs diffraction and offsets.",
+            expected="[X, local_offsets] of shapes (B, N, N, C) and (B, 1, 2, C)",
+            received=f"shapes {', '.join(map(str, shapes))}",
+            fix="pass [container.X * intensity_scale, container.local_offsets]",
+        )
+    x, local = (np.asarray(array) for array in inputs)
+    offsets = -np.moveaxis(local[:, 0, ::-1, :], 1, -1)
+    return np.moveaxis(x, -1, 1).astype(np.float32, copy=False), offsets.astype(np.float32)

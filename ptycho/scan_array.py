@@ -1,0 +1,105 @@
+"""
+Arrays that remember the scan they come from, so that older calls, which pass arrays only, keep probe, mask and weights.
+
+Notes
+-----
+Spec: ptychodus_api_spec 4.14.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend.core.grouping import Groups
+from ptycho_backend.data.scan import Scan
+
+
+@dataclass(frozen=True, eq=False)
+class ScanContext:
+    """
+    Where an array comes from.
+
+    Parameters
+    ----------
+    scan : Scan
+    groups : Groups
+        One for every row of the array.
+    input_scale : float
+        r, which made normalised amplitude of measured amplitude.
+    energy : float64, shape (group,)
+        Sum of squared normalised amplitude over channels and good pixels.
+    centre_px : (float, float), (y, x), optional
+        Coordinates of the centre of a stitched canvas; None takes the midpoint of the scan's bounding box.
+    shift_px : float
+        Scan position minus coordinate: 0.5 where coordinates are those of windows' middles and N is even.
+    weight : float32, shape (y, x), optional
+        Trust in each pixel of a patch.
+    """
+
+    scan: Scan
+    groups: Groups
+    input_scale: float
+    energy: NDArray[np.float64]
+    centre_px: tuple[float, float] | None = None
+    shift_px: float = 0.0
+    weight: NDArray[np.float32] | None = None
+
+    def subset(self, rows: Any) -> ScanContext:
+        """Return the context of some rows."""
+        return dataclasses.replace(self, groups=self.groups.subset(rows), energy=self.energy[rows])
+
+    def describes(self, shape: tuple[int, ...]) -> bool:
+        """Return whether an array (group, y, x, channel) has a row for every group, and this scan's windows."""
+        return shape == (len(self.groups), self.scan.N, self.scan.N, self.groups.channels)
+
+
+class ScanArray(np.ndarray):
+    """
+    An array with a :class:`ScanContext`, which arithmetic, pickling and the choice of rows keep.
+
+    Where a choice of anything but rows is made, the result has none, and is treated as a plain array.
+    """
+
+    context: ScanContext | None
+
+    def __new__(cls, array: Any, context: ScanContext | None) -> ScanArray:
+        """View an array with a context."""
+        view = np.asarray(array).view(cls)
+        view.context = context
+        return view
+
+    def __array_finalize__(self, parent: Any) -> None:
+        self.context = getattr(parent, "context", None)
+
+    def __array_wrap__(self, array: Any, ufunc: Any = None, return_scalar: bool = False) -> Any:
+        """Keep the context where arithmetic keeps the shape; a single number is a number."""
+        return ScanArray(array, self.context if array.shape == self.shape else None) if array.ndim else array[()]
+
+    def __getitem__(self, key: Any) -> Any:
+        part = super().__getitem__(key)
+        if isinstance(part, ScanArray) and self.context is not None:
+            part.context = self.context.subset(key) if self._chooses_rows(key) else None
+        return part
+
+    def __reduce__(self) -> Any:
+        function, arguments, state, *_ = tuple(super().__reduce__())
+        return function, arguments, (state, self.context)
+
+    def __setstate__(self, state: Any) -> None:
+        array_state, self.context = state
+        super().__setstate__(array_state)
+
+    def _chooses_rows(self, key: Any) -> bool:
+        choice = isinstance(key, slice) or (isinstance(key, (list, np.ndarray)) and np.ndim(key) == 1)
+        return choice and self.context is not None and len(self) == len(self.context.groups)
+
+
+def context_of(*arrays: Any) -> ScanContext | None:
+    """Return the first context that one of the arrays remembers."""
+    found = (getattr(array, "context", None) for array in arrays)
+    return next((context for context in found if isinstance(context, ScanContext)), None)

@@ -1,0 +1,1 @@
+"""Training and inference as existing users of the TensorFlow package call them."""

@@ -1,0 +1,90 @@
+"""
+Data as existing users load and group them.
+
+Notes
+-----
+Spec: ptychodus_api_spec 4.14.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ptycho import loader
+from ptycho.config.config import TrainingConfig
+from ptycho.loader import PtychoDataContainer
+from ptycho.raw_data import RawData
+from ptycho_backend.data.readers import load_scan
+from ptycho_backend.errors import DataError
+
+Data = RawData | PtychoDataContainer
+
+
+def load_data(
+    file_path: Path | str,
+    n_images: int | None = None,
+    n_subsample: int | None = None,
+    flip_x: bool = False,
+    flip_y: bool = False,
+    swap_xy: bool = False,
+    n_samples: int = 1,
+    coord_scale: float = 1.0,
+    subsample_seed: int | None = None,
+) -> RawData:
+    """
+    Read a scan, turn its coordinates, and draw some of its positions.
+
+    Parameters
+    ----------
+    file_path : path
+    n_images, n_subsample : int, optional
+        How many positions, under two names; the second counts more.
+    flip_x, flip_y, swap_xy : bool
+        Of the coordinates.
+    n_samples : ignored
+    coord_scale : float
+    subsample_seed : int, optional
+
+    Raises
+    ------
+    DataError
+    """
+    scan = load_scan(file_path)
+    wanted = n_subsample if n_subsample is not None else n_images
+    if wanted is not None and wanted < len(scan):
+        drawn = np.random.default_rng(subsample_seed or 0).choice(len(scan), wanted, replace=False)
+        scan = scan.subset(np.sort(drawn))
+    raw = RawData.from_scan(scan)
+    for name, flip in (("xcoords", flip_x), ("ycoords", flip_y)):
+        for key in (name, f"{name}_start"):
+            setattr(raw, key, getattr(raw, key) * (-coord_scale if flip else coord_scale))
+    if swap_xy:
+        raw.xcoords, raw.ycoords = raw.ycoords, raw.xcoords
+        raw.xcoords_start, raw.ycoords_start = raw.ycoords_start, raw.xcoords_start
+    return raw
+
+
+def create_ptycho_data_container(data: Data, config: TrainingConfig) -> PtychoDataContainer:
+    """
+    Group a scan as a configuration says; a container is returned as it is.
+
+    Raises
+    ------
+    DataError
+        If the data are neither.
+    """
+    if isinstance(data, PtychoDataContainer):
+        return data
+    if not isinstance(data, RawData):
+        raise DataError(
+            "Data are a scan.",
+            expected="a RawData or a PtychoDataContainer",
+            received=f"a {type(data).__name__}",
+            fix="read the file with RawData.from_file(path)",
+        )
+    N = config.model.N or int(np.shape(data.diff3d)[-1])
+    model = config.model
+    dataset = data.generate_grouped_data(N, K=config.neighbor_count, gridsize=model.gridsize, seed=config.seed)
+    return loader.load(lambda: dataset, data.probeGuess)
