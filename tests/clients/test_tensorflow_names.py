@@ -588,6 +588,9 @@ class TestReassemblePosition:
         ones = ScanArray(np.ones_like(container.X, dtype=np.complex64), context_of(container.X))
         image = tf_helper.reassemble_position(ones, container.global_offsets)
         assert image.shape == (5 + N + 1, 11 + N + 1, 1)
+        seen = np.abs(image[..., 0]) > 0
+        assert seen.any()
+        np.testing.assert_array_equal(seen, seen[::-1, ::-1], "windows lie evenly about their coordinates' midpoint")
 
     def test_moved_patterns_lie_where_they_are_said_to(self, model, raw):
         container = container_of(raw)

@@ -35,6 +35,16 @@ def test_every_window_fits_and_the_canvas_is_centred_on_the_bounding_box(positio
     assert (np.array(frame.shape) <= high - low + N + 2).all()
 
 
+@given(positions_px=positions(1, 9, 12.0), centre_px=st.tuples(st.floats(-30, 30), st.floats(-30, 30)))
+def test_a_canvas_about_another_centre_holds_every_window_and_no_more(positions_px, centre_px):
+    frame = CanvasFrame.around(positions_px, N, centre_px)
+    np.testing.assert_allclose(np.array(frame.origin_px) + (np.array(frame.shape) - 1) / 2, centre_px, atol=1e-9)
+    stitcher = Stitcher(frame, ONES)
+    stitcher.add(np.ones((len(positions_px), N, N), np.complex64), positions_px)
+    assert stitcher.result().coverage.sum() == pytest.approx(len(positions_px) * N * N, rel=1e-5)
+    assert (np.array(frame.shape) <= 2 * np.abs(positions_px - centre_px).max(axis=0) + N + 2).all()
+
+
 @pytest.mark.parametrize("start", [0.1, 1e-7, 1 / 3, -7.3, 1234.7])
 def test_windows_at_the_very_edge_are_not_refused_for_rounding(start):
     # A whole number of pixels wide, from anywhere: the outermost windows just fit.
