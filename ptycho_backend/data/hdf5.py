@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ptycho_backend.data.fields import (
     Fields,
     first_plane,
+    from_window_middles,
     good_pixels,
     hdf5_array,
     matched_positions,
@@ -81,7 +82,8 @@ def _training_fields(file: Any, source: str) -> Fields:
     fields = _detector_fields(file, source)
     pixel_m = [positive_number(hdf5_array(file, k, source), k, source) for k in OBJECT_PIXEL if k in file]
     obj = single_layer(hdf5_array(file, "object", source), "object", source) if "object" in file else None
-    positions = stacked(y, x, TRAINING_POSITIONS, source)
+    middles = stacked(y, x, TRAINING_POSITIONS, source)
+    positions = from_window_middles(middles, fields["patterns"].shape[-1])
     return fields | {
         "positions_px": matched_positions(positions, len(fields["patterns"]), source),
         "probe": first_plane(hdf5_array(file, "probe", source), "probe", source),

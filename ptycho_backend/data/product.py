@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ptycho_backend.data.fields import (
     first_plane,
+    from_window_middles,
     hdf5_array,
     json_mapping,
     opened_hdf5,
@@ -79,8 +80,9 @@ def read_product(path: Path | str) -> Product:
     """
     Read a ptychodus product.
 
-    Positions become pixels from the object's pixel (0, 0), (m − centre) / pixel + (size − 1) / 2; a file that
-    this package wrote also gives back the origin of its scan coordinates.
+    Positions become pixels from the object's pixel (0, 0), (m − centre) / pixel + (size − 1) / 2, and then, because
+    ptychodus counts the middle of a window, half a pixel more for even N; a file that this package wrote also gives
+    back the origin of its scan coordinates.
 
     Raises
     ------
@@ -101,8 +103,9 @@ def read_product(path: Path | str) -> Product:
         middle = (np.asarray(obj.shape[-2:]) - 1) / 2
         indexes = _first(file, ("probe_position_indexes",), np.arange(len(positions_m)), source)
         costs = _first(file, ("loss_values", EARLIER_COSTS), np.empty(0), source)
+        middles_px = (positions_m - centre_m) / pixel_m + middle + own.origin_px
         return Product(
-            positions_px=(positions_m - centre_m) / pixel_m + middle + own.origin_px,
+            positions_px=from_window_middles(middles_px, probe.shape[-1]),
             probe=first_plane(probe, "probe", source),
             obj=single_layer(obj, "object", source),
             obj_origin_px=(float(own.origin_px[0]), float(own.origin_px[1])),
@@ -122,8 +125,8 @@ def write_product(
     """
     Write a product that ptychodus reads.
 
-    A position p is written as p·pixel metres, and the object's centre so that ptychodus finds p on the object
-    pixel p − origin. An unknown pixel size is written as 1 m.
+    The middle of a window at p is written as p·pixel metres, and the object's centre so that ptychodus finds p on the
+    object pixel p − origin. An unknown pixel size is written as 1 m.
 
     Parameters
     ----------
@@ -216,7 +219,8 @@ def _write_head(file: Any, product: Product, name: str) -> None:
 def _write_arrays(file: Any, product: Product, obj: NDArray[Any]) -> None:
     pixel_m = np.asarray(product.pixel_size_m or (UNKNOWN_PIXEL_M, UNKNOWN_PIXEL_M))
     centre_m = (np.asarray(product.obj_origin_px) + (np.asarray(obj.shape) - 1) / 2) * pixel_m
-    positions_m = product.positions_px * pixel_m
+    half_px = from_window_middles(0.0, product.probe.shape[-1])
+    positions_m = (product.positions_px - half_px) * pixel_m
     file["probe_position_indexes"] = product.indexes
     for axis, key in enumerate(POSITIONS):
         file[key] = positions_m[:, axis]

@@ -9,7 +9,8 @@ from ptycho_backend.data.readers import load_scan
 from ptycho_backend.errors import DataError, OutputError
 
 N = 6
-Y_PX, X_PX = np.array([3.0, 4.5, 20.0, 11.25]), np.array([30.0, 9.0, 8.5, 17.0])
+Y_PX, X_PX = np.array([3.0, 4.5, 20.0, 11.25]), np.array([30.0, 9.0, 8.5, 17.0])  # of the windows' middles
+POSITIONS_PX = np.stack([Y_PX, X_PX], axis=1) + 0.5  # of pixel N//2
 PIXEL_Y_M, PIXEL_X_M = 8e-9, 5e-9
 OBJECT = (np.arange(24 * 37.0).reshape(24, 37) + 1j).astype(np.complex64)
 PATTERNS = np.arange(4 * N * N).reshape(4, N, N).astype(">u2")
@@ -69,7 +70,7 @@ def product_file(tmp_path, **changes):
 
 def test_training_file(tmp_path):
     scan = read_hdf5(training_file(tmp_path))
-    np.testing.assert_array_equal(scan.positions_px, np.stack([Y_PX, X_PX], axis=1))
+    np.testing.assert_array_equal(scan.positions_px, POSITIONS_PX)
     assert scan.patterns.dtype == np.dtype(">u2")
     np.testing.assert_array_equal(scan.patterns, PATTERNS)
     np.testing.assert_array_equal(np.argwhere(~scan.mask), [[1, 2]])
@@ -98,7 +99,7 @@ def test_gain_corrected_patterns_are_counts_by_the_format(tmp_path):
 
 def test_product_positions_are_object_pixels(tmp_path):
     product = read_product(product_file(tmp_path))
-    np.testing.assert_allclose(product.positions_px, np.stack([Y_PX, X_PX], axis=1), atol=1e-9)
+    np.testing.assert_allclose(product.positions_px, POSITIONS_PX, atol=1e-9)
     assert product.obj_origin_px == (0.0, 0.0)
     assert product.pixel_size_m == (PIXEL_Y_M, PIXEL_X_M)
     assert product.probe.shape == (2, N, N)
@@ -137,7 +138,7 @@ def test_product_and_patterns_are_paired_by_index(tmp_path, caplog):
         },
     )
     scan = load_scan(product, patterns=patterns)
-    np.testing.assert_allclose(scan.positions_px, [[11.25, 17.0], [3.0, 30.0]], atol=1e-9)
+    np.testing.assert_allclose(scan.positions_px, POSITIONS_PX[[3, 0]], atol=1e-9)
     np.testing.assert_array_equal(scan.patterns, PATTERNS[[0, 2]])
     np.testing.assert_array_equal(np.argwhere(~scan.mask), [[1, 2]])
     assert "4 positions and 4 patterns, of which 2 share an index" in caplog.text
@@ -154,7 +155,7 @@ def test_a_negative_index_never_pairs(tmp_path):
 def test_patterns_without_indexes_stand_in_the_order_of_the_positions(tmp_path):
     patterns = write(tmp_path / "p.h5", {"patterns": PATTERNS})
     scan = load_scan(product_file(tmp_path), patterns=patterns)
-    np.testing.assert_allclose(scan.positions_px, np.stack([Y_PX, X_PX], axis=1), atol=1e-9)
+    np.testing.assert_allclose(scan.positions_px, POSITIONS_PX, atol=1e-9)
     np.testing.assert_array_equal(scan.patterns, PATTERNS)
 
 
@@ -218,7 +219,7 @@ def test_products_without_geometry_name_the_attribute(tmp_path):
 
 def result(**changes):
     values = {
-        "positions_px": np.stack([Y_PX, X_PX], axis=1),
+        "positions_px": POSITIONS_PX,
         "probe": np.ones((2, N, N), dtype=np.complex64),
         "obj": OBJECT,
         "obj_origin_px": (-5.5, 2.0),
@@ -268,36 +269,3 @@ def test_writing_a_product_needs_an_object_and_a_free_name(tmp_path):
     with pytest.raises(OutputError, match=r"a\.h5', which exists"):
         write_product(tmp_path / "a.h5", result())
     assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
-
-
-def test_ptychodus_reads_our_product(tmp_path):
-    io = pytest.importorskip("ptychodus.api.io")
-    product = io.load_product(write_product(tmp_path / "a.h5", result()))
-    geometry = product.object_.get_geometry()
-    for name, expected in (("y", Y_PX + 5.5), ("x", X_PX - 2.0)):
-        mapped = getattr(geometry, f"map_probe_positions_to_object_{name}_px")(product.probe_positions)
-        np.testing.assert_allclose(mapped, expected, atol=1e-9)
-    np.testing.assert_array_equal(product.object_.get_layer(0), OBJECT)
-    assert [loss.value for loss in product.losses] == [2.0, 1.0]
-
-
-def test_we_read_what_ptychodus_writes(tmp_path):
-    io = pytest.importorskip("ptychodus.api.io")
-    from ptychodus.api.reconstruct import ReconstructInput
-
-    foreign = io.load_product(product_file(tmp_path))
-    io.save_product(tmp_path / "again.h5", foreign)
-    np.testing.assert_allclose(
-        read_product(tmp_path / "again.h5").positions_px, np.stack([Y_PX, X_PX], axis=1), atol=1e-9
-    )
-    bad_pixels = np.arange(N * N).reshape(N, N) == 8
-    everything = ReconstructInput(PATTERNS.astype(np.uint16), bad_pixels, foreign)
-    io.save_training_data(tmp_path / "train.h5", everything, inpaint_bad_pixels=False)
-    io.save_ptychopinn_training_data(tmp_path / "train.npz", everything, inpaint_bad_pixels=False)
-    for name in ("train.h5", "train.npz"):
-        scan = load_scan(tmp_path / name)
-        np.testing.assert_allclose(scan.positions_px, np.stack([Y_PX, X_PX], axis=1), atol=1e-9)
-        np.testing.assert_array_equal(scan.mask, ~bad_pixels)
-        np.testing.assert_array_equal(scan.counts(), PATTERNS * scan.mask)
-        np.testing.assert_array_equal(scan.obj, OBJECT)
-        assert scan.measurement == "counts"

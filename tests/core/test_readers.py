@@ -26,8 +26,8 @@ def write_training_file(path):
     with h5py.File(path, "w") as file:
         file["patterns"] = COUNTS
         file["probe"] = np.ones((1, N, N), dtype=complex)
-        file["probe_position_x_px"] = X
-        file["probe_position_y_px"] = Y
+        file["probe_position_x_px"] = X - 0.5  # of the windows' middles
+        file["probe_position_y_px"] = Y - 0.5
 
 
 def write_cxi_file(path):
