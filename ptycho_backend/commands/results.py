@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ptycho_backend import api, plots
 from ptycho_backend.baseline import baseline_image
 from ptycho_backend.commands.figures import comparison_table, number, seconds, verdict
-from ptycho_backend.commands.files import EVALUATION, RECONSTRUCTION, draw, without_nan
+from ptycho_backend.commands.files import EVALUATION, RECONSTRUCTION, draw
 from ptycho_backend.config import InferenceConfig, to_dict
 from ptycho_backend.contract import Model
 from ptycho_backend.core.calibration import Calibration
@@ -117,7 +117,7 @@ def write_evaluation(path: Path, comparisons: dict[str, Comparison], truth: str)
     figures: dict[str, Any] = {name.replace(" ", "_"): comparison.to_dict() for name, comparison in comparisons.items()}
     if len(comparisons) == 2:
         figures["verdict"] = verdict(*comparisons.values()) or "The network beats the reconstruction without one."
-    write_json(path, without_nan({"truth": truth, **figures}))
+    write_json(path, {"truth": truth, **figures})
 
 
 def draw_result(folder: Path, result: Result) -> None:
