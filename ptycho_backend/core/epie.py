@@ -221,8 +221,9 @@ def _shift_ramps(fraction: NDArray[np.float64], N: int) -> tuple[NDArray[np.comp
     """Return the Fourier factors (position, N) along y and x that move a probe by a fraction of a pixel."""
     frequency = scipy.fft.fftfreq(N)
     both = np.exp(-2j * np.pi * fraction[:, :, None] * frequency)
-    # The Nyquist component of a shifted real-frequency ramp is ambiguous in sign: take its mean, the cosine.
-    both[:, :, N // 2] = np.cos(np.pi * fraction)
+    if N % 2 == 0:
+        # The Nyquist component of a shifted real-frequency ramp is ambiguous in sign: take its mean, the cosine.
+        both[:, :, N // 2] = np.cos(np.pi * fraction)
     return both[:, 0].astype(np.complex64), both[:, 1].astype(np.complex64)
 
 

@@ -66,6 +66,19 @@ def test_the_object_is_found_between_pixels(scan, result):
     assert error_of(run(scan, 1, update_probe=False).image, scan) > 2 * error_of(result.image, scan)
 
 
+@pytest.mark.parametrize("side", [31, 32])
+def test_a_probe_is_moved_by_a_fourier_shift_whether_the_side_is_odd_or_even(side):
+    rng = np.random.default_rng(2)
+    spectrum = np.fft.fft2(rng.normal(size=(side, side)))
+    for fraction in ([1.0, 0.0], [0.0, -1.0], [1.0, 1.0]):
+        fy, fx = module._shift_ramps(np.array([fraction]), side)
+        expected = np.fft.fft2(np.roll(np.fft.ifft2(spectrum), np.array(fraction, int), axis=(0, 1)))
+        np.testing.assert_allclose(spectrum * fy[0][:, None] * fx[0], expected, atol=1e-4)
+    half = np.abs(module._shift_ramps(np.array([[0.5, -0.3]]), side))
+    # Only the one frequency that has no sign loses energy, and an odd side has none.
+    np.testing.assert_allclose(np.delete(half, side // 2, axis=-1) if side % 2 == 0 else half, 1.0, atol=1e-6)
+
+
 def test_errors_fall_to_the_noise(result):
     assert len(result.errors) == 12
     assert result.errors[-1] < 1e-3 < result.errors[0]
