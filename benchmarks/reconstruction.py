@@ -21,7 +21,7 @@ import numpy as np
 import ptycho_backend as pb
 from ptycho_backend.baseline import baseline_image
 from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.epie import epie
+from ptycho_backend.core.epie import Plan, epie
 
 POSITIONS = 1024
 OTHER = {"diameter_fraction": 0.3, "probe_name": "disc"}
@@ -89,7 +89,7 @@ def classical(scan: pb.Scan, label: str, passes: tuple[int, ...] = PASSES) -> di
     rows = {f"{label}no network": scored(baseline_image(scan, calibration), scan, started)}
     for count in passes:
         started = time.perf_counter()
-        image = epie(scan, calibration, count, np.random.default_rng(0), update_probe=False).image
+        image = epie(scan, calibration, Plan(count, update_probe=False), np.random.default_rng(0)).image
         rows[f"{label}ePIE, {count} passes"] = scored(image, scan, started)
     return rows
 

@@ -17,7 +17,7 @@ import numpy as np
 
 import ptycho_backend as pb
 from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.epie import epie
+from ptycho_backend.core.epie import Plan, epie
 from ptycho_backend.core.inference import calibration_of
 from ptycho_backend.metrics import compare, remove_ramp
 from ptycho_backend.plots import plot_losses, plot_object, plot_probe
@@ -64,7 +64,7 @@ def find_star() -> Path:
 def reference_image(scan: pb.Scan) -> pb.Image:
     """Return 40 passes of ePIE, object and probe."""
     calibration = calibrate(scan, pb.ModelConfig(N=scan.N))
-    return epie(scan, calibration, 40, np.random.default_rng(7), update_probe=True).image
+    return epie(scan, calibration, Plan(40), np.random.default_rng(7)).image
 
 
 def agreement(image: pb.Image, reference: pb.Image, scan: pb.Scan) -> tuple[float, float]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
@@ -17,8 +16,9 @@ from ptycho_backend.contract import LOG_SCALE, PROBE
 from ptycho_backend.core.batching import Batch
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.constants import PhysicsConstants, consistency_share
+from ptycho_backend.core.weights import starting_weights
 from ptycho_backend.errors import DataError
-from ptycho_backend.network import describe, initial_weights
+from ptycho_backend.network import describe
 
 
 class TensorBatch(NamedTuple):
@@ -59,14 +59,9 @@ class PtychoModule:
         self.training, self.config = training, training.model
         self.networks = describe(self.config)
         self.constants = PhysicsConstants.of(self.config, calibration)
-        probe = self.constants.probe
-        initial = {
-            **initial_weights(self.config, training.seed),
-            LOG_SCALE: np.zeros((), np.float32),
-            PROBE: np.stack([probe.real, probe.imag], axis=-1),
-        }
         self.variables = {
-            name: keras.Variable(value, dtype="float32", name=name.replace("/", "_")) for name, value in initial.items()
+            name: keras.Variable(value, dtype="float32", name=name.replace("/", "_"))
+            for name, value in starting_weights(training, calibration).items()
         }
 
     @property

@@ -6,12 +6,13 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import tensorflow as tf
 
 from ptycho_backend.config import ExecutionConfig
+from ptycho_backend.core.quiet import quiet
 from ptycho_backend.errors import ConfigError, DeviceError
 from ptycho_backend.parallel import Place, place_of
 
@@ -154,16 +155,9 @@ def _all_reduced(flat: tf.Tensor) -> tf.Tensor:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, flat)
 
 
-@contextmanager
-def _quiet_tensorflow() -> Iterator[None]:
+def _quiet_tensorflow() -> AbstractContextManager[None]:
     """Keep TensorFlow's notes on its cluster out of the user's log."""
-    log = logging.getLogger("tensorflow")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
+    return quiet("tensorflow", level=logging.ERROR)
 
 
 def _check_cluster(place: Place) -> None:

@@ -28,6 +28,7 @@ from ptycho_backend.errors import (
     PtychoError,
     TrainingStopped,
     UnknownBackendError,
+    first_line,
     nearest_name,
 )
 
@@ -67,9 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             terminal.complain(type(error).__name__, str(error))
             return MISUSED if isinstance(error, (ConfigError, UnknownBackendError)) else FAILED
         except Exception as error:
-            lines = str(error).splitlines() or ["no message"]
             hint = "" if terminal.debug else " (run again with --debug for the traceback)"
-            terminal.complain(type(error).__name__, f"{lines[0]}{hint}")
+            terminal.complain(type(error).__name__, f"{first_line(error)}{hint}")
             return FAILED
 
 

@@ -80,6 +80,11 @@ class InertOptionWarning(UserWarning):
     """An option was set that has no effect in this combination."""
 
 
+def first_line(error: BaseException, otherwise: str = "no message") -> str:
+    """Return the first line of what an error says; some say nothing."""
+    return next(iter(str(error).splitlines()), otherwise)
+
+
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """Return the known name closest to a mistyped one, or None."""
     from difflib import get_close_matches

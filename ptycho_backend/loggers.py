@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 
 from ptycho_backend.config import ExecutionConfig, TrainingConfig, to_dict
 from ptycho_backend.contract import History
-from ptycho_backend.errors import ConfigError, OutputError, TrainingStopped
-from ptycho_backend.run import columns, write_history
+from ptycho_backend.core.quiet import quiet
+from ptycho_backend.errors import ConfigError, OutputError, TrainingStopped, first_line
+from ptycho_backend.run import METRICS, columns, write_history
 
 logger = logging.getLogger(__name__)
 
-METRICS = "metrics.csv"
 EVENTS = "tensorboard"  # folder of the event files
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlruns"
@@ -92,8 +92,8 @@ class MetricsLogger(ABC):
             return True
         except Exception as error:  # whatever it is, training is worth more
             if not self._failed:
-                what = str(error).splitlines()[0] if str(error) else "no message"
-                logger.warning("logger '%s' fails, training goes on: %s: %s", self.name, type(error).__name__, what)
+                kind, what = type(error).__name__, first_line(error)
+                logger.warning("logger '%s' fails, training goes on: %s: %s", self.name, kind, what)
             self._failed = True
             return False
 
@@ -214,7 +214,7 @@ class MlflowLogger(MetricsLogger):
 
         uri = tracking_uri(folder)
         try:
-            with _quiet("mlflow"):
+            with quiet("mlflow"):
                 artifacts = None
                 if folder and uri:
                     folder.mkdir(parents=True, exist_ok=True)
@@ -225,7 +225,7 @@ class MlflowLogger(MetricsLogger):
             raise OutputError(
                 "MLflow must be reachable when a training begins.",
                 expected=f"a tracking server or database at {uri or 'MLFLOW_TRACKING_URI'}",
-                received=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+                received=f"{type(error).__name__}: {first_line(error)}",
                 fix="start the server, correct MLFLOW_TRACKING_URI, or choose logger='csv'",
             ) from error
 
@@ -373,14 +373,3 @@ def _without_folder(name: str, place: str) -> ConfigError:
         received=f"logger={name!r} and no folder",
         fix="give train() a folder for checkpoints, or choose logger='none'",
     )
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    chatter = logging.getLogger(name)
-    level = chatter.level
-    chatter.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        chatter.setLevel(level)

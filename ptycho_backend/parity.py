@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ptycho_backend._version import __version__
 from ptycho_backend.core.devices import choose_device
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.errors import DataError, ShapeError
+from ptycho_backend.errors import DataError, ShapeError, first_line
 from ptycho_backend.events import OnEvent, StageEvent, ignore
 from ptycho_backend.registry import available_backends, get_backend
-from ptycho_backend.run import write_json
+from ptycho_backend.run import own_versions, write_json
 from ptycho_backend.testing.checks import CHECKS, CROSS_CHECKS, Check, CrossCheck, Finding, Subject
 
 SIDES = range(32, 513, 16)  # that every architecture takes
@@ -90,9 +89,7 @@ class Report:
 
     def write(self, path: Path | str) -> None:
         """Write the report as JSON; numbers that are none become null."""
-        values = {"passed": self.passed, **dataclasses.asdict(self)}
-        values["rows"] = [{name: _json(value) for name, value in row.items()} for row in values["rows"]]
-        write_json(Path(path), values)
+        write_json(Path(path), {"passed": self.passed, **dataclasses.asdict(self)})
 
 
 def run_parity(
@@ -141,7 +138,7 @@ def run_parity(
     rows += _compared(subjects, seed, quick, on_event)
     versions = {name: text for subject in subjects for name, text in subject.backend.versions().items()}
     source = subjects[0].scan.source if subjects else ""
-    return Report(tuple(rows), seed, source, {**_libraries(), **versions}, _machine())
+    return Report(tuple(rows), seed, source, {**own_versions(), **versions}, _machine())
 
 
 def subjects_of(backends: Sequence[str] | None, device: str, scan: Scan | None = None) -> list[Subject]:
@@ -195,8 +192,7 @@ def _row(check: Check | CrossCheck, seed: int, *subjects: Subject) -> Row:
         finding = run(*subjects, np.random.default_rng(seed))
         error, tolerance, passed = finding.error, finding.tolerance.relative, finding.passed
     except Exception as problem:  # whatever an engine raises, the other checks go on
-        lines = str(problem).splitlines() or ["no message"]
-        message = f"{type(problem).__name__}: {lines[0]}"
+        message = f"{type(problem).__name__}: {first_line(problem)}"
     return Row(
         clause=check.clause,
         check=check.name,
@@ -208,14 +204,6 @@ def _row(check: Check | CrossCheck, seed: int, *subjects: Subject) -> Row:
         seconds=time.perf_counter() - started,
         message=message,
     )
-
-
-def _json(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _libraries() -> dict[str, str]:
-    return {"ptychopinn": __version__, "numpy": np.__version__, "python": platform.python_version()}
 
 
 def _machine() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from ptycho_backend.core.inference import calibration_of
 from ptycho_backend.data.output import atomic_path, prepare_run_folder
 
 CONFIG = "config.yaml"
+METRICS = "metrics.csv"
 
 
 @dataclass(eq=False)
@@ -70,7 +72,7 @@ class Run:
         """Write the files into a folder that has been prepared."""
         self.checkpoint = write_bundle(folder / FILE_NAME, self.bundle())
         write_config(folder / CONFIG, self.training, self.execution)
-        write_history(folder / "metrics.csv", self.history)
+        write_history(folder / METRICS, self.history)
         write_json(folder / "summary.json", {**self.summary, "monitor": self.monitor, **self.provenance})
 
     def bundle(self) -> Bundle:
@@ -85,8 +87,12 @@ def bundle_of(model: Model, history: History, provenance: dict[str, Any]) -> Bun
 
 def provenance_of(backend: str, versions: dict[str, str], seed: int, data_hash: str) -> dict[str, Any]:
     """Return what made a result, as plain values."""
-    libraries = {"ptychopinn": __version__, "numpy": np.__version__, "python": platform.python_version()}
-    return {"backend": backend, "versions": {**libraries, **versions}, "seed": seed, "data_sha256": data_hash}
+    return {"backend": backend, "versions": {**own_versions(), **versions}, "seed": seed, "data_sha256": data_hash}
+
+
+def own_versions() -> dict[str, str]:
+    """Return the versions of what computes whatever the engine."""
+    return {"ptychopinn": __version__, "numpy": np.__version__, "python": platform.python_version()}
 
 
 def write_config(path: Path, training: TrainingConfig, execution: ExecutionConfig) -> None:
@@ -113,9 +119,22 @@ def columns(history: History) -> list[str]:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write plain values as JSON."""
+    """Write plain values as JSON; numbers that are none become null."""
+    text = json.dumps(without_nan(values), indent=2, allow_nan=False)
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, default=_plain) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def without_nan(value: Any) -> Any:
+    """Return plain values with None for every number that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    plain = _plain(value)
+    return plain if plain is value else without_nan(plain)
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ptycho_backend.errors import ConfigError
+from ptycho_backend.errors import ConfigError, first_line
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         raise ConfigError(
             "The configuration file is not valid YAML.",
             expected="key: value lines",
-            received=f"'{path}': {str(error).splitlines()[0]}",
+            received=f"'{path}': {first_line(error)}",
             fix="correct the file; 'ptychopinn train --print_config' prints a complete one",
         ) from error
     if values is None:

@@ -14,8 +14,7 @@ from ptycho_backend.config import ExecutionConfig, TrainingConfig
 from ptycho_backend.contract import LOG_SCALE, PROBE, Model, Weights, trainable_names
 from ptycho_backend.core.batching import Batch
 from ptycho_backend.core.calibration import Calibration
-from ptycho_backend.core.weights import check_weights
-from ptycho_backend.network import initial_weights
+from ptycho_backend.core.weights import check_weights, starting_weights
 from ptycho_torch.execution import apply_threads, convolution_dtype, prepare_device, resolve_device
 from ptycho_torch.module import PtychoModule, to_tensors
 from ptycho_torch.network import from_canonical, to_canonical
@@ -42,7 +41,7 @@ class TorchModel(Model):
         self.device = resolve_device(execution.device)
         prepare_device(self.device)
         self.module = PtychoModule(training, calibration, convolution_dtype(execution, self.device))
-        self.set_weights({**self.get_weights(), **initial_weights(self.config, training.seed)})
+        self.set_weights(starting_weights(training, calibration))
         self.module.to(self.device)
         trained = set(trainable_names(self, self.parameters()))
         for name, parameter in self.parameters().items():

@@ -11,6 +11,7 @@ from ptycho_backend.config import TrainingConfig
 from ptycho_backend.core.batching import Batch
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.constants import PhysicsConstants, consistency_share
+from ptycho_backend.core.weights import parts_of
 from ptycho_backend.network import describe
 from ptycho_torch import physics
 from ptycho_torch.execution import autocast
@@ -58,7 +59,7 @@ class PtychoModule(nn.Module):
         constants = PhysicsConstants.of(self.config, calibration)
         self.networks = nn.ModuleDict({name: Interpreter(network) for name, network in describe(self.config).items()})
         self.log_scale = nn.Parameter(torch.zeros(()))
-        self.probe_parts = nn.Parameter(torch.view_as_real(torch.from_numpy(constants.probe)).clone())
+        self.probe_parts = nn.Parameter(torch.from_numpy(parts_of(constants.probe)))
         self.register_buffer("probe_support", torch.from_numpy(constants.probe_support))
         self.register_buffer("weight", torch.from_numpy(constants.weight))
         smoothing = None if constants.smoothing is None else torch.from_numpy(constants.smoothing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ptycho_backend.commands.help import documented
@@ -33,6 +34,11 @@ def add_config_options(line: CommandLine) -> None:
     """Add configuration files."""
     line.add("--config", metavar="FILE", help="YAML file with settings; what the command line says comes first.")
     line.add("--print_config", action="store_true", help="Print all settings as a YAML file, and stop.")
+
+
+def sections(options: Namespace, config_types: Mapping[str, type[Any]]) -> dict[str, Any]:
+    """Return the configurations of a command by name, checked."""
+    return {key: section(options, key, config_type) for key, config_type in config_types.items()}
 
 
 def section(options: Namespace, key: str, config_type: type[Config]) -> Config:

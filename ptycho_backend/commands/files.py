@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -133,15 +132,6 @@ def draw(picture: Callable[..., None], path: Path, *arguments: Any, **settings: 
     except Exception as error:  # whatever it is, the results are already safe
         logger.warning("picture '%s' could not be drawn: %s: %s", path.name, type(error).__name__, error)
         logger.debug("", exc_info=True)
-
-
-def without_nan(value: Any) -> Any:
-    """Return plain values with None for every number that JSON cannot hold."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _files_in(folder: Path) -> dict[str, tuple[int, int]]:

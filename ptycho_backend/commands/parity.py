@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
@@ -15,6 +13,7 @@ from ptycho_backend.commands.common import add_message_options
 from ptycho_backend.commands.engines import started_quietly
 from ptycho_backend.commands.figures import number, seconds
 from ptycho_backend.commands.files import add_scan_options, check_new_file, load
+from ptycho_backend.core.quiet import quiet
 from ptycho_backend.errors import PtychoError
 from ptycho_backend.progress import Terminal
 from ptycho_backend.registry import available_backends, get_backend
@@ -58,25 +57,14 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> int:
         raise _no_engine()
     from ptycho_backend.parity import run_parity
 
-    with terminal.progress() as on_event, _without_hints():
+    # Every check asks a model of its own, and TensorFlow advises to build fewer graphs.
+    with terminal.progress() as on_event, quiet("tensorflow", level=logging.ERROR):
         report = run_parity(names, options.device, scan, options.seed, options.quick, on_event)
     show(report, terminal, time.perf_counter() - started)
     if target is not None:
         report.write(target)
         terminal.show(f"Written to {target}")
     return 0 if report.passed else MISSED
-
-
-@contextmanager
-def _without_hints() -> Iterator[None]:
-    """Keep TensorFlow's advice to build fewer graphs to itself: every check asks a model of its own."""
-    log = logging.getLogger("tensorflow")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
 
 
 def show(report: Report, terminal: Terminal, took: float) -> None:

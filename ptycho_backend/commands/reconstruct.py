@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from jsonargparse import Namespace
@@ -13,7 +14,7 @@ from ptycho_backend.commands.common import (
     add_config_options,
     add_message_options,
     add_output_options,
-    section,
+    sections,
 )
 from ptycho_backend.commands.engines import started_quietly
 from ptycho_backend.commands.figures import show_rows
@@ -31,6 +32,7 @@ from ptycho_backend.config import ExecutionConfig, InferenceConfig
 from ptycho_backend.progress import Terminal
 
 SECTIONS: dict[str, type[Any]] = {"inference": InferenceConfig, "execution": ExecutionConfig}
+configs = partial(sections, config_types=SECTIONS)  # what --print_config prints
 
 
 def command_line() -> CommandLine:
@@ -51,11 +53,6 @@ def command_line() -> CommandLine:
     line.add_section("inference", InferenceConfig, "Inference")
     line.add_section("execution", ExecutionConfig, "Execution")
     return line
-
-
-def configs(options: Namespace) -> dict[str, Any]:
-    """Return what ``--print_config`` prints."""
-    return {key: section(options, key, config_type) for key, config_type in SECTIONS.items()}
 
 
 def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from ptycho_backend import api, plots
 from ptycho_backend.baseline import baseline_image
 from ptycho_backend.commands.figures import comparison_table, number, seconds, verdict
-from ptycho_backend.commands.files import EVALUATION, RECONSTRUCTION, draw, without_nan
+from ptycho_backend.commands.files import EVALUATION, RECONSTRUCTION, draw
 from ptycho_backend.config import InferenceConfig, to_dict
 from ptycho_backend.contract import Model
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.inference import calibration_of, fit_to_scan
 from ptycho_backend.core.stitching import Image
-from ptycho_backend.data.output import write_reconstruction
-from ptycho_backend.data.product import NUMBERS
+from ptycho_backend.data.product import NUMBERS, Product, write_product
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import DataError
 from ptycho_backend.events import OnEvent
@@ -84,26 +83,31 @@ def compared(images: dict[str, Image], truth: Scan) -> dict[str, Comparison]:
 
 def write_result(folder: Path, result: Result, costs: list[float], attributes: dict[str, Any]) -> None:
     """Write what decides over success: the image, and the figures where the object is known."""
-    write_reconstruction(
-        folder / RECONSTRUCTION,
-        obj=result.image.obj,
-        origin_px=result.image.origin_px,
-        coverage=result.image.coverage,
-        positions_px=result.scan.positions_px,
-        probe=photon_probe(result.calibration),
-        pixel_size_m=result.scan.pixel_size_m,
-        costs=costs,
-        attributes={
-            **{key: value for key, value in result.scan.attributes.items() if key in NUMBERS},
-            "name": folder.resolve().name,
-            "probe_photon_count": result.calibration.photons_per_pattern,
-            "scan": result.scan.attributes,
-            **attributes,
-        },
-        overwrite=True,
-    )
+    attributes = {"name": folder.resolve().name, **attributes}
+    product, extras = product_of(result, costs, attributes), {"coverage": result.image.coverage}
+    write_product(folder / RECONSTRUCTION, product, extras, overwrite=True)
     if result.comparisons:
         write_evaluation(folder / EVALUATION, result.comparisons, result.scan.source)
+
+
+def product_of(result: Result, costs: list[float], attributes: dict[str, Any]) -> Product:
+    """Return what ptychodus reads of a reconstruction, with the loss of every epoch and what made it."""
+    scan, image = result.scan, result.image
+    return Product(
+        positions_px=scan.positions_px,
+        probe=photon_probe(result.calibration),
+        obj=image.obj,
+        obj_origin_px=image.origin_px,
+        pixel_size_m=scan.pixel_size_m,
+        indexes=np.arange(len(scan)),
+        costs=np.asarray(costs, dtype=np.float64),
+        attributes={
+            **{key: value for key, value in scan.attributes.items() if key in NUMBERS},
+            "probe_photon_count": result.calibration.photons_per_pattern,
+            "scan": scan.attributes,
+            **attributes,
+        },
+    )
 
 
 def photon_probe(calibration: Calibration) -> NDArray[np.complex64]:
@@ -117,7 +121,7 @@ def write_evaluation(path: Path, comparisons: dict[str, Comparison], truth: str)
     figures: dict[str, Any] = {name.replace(" ", "_"): comparison.to_dict() for name, comparison in comparisons.items()}
     if len(comparisons) == 2:
         figures["verdict"] = verdict(*comparisons.values()) or "The network beats the reconstruction without one."
-    write_json(path, without_nan({"truth": truth, **figures}))
+    write_json(path, {"truth": truth, **figures})
 
 
 def draw_result(folder: Path, result: Result) -> None:

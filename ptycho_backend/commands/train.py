@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ptycho_backend.commands.common import (
     add_config_options,
     add_message_options,
     add_output_options,
-    section,
+    sections,
 )
 from ptycho_backend.commands.describe import Rows
 from ptycho_backend.commands.engines import started_quietly
@@ -53,6 +54,7 @@ SECTIONS: dict[str, type[Any]] = {
     "execution": ExecutionConfig,
     "inference": InferenceConfig,
 }
+configs = partial(sections, config_types=SECTIONS)  # what --print_config prints
 
 
 def command_line() -> CommandLine:
@@ -91,11 +93,6 @@ def settings_of_stopped(options: Namespace) -> str | None:
     """Return the configuration of the run that is to be resumed, which the command line may repeat but not change."""
     file = Path(options.output or "") / FOLDER / CONFIG
     return str(file) if options.resume and options.output and file.exists() else None
-
-
-def configs(options: Namespace) -> dict[str, Any]:
-    """Return what ``--print_config`` prints."""
-    return {key: section(options, key, config_type) for key, config_type in SECTIONS.items()}
 
 
 def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:

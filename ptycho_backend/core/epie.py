@@ -36,14 +36,28 @@ class EpieResult:
     errors: list[float] = field(default_factory=list)
 
 
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """
+    What a reconstruction by ePIE goes through.
+
+    Parameters
+    ----------
+    passes : int
+        Visits of every pattern, in an order drawn anew for each pass.
+    update_probe : bool
+        Correct the probe too, from the second pass on.
+    start : Image, optional
+        Object to start from; None starts from 1 everywhere.
+    """
+
+    passes: int
+    update_probe: bool = True
+    start: Image | None = None
+
+
 def epie(
-    scan: Scan,
-    calibration: Calibration,
-    passes: int,
-    rng: np.random.Generator,
-    start: Image | None = None,
-    update_probe: bool = True,
-    on_event: OnEvent = ignore,
+    scan: Scan, calibration: Calibration, plan: Plan, rng: np.random.Generator, on_event: OnEvent = ignore
 ) -> EpieResult:
     """
     Reconstruct a scan by ePIE.
@@ -53,13 +67,8 @@ def epie(
     scan : Scan
     calibration : Calibration
         Scale of the data, and the probe to start from.
-    passes : int
-        Visits of every pattern, in an order drawn anew for each pass.
+    plan : Plan
     rng : numpy Generator
-    start : Image, optional
-        Object to start from; None starts from 1 everywhere.
-    update_probe : bool
-        Correct the probe too, from the second pass on.
     on_event : callable
         Receives a StageEvent after every pass.
 
@@ -68,11 +77,11 @@ def epie(
     EpieResult
         ``errors`` holds Σ(A − |ψ|)² / ΣA² over good pixels, as met during each pass.
     """
-    state = _State(scan, calibration, start, cache_probes=not update_probe)
+    state = _State(scan, calibration, plan.start, cache_probes=not plan.update_probe)
     errors: list[float] = []
-    for number in range(passes):
-        errors.append(state.run_pass(rng.permutation(len(scan)), update_probe and number > 0))
-        on_event(StageEvent("ePIE", number + 1, passes, f"error {errors[-1]:.3g}"))
+    for number in range(plan.passes):
+        errors.append(state.run_pass(rng.permutation(len(scan)), plan.update_probe and number > 0))
+        on_event(StageEvent("ePIE", number + 1, plan.passes, f"error {errors[-1]:.3g}"))
     return EpieResult(state.image(), state.probe(), errors)
 
 
@@ -93,8 +102,8 @@ def refine_probe(
         return calibration.probe, False
     part = scan.subset(_central_rows(scan.positions_px, REFINEMENT_PATTERNS))
     seeds = rng.spawn(2)
-    refined = epie(part, calibration, passes, seeds[0], update_probe=True, on_event=on_event)
-    given = epie(part, calibration, passes, seeds[1], update_probe=False)
+    refined = epie(part, calibration, Plan(passes), seeds[0], on_event)
+    given = epie(part, calibration, Plan(passes, update_probe=False), seeds[1])
     better = refined.errors[-1] <= given.errors[-1]  # False for NaN
     if better and np.isfinite(refined.probe).all():
         return refined.probe, True
@@ -112,7 +121,7 @@ def polish(
     """Polish a stitched image by passes of ePIE with the probe as it is."""
     if passes == 0:
         return image
-    return epie(scan, calibration, passes, rng, start=image, update_probe=False, on_event=on_event).image
+    return epie(scan, calibration, Plan(passes, update_probe=False, start=image), rng, on_event).image
 
 
 class _State:
@@ -212,8 +221,9 @@ def _shift_ramps(fraction: NDArray[np.float64], N: int) -> tuple[NDArray[np.comp
     """Return the Fourier factors (position, N) along y and x that move a probe by a fraction of a pixel."""
     frequency = scipy.fft.fftfreq(N)
     both = np.exp(-2j * np.pi * fraction[:, :, None] * frequency)
-    # The Nyquist component of a shifted real-frequency ramp is ambiguous in sign: take its mean, the cosine.
-    both[:, :, N // 2] = np.cos(np.pi * fraction)
+    if N % 2 == 0:
+        # The Nyquist component of a shifted real-frequency ramp is ambiguous in sign: take its mean, the cosine.
+        both[:, :, N // 2] = np.cos(np.pi * fraction)
     return both[:, 0].astype(np.complex64), both[:, 1].astype(np.complex64)
 
 

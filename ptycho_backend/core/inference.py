@@ -17,6 +17,7 @@ from ptycho_backend.core.epie import polish
 from ptycho_backend.core.grouping import group_positions
 from ptycho_backend.core.phase_alignment import align_phases
 from ptycho_backend.core.stitching import CanvasFrame, Image, Stitcher
+from ptycho_backend.core.weights import complex_of
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import ShapeError
 from ptycho_backend.events import OnEvent, StageEvent, ignore
@@ -92,9 +93,7 @@ def recalibrated(model: Model, calibration: Calibration, gridsize: int | None = 
 
 def calibration_of(model: Model) -> Calibration:
     """Return a model's calibration with the probe as trained."""
-    parts = model.get_weights()[PROBE].astype(np.float32)
-    probe = np.ascontiguousarray(parts).view(np.complex64)[..., 0]
-    return dataclasses.replace(model.calibration, probe=probe)
+    return dataclasses.replace(model.calibration, probe=complex_of(model.get_weights()[PROBE].astype(np.float32)))
 
 
 def stitch_predictions(scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent = ignore) -> Image:

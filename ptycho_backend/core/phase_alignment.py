@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEIGHBOURS = 8  # overlaps per patch that are measured; more add cost, not information
+CELL = 0.25  # side of the cells that give one anchor each, relative to the lit width
 SUPPORT_LEVEL = 0.1  # a pixel counts as lit above this share of the brightest weight
 MAX_DISTANCE = 0.75  # farthest overlap used, relative to the lit width
 CHUNK_PAIRS = 2048
@@ -71,23 +72,44 @@ def _overlapping_pairs(
     positions_px: NDArray[np.float64], weight: NDArray[Any], groups: NDArray[np.integer]
 ) -> tuple[NDArray[np.intp], int]:
     """Return pairs (pair, 2) of patches of different groups whose lit parts overlap, and the common box's side."""
-    from scipy.spatial import cKDTree
-
     lit = np.asarray(weight) > SUPPORT_LEVEL * np.max(weight)
     width = int(min(np.ptp(np.flatnonzero(lit.any(axis=axis))) + 1 for axis in (0, 1)))
-    k = min(NEIGHBOURS * int(np.bincount(groups).max()) + 1, len(positions_px))
-    distance, near = cKDTree(positions_px).query(
-        positions_px, k=k, p=np.inf, distance_upper_bound=max(MAX_DISTANCE * width, 1.0)
+    farthest_px, members = max(MAX_DISTANCE * width, 1.0), int(np.bincount(groups).max())
+    everyone, anchors = np.arange(len(positions_px)), _anchors(positions_px, max(CELL * width, 1.0))
+    # The nearest alone would tie a patch to its own line of a fly scan, or to its own repeats, and to nothing else.
+    pairs = np.concatenate(
+        [
+            _with_nearest(positions_px, everyone, NEIGHBOURS * members + 1, farthest_px),
+            _with_nearest(positions_px, anchors, NEIGHBOURS + 1, farthest_px),
+        ]
     )
-    first = np.repeat(np.arange(len(positions_px)), k)
-    second, distance = np.asarray(near).ravel(), np.asarray(distance).ravel()
-    found = np.isfinite(distance)
-    first, second, distance = first[found], second[found], distance[found]
-    use = groups[first] != groups[second]
-    pairs = np.unique(np.sort(np.stack([first[use], second[use]], axis=1), axis=1), axis=0)
+    use = groups[pairs[:, 0]] != groups[pairs[:, 1]]
+    pairs = np.unique(np.sort(pairs[use], axis=1), axis=0)
     corners = np.rint(positions_px).astype(int)
     reach = int(np.abs(corners[pairs[:, 0]] - corners[pairs[:, 1]]).max(initial=0))
     return pairs, max(1, width - reach)
+
+
+def _anchors(positions_px: NDArray[np.float64], cell_px: float) -> NDArray[np.intp]:
+    """Return one patch of every occupied cell of a grid, the nearest to the cell's centre."""
+    cells = np.floor(positions_px / cell_px)
+    inner = np.argsort(((positions_px / cell_px - cells - 0.5) ** 2).sum(axis=1), kind="stable")
+    first = np.unique(cells[inner], axis=0, return_index=True)[1]
+    return np.asarray(inner[first])
+
+
+def _with_nearest(
+    positions_px: NDArray[np.float64], rows: NDArray[np.intp], k: int, farthest_px: float
+) -> NDArray[np.intp]:
+    """Return pairs (pair, 2) of every patch with the k nearest of some patches."""
+    from scipy.spatial import cKDTree
+
+    k = min(k, len(rows))
+    tree = cKDTree(positions_px[rows])
+    distance, near = tree.query(positions_px, k=k, p=np.inf, distance_upper_bound=farthest_px)
+    found = np.isfinite(distance).ravel()
+    first = np.repeat(np.arange(len(positions_px)), k)
+    return np.stack([first[found], rows[np.asarray(near).ravel()[found]]], axis=1)
 
 
 def _inner_products(

@@ -18,6 +18,7 @@ from ptycho_backend.contract import LOG_SCALE, PROBE
 from ptycho_backend.core import forward, losses, unrolled
 from ptycho_backend.core.batching import Batch
 from ptycho_backend.core.constants import PhysicsConstants, consistency_share
+from ptycho_backend.core.weights import parts_of
 from ptycho_backend.network import Network, Op, describe
 
 Real = NDArray[np.float64]
@@ -151,7 +152,7 @@ def _correction(network: Network, weights: Values, **patches: Complex) -> Comple
     """Run a network on patches as real and imaginary channels, every pattern by itself."""
     first = next(iter(patches.values()))
     flat = {name: value.reshape(-1, *value.shape[-2:]) for name, value in patches.items()}
-    channels = {name: np.stack([value.real, value.imag], axis=-1) for name, value in flat.items()}
+    channels = {name: parts_of(value) for name, value in flat.items()}
     (output,) = run_network(network, channels, weights)
     return np.asarray(output[..., 0] + 1j * output[..., 1]).reshape(first.shape)
 

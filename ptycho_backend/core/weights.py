@@ -1,4 +1,4 @@
-"""Weights as canonical arrays: what every engine checks before it loads them."""
+"""Weights as canonical arrays: what every engine starts from, and checks before it loads them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,43 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ptycho_backend.config import TrainingConfig
+from ptycho_backend.contract import LOG_SCALE, PROBE
+from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.errors import ModelFileError, nearest_name
+from ptycho_backend.network import initial_weights
+
+
+def starting_weights(training: TrainingConfig, calibration: Calibration) -> dict[str, NDArray[np.float32]]:
+    """
+    Return all weights of an untrained model.
+
+    Returns
+    -------
+    dict of float32 arrays by canonical name
+        The network's as drawn from the seed, a scale of 1, and the calibration's probe.
+
+    Notes
+    -----
+    Spec: network 4.1.
+    """
+    return {
+        **initial_weights(training.model, training.seed),
+        LOG_SCALE: np.zeros((), np.float32),
+        PROBE: parts_of(calibration.probe).astype(np.float32),
+    }
+
+
+def parts_of(values: NDArray[Any]) -> NDArray[Any]:
+    """Return real and imaginary part of complex values (...) as real ones (..., 2), in the same precision."""
+    return np.stack([values.real, values.imag], axis=-1)
+
+
+def complex_of(parts: NDArray[Any]) -> NDArray[Any]:
+    """Return the complex values (...) of real and imaginary parts (..., 2), in the same precision."""
+    return np.ascontiguousarray(parts).view(np.result_type(parts, np.complex64))[..., 0]
 
 
 def check_weights(weights: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -26,7 +26,7 @@ from ptycho_backend.data.fields import (
 )
 from ptycho_backend.data.output import atomic_path, json_text
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.errors import DataError, ShapeError
+from ptycho_backend.errors import DataError, ShapeError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -205,8 +205,7 @@ def _mapped(path: Path, offset: int, shape: tuple[int, ...], fortran: bool, dtyp
 
 
 def _damaged(path: Path, key: str, error: Exception) -> DataError:
-    lines = str(error).splitlines() or [type(error).__name__]
-    reason = getattr(error, "strerror", None) or lines[0]
+    reason = getattr(error, "strerror", None) or first_line(error, type(error).__name__)
     return DataError(
         "An NPZ file is a whole zip archive of arrays.",
         expected="a file written by numpy.savez or numpy.savez_compressed",

@@ -6,13 +6,12 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ptycho_backend.errors import DataError, OutputError
 
@@ -102,65 +101,6 @@ def prepare_run_folder(path: Path | str, overwrite: bool = False) -> Path:
             raise
         raise _unwritable(folder, error) from error
     return folder
-
-
-def write_reconstruction(
-    path: Path | str,
-    obj: NDArray[Any],
-    origin_px: tuple[float, float],
-    coverage: NDArray[Any],
-    positions_px: NDArray[np.float64],
-    probe: NDArray[Any],
-    pixel_size_m: tuple[float, float] | None = None,
-    costs: Sequence[float] = (),
-    attributes: Mapping[str, Any] | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """
-    Write a reconstructed image as a ptychodus product, with what only this package knows beside it.
-
-    Parameters
-    ----------
-    path : path
-    obj : complex64, shape (y, x)
-    origin_px : (float, float), pixels, (y, x)
-        Position of the object's pixel (0, 0) in scan coordinates.
-    coverage : real, shape (y, x)
-        Summed weight of the patches on every pixel of the object.
-    positions_px : float64, shape (position, 2), pixels, (y, x)
-        Scan coordinates.
-    probe : complex64, shape (mode, y, x)
-    pixel_size_m : (float, float), optional
-        Object pixel, (y, x); None writes 1 m per pixel and says so in the file.
-    costs : list of float
-        Loss of every epoch.
-    attributes : mapping, optional
-        Provenance as plain values: configuration, seed, versions, data hash.
-    overwrite : bool
-        Replace an existing file.
-
-    Raises
-    ------
-    OutputError
-        If the file exists or cannot be written.
-
-    Notes
-    -----
-    Spec: data 6.3.
-    """
-    from ptycho_backend.data.hdf5 import Product, write_product
-
-    product = Product(
-        positions_px=np.asarray(positions_px, dtype=np.float64),
-        probe=np.asarray(probe),
-        obj=np.asarray(obj),
-        obj_origin_px=(float(origin_px[0]), float(origin_px[1])),
-        pixel_size_m=pixel_size_m,
-        indexes=np.arange(len(positions_px)),
-        costs=np.asarray(costs, dtype=np.float64),
-        attributes=dict(attributes or {}),
-    )
-    return write_product(path, product, extras={"coverage": np.asarray(coverage)}, overwrite=overwrite)
 
 
 def json_text(values: Any, key: str, source: str) -> str:

@@ -145,7 +145,7 @@ def write_product(
 
     Notes
     -----
-    Spec: data 3.4, 3.5.
+    Spec: data 3.4, 3.5, 6.3.
     """
     import h5py
 

@@ -23,6 +23,7 @@ from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.constants import PhysicsConstants
 from ptycho_backend.core.grouping import group_positions
 from ptycho_backend.core.losses import best_turn
+from ptycho_backend.core.weights import parts_of
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.network import parameters
 
@@ -145,7 +146,7 @@ def random_weights(config: ModelConfig, probe: NDArray[Any], rng: np.random.Gene
     for parameter in parameters(config):
         kernel = dataclasses.replace(parameter, gain=1.0).draw(rng)
         weights[parameter.name] = kernel if kernel.ndim == 4 else rng.normal(0, 0.05, kernel.shape)
-    parts = np.stack([probe.real, probe.imag], axis=-1)
+    parts = parts_of(probe)
     weights[PROBE] = parts + 0.02 * np.abs(parts).max() * rng.normal(size=parts.shape)
     weights[LOG_SCALE] = np.array(0.07)
     return {name: np.asarray(value, dtype=np.float32) for name, value in weights.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from ptycho_backend.core.allocation import freed_memory_kept
 from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.control import Control
 from ptycho_backend.core.course import Course
+from ptycho_backend.core.quiet import quiet
 from ptycho_backend.events import OnEvent
 from ptycho_backend.parallel import place_of
 from ptycho_torch.callbacks import Reporter
@@ -112,20 +112,12 @@ def start_at(trainer: pl.Trainer, epoch: int) -> None:
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Keep Lightning's hints about workers and tips out of the user's log, for the time of a fit."""
-    chatter = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [log.level for log in chatter]
-    try:
-        for log in chatter:
-            log.setLevel(logging.WARNING)
-        with warnings.catch_warnings():
-            for message in (
-                ".*does not have many workers.*",
-                ".*smaller than the logging interval.*",
-                ".*sync_dist=True.*",  # what is logged is the same in every process
-                ".*exists and is not empty.*",  # the checkpoints of the training that is resumed
-            ):
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        for log, level in zip(chatter, levels, strict=True):
-            log.setLevel(level)
+    with quiet("lightning.pytorch", "lightning.fabric"), warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*",
+            ".*smaller than the logging interval.*",
+            ".*sync_dist=True.*",  # what is logged is the same in every process
+            ".*exists and is not empty.*",  # the checkpoints of the training that is resumed
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        yield

@@ -12,6 +12,7 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 40
+MAX_PARAMETERS = 6  # besides self
 FORBIDDEN_CALLS = {"print", "eval", "exec", "compile", "input", "breakpoint"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 MUTABLE_CALLS = {"dict", "list", "set", "defaultdict", "OrderedDict", "deque", "Counter", "bytearray"}
@@ -73,6 +74,18 @@ def test_files_and_functions_are_short(path):
     assert len(text.splitlines()) <= MAX_FILE_LINES
     lengths = {function.name: code_lines(function, text.splitlines()) for function in functions(ast.parse(text))}
     assert {name: n for name, n in lengths.items() if n > MAX_FUNCTION_LINES} == {}
+
+
+@each_module
+def test_functions_take_few_parameters(path):
+    counts = {function.name: n_parameters(function) for function in functions(tree_of(path))}
+    assert {name: n for name, n in counts.items() if n > MAX_PARAMETERS} == {}
+
+
+def n_parameters(function: Function) -> int:
+    arguments = function.args
+    names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    return len(names) - (names[:1] in (["self"], ["cls"]))
 
 
 @each_module
@@ -174,3 +187,5 @@ def test_the_checks_can_fail(tmp_path):
     assert is_mutable(tree.body[0].value)
     calls = [called_name(node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
     assert set(calls) & FORBIDDEN_CALLS == {"print", "exec"}
+    (wide,) = functions(ast.parse("def g(self, a, /, b, *rest, c=1, **more): ..."))
+    assert n_parameters(wide) == 3

@@ -14,7 +14,6 @@ from ptycho_backend import api, plots
 from ptycho_backend.cli import main
 from ptycho_backend.commands import results
 from ptycho_backend.commands.figures import number, seconds, verdict
-from ptycho_backend.commands.files import without_nan
 from ptycho_backend.config import TrainingConfig, from_dict
 from ptycho_backend.data.npz import write_npz
 from ptycho_backend.data.product import read_product
@@ -314,8 +313,6 @@ class TestHonesty:
     def test_what_is_not_a_number_is_not_shown_as_one(self):
         assert (number(float("nan"), ".1f"), number(None, ".1f"), number(float("inf"), ".1f")) == ("n/a",) * 3
         assert number(1.26, ".1f") == "1.3"
-        values = without_nan({"a": [1.0, float("nan")], "b": (float("inf"),), "c": "text", "d": 3})
-        assert values == {"a": [1.0, None], "b": [None], "c": "text", "d": 3}
 
     def test_durations_read_well(self):
         assert [seconds(value) for value in (0.04, 59.94, 61.0, 3600.0, 7325.0)] == [

@@ -82,7 +82,7 @@ def test_an_earlier_run_survives_the_interruption_of_its_successor(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_process_that_is_stopped_goes_on_later(
     ptychopinn, scan_file, needs_pytorch, quick, tmp_path, number, started, wait_for
 ):
@@ -104,7 +104,7 @@ def test_a_process_that_is_stopped_goes_on_later(
     assert [float(epoch) for epoch in epochs] == list(range(1, finished + 2))
 
 
-@pytest.mark.parametrize("attempt", [0, 1, *(pytest.param(number, marks=pytest.mark.slow) for number in range(2, 10))])
+@pytest.mark.parametrize("attempt", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, 10))])
 def test_killed_at_any_moment_a_run_leaves_a_checkpoint_that_loads(
     scan_file, needs_pytorch, quick, tmp_path, attempt, started, wait_for
 ):

@@ -10,11 +10,11 @@ import pytest
 from ptycho_backend.config import ModelConfig
 from ptycho_backend.core import epie as module
 from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.epie import EpieResult, epie, polish, refine_probe
+from ptycho_backend.core.epie import EpieResult, Plan, epie, polish, refine_probe
 from ptycho_backend.core.stitching import Image, cut_patches
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.simulate import simulate_scan
-from ptycho_backend.events import StageEvent
+from ptycho_backend.events import StageEvent, ignore
 
 N = 32
 SETTINGS = {"N": N, "n_positions": 36, "object_name": "lines", "photons_per_pattern": 1e7, "step_px": 3.0}
@@ -43,8 +43,8 @@ def error_of(image: Image, scan: Scan, share: float = 0.3) -> float:
     return float(np.linalg.norm(factor * found - truth) / np.linalg.norm(truth))
 
 
-def run(scan, passes=12, **fields) -> EpieResult:
-    return epie(scan, calibration_of(scan), passes, np.random.default_rng(0), **fields)
+def run(scan, passes=12, on_event=ignore, **fields) -> EpieResult:
+    return epie(scan, calibration_of(scan), Plan(passes, **fields), np.random.default_rng(0), on_event)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,19 @@ def test_the_object_is_found_between_pixels(scan, result):
     assert error_of(run(scan, 1, update_probe=False).image, scan) > 2 * error_of(result.image, scan)
 
 
+@pytest.mark.parametrize("side", [31, 32])
+def test_a_probe_is_moved_by_a_fourier_shift_whether_the_side_is_odd_or_even(side):
+    rng = np.random.default_rng(2)
+    spectrum = np.fft.fft2(rng.normal(size=(side, side)))
+    for fraction in ([1.0, 0.0], [0.0, -1.0], [1.0, 1.0]):
+        fy, fx = module._shift_ramps(np.array([fraction]), side)
+        expected = np.fft.fft2(np.roll(np.fft.ifft2(spectrum), np.array(fraction, int), axis=(0, 1)))
+        np.testing.assert_allclose(spectrum * fy[0][:, None] * fx[0], expected, atol=1e-4)
+    half = np.abs(module._shift_ramps(np.array([[0.5, -0.3]]), side))
+    # Only the one frequency that has no sign loses energy, and an odd side has none.
+    np.testing.assert_allclose(np.delete(half, side // 2, axis=-1) if side % 2 == 0 else half, 1.0, atol=1e-6)
+
+
 def test_errors_fall_to_the_noise(result):
     assert len(result.errors) == 12
     assert result.errors[-1] < 1e-3 < result.errors[0]
@@ -81,7 +94,7 @@ def test_the_same_seed_gives_the_same_image(scan):
     one, other = run(scan, 2), run(scan, 2)
     np.testing.assert_array_equal(one.image.obj, other.image.obj)
     assert one.errors == other.errors
-    assert epie(scan, calibration_of(scan), 2, np.random.default_rng(1)).errors != one.errors
+    assert epie(scan, calibration_of(scan), Plan(2), np.random.default_rng(1)).errors != one.errors
 
 
 def test_it_starts_from_an_image(scan, result):
@@ -132,8 +145,8 @@ def test_a_wrong_probe_is_corrected():
 
     assert distance(probe) < 0.3 * distance(calibration.probe)
     refined = dataclasses.replace(calibration, probe=probe)
-    after = epie(guessed, refined, 6, np.random.default_rng(1), update_probe=False)
-    before = epie(guessed, calibration, 6, np.random.default_rng(1), update_probe=False)
+    after = epie(guessed, refined, Plan(6, update_probe=False), np.random.default_rng(1))
+    before = epie(guessed, calibration, Plan(6, update_probe=False), np.random.default_rng(1))
     assert after.errors[-1] < 0.3 * before.errors[-1]
 
 
@@ -141,8 +154,8 @@ def test_a_wrong_probe_is_corrected():
 def test_a_refinement_that_does_not_help_is_not_used(scan, monkeypatch, last):
     calibration = calibration_of(scan)
 
-    def staged(scan, calibration, passes, rng, update_probe, **_):
-        error = 1.0 if not update_probe else last
+    def staged(scan, calibration, plan, *_):
+        error = 1.0 if not plan.update_probe else last
         probe = calibration.probe * (1 if last is not None else np.nan)
         return EpieResult(None, probe, [1.0, 0.5 if error is None else error])
 
@@ -156,7 +169,7 @@ def test_a_large_scan_is_refined_on_the_patterns_around_its_centre(scan, monkeyp
     monkeypatch.setattr(module, "REFINEMENT_PATTERNS", 9)
     seen = []
 
-    def staged(part, calibration, passes, rng, update_probe, **_):
+    def staged(part, calibration, *_):
         seen.append(part)
         return EpieResult(None, calibration.probe, [1.0])
 

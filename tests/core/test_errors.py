@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptycho_backend import errors
-from ptycho_backend.errors import PtychoError, ShapeError, nearest_name
+from ptycho_backend.errors import PtychoError, ShapeError, first_line, nearest_name
 
 CLASSES = [
     member
@@ -60,6 +60,13 @@ def test_errors_survive_a_process_boundary(error_type, parts):
 def test_errors_can_be_caught_in_pythons_own_words(error_type):
     assert issubclass(error_type, BUILTIN.get(error_type.__name__, Exception))
     assert issubclass(error_type, PtychoError)
+
+
+def test_the_first_line_of_any_error():
+    assert first_line(ShapeError("Probes are square.", fix="crop it")) == "Probes are square."
+    assert first_line(ValueError("one\r\ntwo")) == "one"
+    assert first_line(EOFError()) == "no message"
+    assert first_line(EOFError(), "EOFError") == "EOFError"
 
 
 def test_a_shape_error_is_a_data_error():

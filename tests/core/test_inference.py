@@ -9,12 +9,13 @@ import pytest
 
 from ptycho_backend import registry
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
-from ptycho_backend.contract import LOG_SCALE, PROBE, Model
+from ptycho_backend.contract import PROBE, Model
 from ptycho_backend.core import reference
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.constants import PhysicsConstants
 from ptycho_backend.core.inference import assemble, calibration_of, fit_to_scan, recalibrated, reconstruct_scan
 from ptycho_backend.core.stitching import CanvasFrame, cut_patches
+from ptycho_backend.core.weights import starting_weights
 from ptycho_backend.data.simulate import simulate_scan
 from ptycho_backend.errors import ShapeError
 from ptycho_backend.network import initial_weights
@@ -31,9 +32,7 @@ class OracleModel(Model):
     def __init__(self, training, calibration, execution=None):
         self.training, self.config, self.calibration = training, training.model, calibration
         self.execution = execution or ExecutionConfig()
-        probe = np.stack([calibration.probe.real, calibration.probe.imag], axis=-1)
-        network = initial_weights(self.config, training.seed)
-        self.weights = {**network, LOG_SCALE: np.zeros((), np.float32), PROBE: probe}
+        self.weights = starting_weights(training, calibration)
 
     def get_weights(self):
         return {name: value.copy() for name, value in self.weights.items()}

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ptycho_backend.data.hdf5 import read_product
-from ptycho_backend.data.output import atomic_path, prepare_run_folder, write_reconstruction
+from ptycho_backend.data.output import atomic_path, prepare_run_folder
+from ptycho_backend.data.product import Product, read_product, write_product
 from ptycho_backend.errors import DataError, OutputError
 
 root = pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
@@ -128,15 +128,16 @@ def test_a_file_is_no_run_folder(tmp_path, inside):
 def reconstruction(path, **changes):
     values = {
         "obj": (np.arange(20.0).reshape(4, 5) + 1j).astype(np.complex64),
-        "origin_px": (-3.0, 7.5),
-        "coverage": np.arange(20.0, dtype=np.float32).reshape(4, 5),
+        "obj_origin_px": (-3.0, 7.5),
         "positions_px": np.array([[-1.0, 9.0], [0.25, 10.5], [-2.0, 8.0]]),
         "probe": np.ones((2, 4, 4), dtype=np.complex64),
         "pixel_size_m": (2e-9, 3e-9),
-        "costs": [1.0, 0.5],
+        "indexes": np.arange(3),
+        "costs": np.array([1.0, 0.5]),
         "attributes": {"seed": 7, "config": {"nepochs": 2}, "versions": {"numpy": "2"}, "data_hash": "ab"},
     }
-    return write_reconstruction(path, **values | changes)
+    coverage = np.arange(20.0, dtype=np.float32).reshape(4, 5)
+    return write_product(path, Product(**values | changes), {"coverage": coverage})
 
 
 @pytest.mark.parametrize("pixel_size_m", [(2e-9, 3e-9), None])
@@ -174,12 +175,13 @@ def test_results_without_plain_attributes_are_refused(tmp_path):
 FULL_DISK = """
 import resource, sys
 import numpy as np
-from ptycho_backend.data.output import write_reconstruction
+from ptycho_backend.data.product import Product, write_product
 from ptycho_backend.errors import OutputError
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+result = Product(np.zeros((1, 2)), np.ones((8, 8)), np.ones((300, 300), complex), (0.0, 0.0), None, np.zeros(1, int),
+                 np.zeros(0))
 try:
-    write_reconstruction(sys.argv[1], np.ones((300, 300), complex), (0, 0), np.ones((300, 300)),
-                         np.zeros((1, 2)), np.ones((8, 8)))
+    write_product(sys.argv[1], result, {"coverage": np.ones((300, 300))})
 except OutputError as error:
     sys.exit(0 if "File too large" in str(error) else str(error))
 sys.exit("nothing was raised")

@@ -79,6 +79,17 @@ def test_many_groups_take_the_iterative_solver(rng):
     agree(align_phases(patches, positions_px, ONES, np.arange(n)), turns)
 
 
+@pytest.mark.parametrize(
+    ("step", "line", "repeats"), [(1, 6, 1), (1, 9, 1), (3, 3, 12)], ids=["fly scan", "sparse lines", "repeats"]
+)
+def test_lines_and_repeats_are_tied_to_their_neighbours(rng, step, line, repeats):
+    """A patch's nearest are all on its own line, or its own repeats; what joins it to the others lies farther off."""
+    places = np.array([[y * line, x * step] for y in range(4) for x in range(24)], dtype=float)
+    positions_px = np.repeat(places[rng.permutation(len(places))], repeats, axis=0) - 20.0
+    patches, turns = turned(complex_noise(rng, 120, 120), positions_px, np.arange(len(positions_px)), rng)
+    agree(align_phases(patches, positions_px, ONES, np.arange(len(positions_px))), turns)
+
+
 @given(rng=generators(), n=st.integers(2, 12))
 def test_the_mean_phase_stays_where_the_network_put_it(rng, n):
     patches, _ = turned(complex_noise(rng, 80, 80), rng.integers(0, 6, size=(n, 2)), np.arange(n), rng)

@@ -13,7 +13,7 @@ from ptycho_backend.bundle import read_bundle
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig, from_dict
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.errors import OutputError
-from ptycho_backend.run import Run, provenance_of, write_history, write_json
+from ptycho_backend.run import Run, provenance_of, without_nan, write_history, write_json
 
 HISTORY = [
     {"epoch": 1.0, "lr": 1e-3, "poisson_train_loss": 0.1 + 0.2, "poisson_val_loss": 1 / 3},
@@ -117,6 +117,33 @@ def test_json_takes_paths_and_configs(tmp_path):
     assert values["path"] == str(tmp_path)
     assert values["config"]["N"] == 32
     assert values["none"] is None
+
+
+def test_what_is_not_a_number_is_null(tmp_path):
+    values = without_nan({"a": [1.0, float("nan")], "b": (float("inf"),), "c": "text", "d": 3})
+    assert values == {"a": [1.0, None], "b": [None], "c": "text", "d": 3}
+    values = {"a": np.float32("nan"), "b": np.float64("inf"), "c": Row(float("nan")), "d": None, "e": np.bool_(False)}
+    write_json(tmp_path / "a.json", values)
+    expected = {"a": None, "b": None, "c": {"x": None}, "d": None, "e": False}
+    assert strictly((tmp_path / "a.json").read_text()) == expected
+
+
+@dataclasses.dataclass
+class Row:
+    """A dataclass among plain values."""
+
+    x: float
+
+
+def strictly(text: str):
+    """Read JSON as other readers than Python's do: without NaN and Infinity."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"a bare {name}"))
+
+
+def test_a_summary_of_figures_that_are_no_numbers_is_json(run, tmp_path):
+    run.summary |= {"validation_loss": float("nan"), "shot_noise_floor": np.float32("inf")}
+    summary = strictly((run.save(tmp_path / "a") / "summary.json").read_text())
+    assert (summary["validation_loss"], summary["shot_noise_floor"]) == (None, None)
 
 
 def test_a_used_folder_is_refused_and_left_alone(run, tmp_path):

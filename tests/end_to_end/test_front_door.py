@@ -14,7 +14,7 @@ import ptycho_backend as pb
 from ptycho_backend.baseline import baseline_image
 from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.epie import epie
+from ptycho_backend.core.epie import Plan, epie
 from ptycho_backend.core.grouping import group_positions
 from ptycho_backend.core.inference import calibration_of
 from ptycho_backend.errors import ConfigError, DataError, InertOptionWarning, ShapeError, UnknownBackendError
@@ -361,7 +361,7 @@ def test_the_measured_star(backend, device, star_path):
     assert trained.summary["probe_refined"]
     assert trained.history[-1]["poisson_train_loss"] < trained.history[0]["poisson_train_loss"]
     calibration = calibration_of(trained.model)
-    reference = epie(measured, calibration, 40, np.random.default_rng(3), update_probe=False).image
+    reference = epie(measured, calibration, Plan(40, update_probe=False), np.random.default_rng(3)).image
     network, polished = (
         compare(image.obj, image.origin_px, reference.obj, reference.origin_px, measured.positions_px)
         for image in (pb.reconstruct(measured, trained.model, refine_passes=n) for n in (0, 10))

@@ -82,19 +82,23 @@ def rows_of(points):
     return [rows[step] for step in sorted(rows)]
 
 
-def test_csv_is_the_history_line_by_line(train, tmp_path):
+def test_csv_is_the_history_line_by_line_and_none_changes_nothing(train, tmp_path):
     seen = []
 
     def listen(event):
         if isinstance(event, BatchEvent):
-            seen.append((event.epoch, lines_of(tmp_path)))
+            seen.append((event.epoch, lines_of(tmp_path / "csv")))
 
-    run = train("csv", tmp_path / "checkpoints", nepochs=3, on_event=listen)
+    run = train("csv", tmp_path / "csv" / "checkpoints", nepochs=3, on_event=listen)
     for epoch, lines in seen:
         assert lines == run.history[: epoch - 1], "when an epoch begins, the one before it stands in the file"
     assert {name for row in run.history for name in row} == {"epoch", *NAMES}
     write_history(tmp_path / "final.csv", run.history)
-    assert (tmp_path / "metrics.csv").read_bytes() == (tmp_path / "final.csv").read_bytes()
+    assert (tmp_path / "csv" / "metrics.csv").read_bytes() == (tmp_path / "final.csv").read_bytes()
+    # None writes nothing and changes nothing.
+    quiet = train("none", tmp_path / "none", nepochs=3)
+    assert {path.suffix for path in (tmp_path / "none").iterdir()} == {".zip", ".yaml"}
+    assert run.history == quiet.history
 
 
 def test_without_validation_a_line_has_no_validation_loss(train, tmp_path):
@@ -125,7 +129,7 @@ def test_mlflow_shows_the_history_and_the_configuration(train, backend, tmp_path
     assert not (folder / "metrics.csv").exists()
 
 
-@pytest.mark.parametrize("logger", ["csv", "tensorboard"])
+@pytest.mark.parametrize("logger", ["csv", pytest.param("tensorboard", marks=pytest.mark.slow)])
 def test_a_resumed_training_is_shown_as_one(train, tmp_path, needs_logger, logger):
     needs_logger(logger)
 
@@ -141,13 +145,6 @@ def test_a_resumed_training_is_shown_as_one(train, tmp_path, needs_logger, logge
     assert [row["epoch"] for row in run.history] == [1.0, 2.0]
     for row, expected in zip(read(tmp_path), run.history, strict=True):
         assert row == pytest.approx(expected, rel=1e-6)
-
-
-def test_none_writes_nothing_and_changes_nothing(train, tmp_path):
-    run = train("none", tmp_path / "none")
-    assert {path.suffix for path in (tmp_path / "none").iterdir()} == {".zip", ".yaml"}
-    logged = train("csv", tmp_path / "csv")
-    assert run.history == logged.history
 
 
 def test_a_logger_that_is_not_installed_is_refused_before_any_work(train, tmp_path, monkeypatch):

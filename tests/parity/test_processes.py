@@ -161,22 +161,19 @@ def test_two_processes_train_as_one_and_one_of_them_writes(fit, alone, tmp_path,
     assert read_checkpoint(folder).state.epoch == 2
 
 
-def test_accumulation_and_clipping_are_those_of_the_whole_batch(fit):
-    knobs = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5}
-    assert_same_training(fit(2, **knobs), fit(1, **knobs), SEVERAL_PROCESSES)
-
-
-def test_a_request_to_stop_stops_both_and_one_process_goes_on(fit, alone, tmp_path):
+def test_a_request_to_stop_stops_both_and_one_process_goes_on(fit, tmp_path):
+    """Accumulation and clipping, too, are those of the whole batch."""
     control = Control(checkpoints=Checkpoints(tmp_path, {}))
+    knobs = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5}
 
     def listen(event):
         if isinstance(event, BatchEvent) and (event.epoch, event.batch) == (2, 1):
             control.stop.request(15)
 
-    with pytest.raises(TrainingStopped, match="epoch 1 and batch 1") as stopped:
-        fit(2, listen, control)
+    with pytest.raises(TrainingStopped, match="epoch 1 and batch 2") as stopped:
+        fit(2, listen, control, **knobs)
     assert stopped.value.signal == 15
-    assert_same_training(fit(1, resume=tmp_path), alone, SEVERAL_PROCESSES)
+    assert_same_training(fit(1, resume=tmp_path, **knobs), fit(1, **knobs), SEVERAL_PROCESSES)
 
 
 def test_an_error_in_the_second_process_arrives(fit):

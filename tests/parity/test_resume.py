@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import shutil
 
 import numpy as np
 import pytest
@@ -70,14 +72,42 @@ def fit(execution, scan):
 
 
 @pytest.fixture(scope="module")
-def whole(fit, backend):
-    """Return a function that gives the training that never stops, by the name of its knobs."""
-    known = {}
+def whole(fit, backend, tmp_path_factory):
+    """Return a function that gives the training that never stops, and its checkpoints, by the name of its knobs."""
 
+    @functools.cache
     def ask(knobs):
-        if knobs not in known:
-            known[knobs] = fit(backend, KNOBS[knobs])
-        return known[knobs]
+        folder = tmp_path_factory.mktemp("whole")
+        return fit(backend, KNOBS[knobs], folder), folder
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def stopped(fit, backend, tmp_path_factory):
+    """Return a function that gives the checkpoints of a training that was stopped, and what it said."""
+
+    @functools.cache
+    def ask(knobs, stop_at):
+        folder = tmp_path_factory.mktemp("stopped")
+        with pytest.raises(TrainingStopped, match="resume") as raised:
+            fit(backend, KNOBS[knobs], folder, stop_at)
+        return folder, raised.value
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def kept_files(fit, tmp_path_factory):
+    """Return a function that gives the files that an engine keeps, after it has been stopped and has gone on."""
+
+    @functools.cache
+    def ask(engine):
+        folder = tmp_path_factory.mktemp("kept")
+        with pytest.raises(TrainingStopped):
+            fit(engine, KNOBS["plateau"], folder, (3, 2))
+        fit(engine, KNOBS["plateau"], folder, resume=folder)
+        return sorted(path.name for path in folder.glob("*.zip")), sorted(read_checkpoint(folder).state.kept)
 
     return ask
 
@@ -92,52 +122,43 @@ def other(request):
 
 
 @pytest.mark.parametrize(
-    ("knobs", "stop_at"),
+    ("knobs", "stop_at", "kept"),
     [
-        ("plain", (2, 5)),
-        ("accumulated", (2, 2)),
-        ("accumulated", (3, 4)),
-        ("plateau", (3, 1)),
-        ("impatient", (2, 2)),
-        ("multistep-last", (1, 3)),
+        ("plain", (2, 5), (2, 0)),
+        ("accumulated", (2, 1), (1, 2)),  # a stop waits for the optimiser's step
+        ("accumulated", (3, 4), (2, 4)),
+        ("plateau", (3, 1), (2, 1)),
+        ("impatient", (2, 2), (1, 2)),
+        ("multistep-last", (1, 3), (0, 3)),
     ],
 )
-def test_a_resumed_training_is_the_one_that_never_stopped(fit, whole, backend, other, tmp_path, knobs, stop_at):
-    with pytest.raises(TrainingStopped, match="resume") as stopped:
-        fit(backend, KNOBS[knobs], tmp_path, stop_at)
-    assert str(tmp_path / LAST) in stopped.value.received
-    state = read_checkpoint(tmp_path).state
-    assert (state.epoch, state.batch) == ((stop_at[0], 0) if stop_at[1] == 5 else (stop_at[0] - 1, stop_at[1]))
+def test_a_resumed_training_is_the_one_that_never_stopped(
+    fit, whole, stopped, backend, other, tmp_path, knobs, stop_at, kept
+):
+    original, error = stopped(knobs, stop_at)
+    assert str(original / LAST) in error.received
+    folder = shutil.copytree(original, tmp_path / "copy")
+    state = read_checkpoint(folder).state
+    assert (state.epoch, state.batch) == kept
     # A few steps only: rounding differs between engines, and not at all within one.
     tolerance = SAME_ENGINE if other.name == backend.name else ENGINES_IN_TRAINING
-    assert_same_training(fit(other, KNOBS[knobs], tmp_path, resume=tmp_path), whole(knobs), tolerance, SLACK)
+    assert_same_training(fit(other, KNOBS[knobs], folder, resume=folder), whole(knobs)[0], tolerance, SLACK)
 
 
-def test_a_stop_waits_for_the_optimisers_step(fit, backend, tmp_path):
-    with pytest.raises(TrainingStopped):
-        fit(backend, KNOBS["accumulated"], tmp_path, (2, 1))
-    assert read_checkpoint(tmp_path).state.batch == 2
+def test_a_finished_training_has_nothing_left_to_do(fit, whole, backend):
+    training, folder = whole("plain")
+    assert read_checkpoint(folder).state.epoch == NEPOCHS
+    assert_same_training(fit(backend, KNOBS["plain"], resume=folder), training, SAME_ENGINE, SLACK)
 
 
-def test_a_finished_training_has_nothing_left_to_do(fit, whole, backend, tmp_path):
-    fit(backend, KNOBS["plain"], tmp_path)
-    assert read_checkpoint(tmp_path).state.epoch == NEPOCHS
-    assert_same_training(fit(backend, KNOBS["plain"], resume=tmp_path), whole("plain"), SAME_ENGINE, SLACK)
-
-
-def test_both_engines_keep_the_same_files(fit, backend, other, tmp_path):
+def test_both_engines_keep_the_same_files(kept_files, backend, other):
     """The two best epochs and the last one, whichever engine trained, and after going on too."""
-    names = []
-    for number, engine in enumerate((backend, other)):
-        folder = tmp_path / str(number)
-        with pytest.raises(TrainingStopped):
-            fit(engine, KNOBS["plateau"], folder, (3, 2))
-        fit(engine, KNOBS["plateau"], folder, resume=folder)
-        names.append(sorted(path.name for path in folder.glob("*.zip")))
-        assert len(names[-1]) == 3
-        assert LAST in names[-1]
-        assert sorted(read_checkpoint(folder).state.kept) == [name for name in names[-1] if name != LAST]
-    epochs = [[name.partition("-")[0] for name in found] for found in names]
+    found = [kept_files(engine) for engine in (backend, other)]
+    for names, kept in found:
+        assert len(names) == 3
+        assert LAST in names
+        assert kept == [name for name in names if name != LAST]
+    epochs = [[name.partition("-")[0] for name in names] for names, _ in found]
     assert epochs[0] == epochs[1]
 
 

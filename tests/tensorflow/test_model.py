@@ -26,6 +26,7 @@ def without_heads(model):
     model.set_weights({n: np.zeros_like(w) if "/head/" in n else w for n, w in weights.items()})
 
 
+@pytest.mark.slow  # tests/parity asks the same of every engine
 @pytest.mark.parametrize("architecture", [UNET, CNN])
 def test_initial_weights_are_the_neutral_ones_and_survive_a_round_trip(make_model, make_training, architecture):
     training = make_training(architecture, seed=5)
@@ -56,7 +57,10 @@ def test_weights_are_copies_and_must_fit(make_model, make_training):
 ALL_TERMS = {"nll_weight": 0.7, "mae_weight": 0.5, "realspace_weight": 0.3, "realspace_mae_weight": 0.2}
 
 
-@pytest.mark.parametrize("fields", [{"unrolled_steps": 3}, PAIRS, {**CNN, "gridsize": 2}])
+ASKED_ELSEWHERE = [pytest.param(fields, marks=pytest.mark.slow) for fields in (PAIRS, {**CNN, "gridsize": 2})]
+
+
+@pytest.mark.parametrize("fields", [{"unrolled_steps": 3}, *ASKED_ELSEWHERE])
 def test_a_model_answers_like_the_reference(make_model, make_training, make_samples, fields):
     training = make_training(fields, **ALL_TERMS)
     model, batch = make_model(training), make_samples(training.model).batch(slice(0, 2))
@@ -74,6 +78,7 @@ def test_a_model_answers_like_the_reference(make_model, make_training, make_samp
     assert model.loss_and_gradients(batch)[0] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow  # tests/parity asks the same of every engine
 @pytest.mark.parametrize("fields", [UNET, CNN, PAIRS])
 def test_shapes_and_dtypes_for_any_number_of_groups(make_model, make_training, make_samples, fields):
     training = make_training(fields)
@@ -86,6 +91,7 @@ def test_shapes_and_dtypes_for_any_number_of_groups(make_model, make_training, m
     assert model.expected_counts(samples.batch(slice(0, 2))).dtype == np.float32
 
 
+@pytest.mark.slow  # tests/parity asks the same of every engine
 def test_log_scale_multiplies_counts(make_model, make_training, make_samples):
     training = make_training()
     model, batch = make_model(training), make_samples(training.model).batch(slice(0, 2))
@@ -114,6 +120,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.slow  # tests/parity asks the same of every engine
 @pytest.mark.parametrize("case", LOSSES)
 def test_gradients_match_finite_differences_of_the_reference(make_model, make_training, make_samples, case):
     fields, weights = LOSSES[case]
@@ -143,6 +150,7 @@ def test_gradients_match_finite_differences_of_the_reference(make_model, make_tr
         assert (gradients[name] * direction).sum() == pytest.approx(slope, rel=3e-3, abs=1e-6), name
 
 
+@pytest.mark.slow  # tests/parity asks the same of every engine
 @pytest.mark.parametrize(
     ("training", "frozen"),
     [

@@ -48,6 +48,7 @@ def losses_of(model, samples, rows):
     return model.loss_and_gradients(samples.batch(np.asarray(rows)))[0]
 
 
+@pytest.mark.slow  # tests/parity asks the same of every engine
 def test_training_lowers_the_loss(train, make_training, make_model, make_samples):
     training = make_training(CNN, nepochs=4, batch_size=4, learning_rate=2e-3)
     before = losses_of(make_model(training), make_samples(training.model), range(20))
@@ -57,6 +58,7 @@ def test_training_lowers_the_loss(train, make_training, make_model, make_samples
     assert history[-1]["poisson_val_loss"] < history[0]["poisson_val_loss"]
 
 
+@pytest.mark.slow  # tests/parity asks the same of every engine
 def test_batches_come_in_the_common_order_and_epochs_are_means_over_groups(train, make_training, make_samples):
     training = make_training(nepochs=2, learning_rate=STILL, batch_size=8)
     model, history, events = train(training, n_train=20, n_val=3)
@@ -74,6 +76,7 @@ def test_batches_come_in_the_common_order_and_epochs_are_means_over_groups(train
         assert entry["poisson_val_loss"] == pytest.approx(losses_of(model, samples, range(20, 23)), rel=1e-4)
 
 
+@pytest.mark.slow  # tests/parity asks the same of every engine
 def test_events_and_history_tell_the_same_story(train, make_training):
     training = make_training(nepochs=3, learning_rate=2e-3)
     execution = knobs(scheduler="cosine", warmup_epochs=1, min_lr_ratio=0.1)
@@ -97,6 +100,7 @@ def test_the_schedule_reaches_the_optimiser(train, make_training):
     assert abs(step(warmup_epochs=1)) == pytest.approx(5e-3, rel=1e-3)
 
 
+@pytest.mark.slow  # tests/parity asks the same of every engine
 def test_k_batches_of_b_count_like_one_of_k_times_b(train, make_training):
     def end(batch_size, k):
         training = make_training({"gridsize": 2}, batch_size=batch_size)
@@ -111,6 +115,7 @@ def test_k_batches_of_b_count_like_one_of_k_times_b(train, make_training):
     assert everything.mean() < 2e-6
 
 
+@pytest.mark.slow  # tests/parity asks the same of every engine
 @pytest.mark.parametrize("restore", [True, False])
 def test_the_model_ends_with_the_weights_asked_for(train, make_training, make_model, make_samples, restore):
     training = make_training(nepochs=3, batch_size=16)
@@ -127,12 +132,14 @@ def test_the_model_ends_with_the_weights_asked_for(train, make_training, make_mo
     assert losses_of(model, make_samples(training.model), range(16, 20)) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow  # tests/parity asks the same of every engine
 def test_training_stops_when_nothing_improves(train, make_training):
     training = make_training(nepochs=6, learning_rate=STILL)
     _, history, _ = train(training, knobs(early_stop_patience=1), n_train=8, n_val=4)
     assert 1 < len(history) < 6
 
 
+@pytest.mark.slow  # tests/parity asks the same of every engine
 def test_only_trained_weights_change(train, make_training, make_model):
     training = make_training(intensity_scale_trainable=False, probe_trainable=True)
     before = make_model(training).get_weights()
@@ -149,6 +156,7 @@ def test_bfloat16_training_lowers_the_loss_and_keeps_float32_weights(train, make
     assert (kernel.view(np.uint32) & 0xFFFF).any()  # digits that bfloat16 does not have
 
 
+@pytest.mark.slow  # tests/parity asks the same of every engine
 def test_a_loss_that_is_not_finite_stops_training_and_says_where(train, make_training, make_model):
     training = make_training(nepochs=2)
     model = make_model(training)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,8 @@ from ptycho_backend.core.inference import LIT, stitch_predictions
 from ptycho_backend.core.phase_alignment import align_phases
 from ptycho_backend.core.stitching import CanvasFrame, Image
 from ptycho_backend.core.translation import translation_matrix
+from ptycho_backend.core.weights import complex_of, parts_of, starting_weights
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.network import initial_weights
 from ptycho_backend.testing.assertions import relative_error
 from ptycho_backend.testing.cases import ModelCase, described, drawn_case
 from ptycho_backend.testing.checks.check import Check, Finding, Subject, drawn_seed
@@ -90,9 +89,8 @@ def probe_phase(subject: Subject, rng: np.random.Generator) -> Finding:
     case = drawn_case("unet", subject.scan, drawn_seed(rng))
     model = subject.model(case)
     before = model.predict_patches(case.batch), model.expected_counts(case.batch)
-    parts = case.weights[PROBE].astype(np.float64)
-    turned = (parts[..., 0] + 1j * parts[..., 1]) * np.exp(1j * rng.uniform(0, 2 * np.pi))
-    model.set_weights({**case.weights, PROBE: np.stack([turned.real, turned.imag], axis=-1).astype(np.float32)})
+    turned = complex_of(case.weights[PROBE].astype(np.float64)) * np.exp(1j * rng.uniform(0, 2 * np.pi))
+    model.set_weights({**case.weights, PROBE: parts_of(turned).astype(np.float32)})
     after = model.predict_patches(case.batch), model.expected_counts(case.batch)
     return Finding(worst(*map(relative_error, after, before)), PATCHES)
 
@@ -128,7 +126,7 @@ def unit_object(subject: Subject, rng: np.random.Generator) -> Finding:
     calibration, mask = case.samples.calibration, subject.scan.mask
     model = subject.model(case)
     flat = {name: np.zeros_like(value) for name, value in case.weights.items()}
-    model.set_weights({**flat, PROBE: np.stack([calibration.probe.real, calibration.probe.imag], axis=-1)})
+    model.set_weights({**flat, PROBE: parts_of(calibration.probe)})
     measured = calibration.photons_per_pattern
     by_model = model.expected_counts(case.batch).astype(float) * mask
     ones = np.ones((1, 1, *mask.shape), np.complex64)
@@ -192,10 +190,9 @@ def _spread(centre_px: float, side: int, canvas: int) -> NDArray[np.float64]:
 def _untrained(subject: Subject, rng: np.random.Generator) -> ModelCase:
     """Draw a model as training would start it: near to the physics, so that phases can be aligned."""
     training, samples = described("single", subject.scan)
-    weights = {**drawn_case("single", subject.scan, 0).weights, **initial_weights(training.model, drawn_seed(rng))}
-    probe = samples.calibration.probe
-    own: dict[str, Any] = {LOG_SCALE: np.zeros((), np.float32), PROBE: np.stack([probe.real, probe.imag], axis=-1)}
-    return ModelCase(training, samples, samples.batch(slice(0, 1)), {**weights, **own})
+    # The configuration stays the same object, so that engines build the model only once.
+    weights = starting_weights(dataclasses.replace(training, seed=drawn_seed(rng)), samples.calibration)
+    return ModelCase(training, samples, samples.batch(slice(0, 1)), weights)
 
 
 def _stitched(model: Model, scan: Scan) -> Image:

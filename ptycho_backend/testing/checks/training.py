@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.config import TrainingConfig
-from ptycho_backend.contract import LOG_SCALE, PROBE, History, Model
+from ptycho_backend.contract import History, Model
 from ptycho_backend.core.batching import Samples, epoch_order
 from ptycho_backend.core.optimizer import adam
+from ptycho_backend.core.weights import starting_weights
 from ptycho_backend.events import BatchEvent, EpochEvent, Event
-from ptycho_backend.network import initial_weights
 from ptycho_backend.testing.cases import ModelCase, described
 from ptycho_backend.testing.checks.check import Check, Finding, Subject, drawn_seed
 from ptycho_backend.testing.checks.oracle import worst
@@ -85,7 +85,7 @@ def initial(subject: Subject, rng: np.random.Generator) -> Finding:
     """Check that a model starts with the weights of its seed, to the last bit."""
     training, samples = setup(subject, drawn_seed(rng), N_TRAIN)
     found = subject.backend.create_model(training, samples.calibration, subject.execution).get_weights()
-    expected = _initial(training, samples)
+    expected = starting_weights(training, samples.calibration)
     if set(found) != set(expected):
         return Finding(np.nan, SAME_WEIGHTS)
     return Finding(worst(*(np.abs(found[name] - value).max() for name, value in expected.items())), SAME_WEIGHTS)
@@ -97,8 +97,8 @@ def batches(subject: Subject, rng: np.random.Generator) -> Finding:
     trained, expected = train(subject, training, samples), []
     for epoch in range(2):
         order = epoch_order(len(samples), training.seed, epoch)
-        for batch in samples.batches(3, order):
-            expected.append(ModelCase(training, samples, batch, _initial(training, samples)).loss())
+        weights = starting_weights(training, samples.calibration)
+        expected += [ModelCase(training, samples, batch, weights).loss() for batch in samples.batches(3, order)]
     if len(trained.losses) != len(expected):
         return Finding(np.nan, FIRST_LOSS)
     return Finding(worst(*np.abs(np.divide(trained.losses, expected) - 1)), FIRST_LOSS)
@@ -135,7 +135,7 @@ def _one_step(subject: Subject, rng: np.random.Generator) -> tuple[Trained, Mode
     settings = {"nepochs": 2, "batch_size": N_TRAIN, "learning_rate": 0.01}
     training, samples = setup(subject, drawn_seed(rng), N_TRAIN, **settings)
     trained = train(subject, training, samples, gradient_clip_val=CLIP, restore_best=False)
-    case = ModelCase(training, samples, samples.batch(slice(None)), _initial(training, samples))
+    case = ModelCase(training, samples, samples.batch(slice(None)), starting_weights(training, samples.calibration))
     return trained, case
 
 
@@ -156,12 +156,6 @@ def _adams(subject: Subject, case: ModelCase) -> dict[str, NDArray[np.float64]]:
         subject.kept[key] = {**{name: value.astype(float) for name, value in case.weights.items()}, **moved}
     after_step: dict[str, NDArray[np.float64]] = subject.kept[key]
     return after_step
-
-
-def _initial(training: TrainingConfig, samples: Samples) -> Weights:
-    probe = samples.calibration.probe
-    parts = np.stack([probe.real, probe.imag], axis=-1)
-    return {**initial_weights(training.model, training.seed), LOG_SCALE: np.zeros((), np.float32), PROBE: parts}
 
 
 CHECKS = (
