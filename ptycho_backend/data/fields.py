@@ -126,6 +126,11 @@ def from_window_middles(positions_px: NDArray[Any], N: int) -> NDArray[np.float6
     return np.asarray(positions_px, dtype=np.float64) + (N // 2 - (N - 1) / 2)
 
 
+def to_window_middles(positions_px: NDArray[Any], N: int) -> NDArray[np.float64]:
+    """Return the positions of the windows' middles; the inverse of :func:`from_window_middles`."""
+    return np.asarray(positions_px, dtype=np.float64) - (N // 2 - (N - 1) / 2)
+
+
 def first_plane(array: NDArray[Any], key: str, source: str) -> NDArray[Any]:
     """Return the (mode, y, x) probe of a file that stacks (variation, mode, y, x)."""
     if array.ndim != 4:

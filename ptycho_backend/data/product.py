@@ -21,6 +21,7 @@ from ptycho_backend.data.fields import (
     require_keys,
     single_layer,
     stacked,
+    to_window_middles,
 )
 from ptycho_backend.data.output import atomic_path, json_text
 from ptycho_backend.errors import DataError
@@ -219,8 +220,8 @@ def _write_head(file: Any, product: Product, name: str) -> None:
 def _write_arrays(file: Any, product: Product, obj: NDArray[Any]) -> None:
     pixel_m = np.asarray(product.pixel_size_m or (UNKNOWN_PIXEL_M, UNKNOWN_PIXEL_M))
     centre_m = (np.asarray(product.obj_origin_px) + (np.asarray(obj.shape) - 1) / 2) * pixel_m
-    half_px = from_window_middles(0.0, product.probe.shape[-1])
-    positions_m = (product.positions_px - half_px) * pixel_m
+    middles_px = to_window_middles(product.positions_px, product.probe.shape[-1])
+    positions_m = middles_px * pixel_m
     file["probe_position_indexes"] = product.indexes
     for axis, key in enumerate(POSITIONS):
         file[key] = positions_m[:, axis]

@@ -18,6 +18,7 @@ from ptycho_backend.bundle import FILE_NAME, Bundle, write_bundle
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig, from_dict, validate
 from ptycho_backend.contract import LOG_SCALE, PROBE
 from ptycho_backend.core.calibration import Calibration, disc
+from ptycho_backend.core.weights import parts_of
 from ptycho_backend.data.output import prepare_run_folder
 from ptycho_backend.predecessor.archive import Archive, read_archive, refused
 from ptycho_backend.predecessor.migration import migrate
@@ -99,8 +100,7 @@ def converted_bundle(archive: Archive, given: Mapping[str, Any], intensity_scale
     validate(training, f"'{archive.path}'")
     scale = _intensity_scale(archive, model, intensity_scale)
     calibration, log_scale = calibration_of(archive.probe, model, scale or 1.0)
-    parts = np.stack([calibration.probe.real, calibration.probe.imag], axis=-1)
-    weights |= {LOG_SCALE: np.asarray(log_scale, np.float32), PROBE: parts.astype(np.float32)}
+    weights |= {LOG_SCALE: np.asarray(log_scale, np.float32), PROBE: parts_of(calibration.probe).astype(np.float32)}
     notes = _notes(archive, model, scale)
     left = {fate.old: fate.note for fate in migrated.left_out if fate.note != "not set"}
     return Conversion(Bundle(training, calibration, weights, [], _provenance(archive, left)), notes)

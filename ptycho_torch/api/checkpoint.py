@@ -22,7 +22,7 @@ from ptycho_backend.config import TrainingConfig, from_dict, to_dict
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.inference import calibration_of
 from ptycho_backend.data.output import atomic_path
-from ptycho_backend.errors import ConfigError, ModelFileError
+from ptycho_backend.errors import ConfigError, ModelFileError, first_line
 from ptycho_backend.members import CALIBRATION_NUMBERS
 from ptycho_torch.api.configs import plain
 from ptycho_torch.api.rules import PARTS
@@ -94,7 +94,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, zipfile and the unpickler raise many kinds for a file that is none
-        raise _not_ours(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+        raise _not_ours(path, first_line(error, type(error).__name__)) from None
     own = content.get(OWN) if isinstance(content, dict) else None
     if not isinstance(own, dict):
         raise _not_ours(path, "written by another tool")
