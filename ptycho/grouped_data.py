@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho.lazy_values import GroupedData, Later
 from ptycho.scan_array import ScanArray, ScanContext
 from ptycho_backend.config import ModelConfig
 from ptycho_backend.core.batching import Samples
@@ -25,38 +25,6 @@ logger = logging.getLogger(__name__)
 
 MOST_PER_POSITION = 16  # `nsamples` above this counts groups in all, as later scripts mean it
 CHUNK = 256
-
-
-class GroupedData(dict[str, Any]):
-    """A dictionary that makes the arrays which few scripts read when they are first asked for."""
-
-    def __getitem__(self, key: str) -> Any:
-        value = super().__getitem__(key)
-        if isinstance(value, _Later):
-            self[key] = value = value.make()
-        return value
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return a value, or the default."""
-        try:
-            return self[key]
-        except KeyError:
-            return default
-
-    def values(self) -> Any:
-        """Return all values, made."""
-        return [self[key] for key in self]
-
-    def items(self) -> Any:
-        """Return all keys and values, made."""
-        return [(key, self[key]) for key in self]
-
-
-class _Later:
-    """A value that is made when it is asked for."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.make = make
 
 
 def draw_groups(scan: Scan, gridsize: int, neighbor_count: int, nsamples: int, rng: np.random.Generator) -> Groups:
@@ -95,6 +63,14 @@ def grouped_arrays(raw: RawData, scan: Scan, groups: Groups) -> GroupedData:
     scan : Scan
         Made from `raw`.
     groups : Groups
+
+    Returns
+    -------
+    dict
+        "X_full" and "diffraction" (B, N, N, C): normalised amplitude, and patterns as they came. "Y": patches of
+        `objectGuess`, or None. "coords_nn" (B, 1, 2, C): coordinates, **x before y**; "coords_offsets" (B, 1, 2, 1):
+        their mean, where the group lies; "coords_relative" (B, 1, 2, C): **mean minus member**. The same three of the
+        start coordinates. "nn_indices" (B, C). "objectGuess".
     """
     samples = Samples(scan, groups, calibrate(scan, ModelConfig(N=scan.N)))
     amplitude = samples.batch(slice(None)).x
@@ -110,9 +86,9 @@ def grouped_arrays(raw: RawData, scan: Scan, groups: Groups) -> GroupedData:
     coords = _coordinates(raw.xcoords, raw.ycoords, members)
     starts = _coordinates(raw.xcoords_start, raw.ycoords_start, members)
     return GroupedData(
-        diffraction=_Later(lambda: np.moveaxis(np.asarray(scan.patterns)[members], 1, -1)),
+        diffraction=Later(lambda: np.moveaxis(np.asarray(scan.patterns)[members], 1, -1)),
         X_full=ScanArray(np.moveaxis(amplitude, 1, -1), context),
-        Y=_Later(lambda: _labels(scan, members)),
+        Y=Later(lambda: _labels(scan, members)),
         coords_offsets=ScanArray(_mean(coords), context),
         coords_relative=ScanArray(_mean(coords) - coords, context),
         coords_start_offsets=_mean(starts),

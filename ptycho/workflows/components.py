@@ -76,8 +76,8 @@ def run_cdi_example(
     results = train_cdi_model(train_data, test_data, config, execution)
     if not do_stitching or test_data is None:
         return None, None, results
-    turned = {"flip_x": flip_x, "flip_y": flip_y, "transpose": transpose}
-    amplitude, phase, stitched = reassemble_cdi_image(test_data, config, M=M, model=results["model"], **turned)
+    turned = {"flip_x": flip_x, "flip_y": flip_y, "transpose": transpose, "M": M}
+    amplitude, phase, stitched = reassemble_cdi_image(test_data, config, model=results["model"], **turned)
     return amplitude, phase, results | stitched
 
 
@@ -120,7 +120,6 @@ def load_inference_bundle(
     model_dir : path
         A folder with ``wts.h5.zip``, the folder that it unpacks to, or the file.
     backend : str
-        "auto" takes the engine that wrote it, where that is installed.
     execution : ExecutionConfig, optional
 
     Returns

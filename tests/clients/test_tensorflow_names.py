@@ -281,13 +281,28 @@ class TestRawData:
 
     def test_the_domain_is_decided_by_the_values(self):
         """S4: integers are counts, whatever their type; others are amplitudes, unless they are said to be counts."""
-        whole = uneven().diff3d
+        whole, plane = uneven().diff3d, np.ones((N, N), complex)
         for dtype in (np.uint16, np.int32, np.float32, ">u4"):
             assert uneven(diff3d=whole.astype(dtype)).to_scan().measurement == "counts"
-        part = uneven(diff3d=whole + 0.25)
+        part = uneven(diff3d=whole + 0.25, probeGuess=plane)
         assert part.to_scan().measurement == "amplitude"
         part.measurement = "counts"
         assert part.to_scan().measurement == "counts"
+
+    def test_patterns_of_ptychodus_are_counts(self, tmp_path):
+        """S4: fractional ones too; it hands probes over as stacks of modes, and writes bad pixels into every file."""
+        fractional = uneven().diff3d + 0.25
+        assert uneven(diff3d=fractional, probeGuess=np.ones((1, N, N), complex)).to_scan().measurement == "counts"
+        fields = {
+            "xcoords": np.arange(len(fractional)),
+            "ycoords": np.zeros(len(fractional)),
+            "diff3d": fractional,
+            "probeGuess": np.ones((1, N, N), complex),
+        }
+        np.savez(tmp_path / "old.npz", **fields)
+        np.savez(tmp_path / "new.npz", **fields, bad_pixels=np.zeros((N, N), bool))
+        found = [RawData.from_file(tmp_path / name).to_scan().measurement for name in ("old.npz", "new.npz")]
+        assert found == ["amplitude", "counts"]
 
     @pytest.mark.parametrize(
         ("gridsize", "nsamples", "expected"),

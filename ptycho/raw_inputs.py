@@ -1,0 +1,88 @@
+"""
+Between a Scan and the fields of a RawData, and what older files and calls say beside them.
+
+Notes
+-----
+Spec: ptychodus_api_spec 4.14.1, 4.14.2.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptycho_backend.data.fields import from_window_middles, numbers, single_layer, stacked
+from ptycho_backend.data.npz import npz_array
+from ptycho_backend.data.scan import Scan
+from ptycho_backend.errors import ConfigError, nearest_name
+
+if TYPE_CHECKING:
+    from ptycho.raw_data import RawData
+
+UNUSED = ("dataset_path", "sequential_sampling", "enable_oversampling", "neighbor_pool_size")
+
+
+def fields_of(scan: Scan) -> dict[str, Any]:
+    """Return the fields of a RawData that shows a scan."""
+    y, x = scan.positions_px.T
+    return {
+        **{"xcoords": x, "ycoords": y, "xcoords_start": x, "ycoords_start": y},
+        "diff3d": scan.patterns,
+        "probeGuess": scan.probe,
+        "scan_index": np.zeros(len(scan), dtype=int),
+        "objectGuess": scan.obj,
+        "bad_pixels": ~scan.mask,
+        "measurement": scan.measurement,
+        "obj_origin_px": scan.obj_origin_px,
+        "source": scan.source,
+        "middles": False,
+    }
+
+
+def scan_of(raw: RawData) -> Scan:
+    """Return the scan that a RawData holds, checked."""
+    obj = None if raw.objectGuess is None else single_layer(raw.objectGuess, "objectGuess", raw.source)
+    coordinates = stacked(raw.ycoords, raw.xcoords, ("ycoords", "xcoords"), raw.source)
+    return Scan(
+        patterns=raw.diff3d,
+        positions_px=from_window_middles(coordinates, np.shape(raw.diff3d)[-1]) if raw.middles else coordinates,
+        probe=raw.probeGuess,
+        measurement=raw.measurement,  # type: ignore[arg-type]
+        mask=None if raw.bad_pixels is None else ~np.asarray(raw.bad_pixels, dtype=bool),  # type: ignore[arg-type]
+        obj=obj,
+        obj_origin_px=raw.obj_origin_px,
+        source=raw.source,
+    )
+
+
+def npz_extras(path: Path, n: int) -> dict[str, Any]:
+    """
+    Return the fields of a RawData that an NPZ file of n positions settles beyond its scan.
+
+    This package always writes the key "measurement", other programs never; ptychodus always writes "bad_pixels".
+    """
+    found = {name: npz_array(path, name) for name in ("xcoords_start", "ycoords_start", "scan_index")}
+    extras: dict[str, Any] = {
+        name: numbers(array, name, str(path)).ravel()[:n]
+        for name, array in found.items()
+        if array is not None and array.size >= n
+    }
+    foreign = npz_array(path, "measurement") is None
+    extras["middles"] = foreign
+    if foreign and npz_array(path, "bad_pixels") is not None:
+        extras["measurement"] = "counts"
+    return extras
+
+
+def refuse_unknown(options: dict[str, Any]) -> None:
+    """Refuse options of `generate_grouped_data` that no release has had."""
+    unknown = [name for name in options if name not in UNUSED]
+    if unknown:
+        raise ConfigError(
+            "generate_grouped_data() knows its options.",
+            expected=f"N, K, nsamples, gridsize, seed; {', '.join(UNUSED)} are accepted without effect",
+            received=", ".join(unknown),
+            fix=f"did you mean {nearest_name(unknown[0], ('nsamples', 'gridsize', 'seed', *UNUSED)) or 'seed'!r}?",
+        )
