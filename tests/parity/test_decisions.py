@@ -93,7 +93,7 @@ def decided_by_tensorflow(values, execution, keeper):
     for epoch, value in enumerate(values):
         reporter.on_epoch_begin(epoch)
         reporter.course.loss.add(value, 1.0)
-        reporter.on_epoch_end(epoch)
+        reporter.on_epoch_end(epoch, {})
         if reporter.model.stop_training:
             break
     return epoch + 1
