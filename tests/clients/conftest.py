@@ -107,10 +107,11 @@ def star(star_path: Path) -> ClientScan:
 def star_reference(star: ClientScan) -> pb.Image:
     """Return what 20 passes of ePIE make of the star."""
     from ptycho_backend.core.calibration import calibrate
-    from ptycho_backend.core.epie import epie
+    from ptycho_backend.core.epie import Plan, epie
 
     scan = star.truth
-    return epie(scan, calibrate(scan, pb.ModelConfig(N=scan.N), None), 20, np.random.default_rng(3)).image
+    calibration = calibrate(scan, pb.ModelConfig(N=scan.N), None)
+    return epie(scan, calibration, Plan(20), np.random.default_rng(3)).image
 
 
 @dataclass
