@@ -262,7 +262,7 @@ class ExecutionConfig:
     progress: bool = True
 
 
-Config = TypeVar("Config", ModelConfig, TrainingConfig, InferenceConfig, ExecutionConfig)
+Config = TypeVar("Config")
 
 
 @functools.cache

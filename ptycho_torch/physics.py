@@ -146,10 +146,14 @@ def total_variation(patches: Tensor, weight: Tensor) -> Tensor:
 
 def label_mae(patches: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     """Return the weighted mean of |O·u − L|, u each group's best constant phase (spec: physics 5.3)."""
-    z = (weight * patches * labels.conj()).sum(dim=(1, 2, 3), keepdim=True).detach()
-    turn = z.conj() / z.abs().clamp_min(1e-12)
-    error = smooth_abs(patches * turn - labels) * weight
+    error = smooth_abs(turned(patches, labels, weight) - labels) * weight
     return error.sum() / (patches.shape[:2].numel() * weight.sum())
+
+
+def turned(patches: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    """Return groups turned by their best constant phase against their labels, which carries no gradient."""
+    z = (weight * patches * labels.conj()).sum(dim=(1, 2, 3), keepdim=True).detach()
+    return patches * (z.conj() / z.abs().clamp_min(1e-12))
 
 
 def smooth_abs(values: Tensor) -> Tensor:
