@@ -41,7 +41,7 @@ class PretrainingConfig:
     ----------
     recipe : Recipe
         What it is shown.
-    n_filters_scale, unrolled_steps : int
+    n_filters_scale, unrolled_steps, initial_iterations : int
         As in ModelConfig.
     shared_steps : bool
         The second and all later steps have the same weights.
@@ -88,6 +88,7 @@ class PretrainingConfig:
     recipe: Recipe = field(default_factory=Recipe)
     n_filters_scale: Annotated[int, Ge(1), Le(16)] = 2
     unrolled_steps: Annotated[int, Ge(1), Le(8)] = 2
+    initial_iterations: Annotated[int, Ge(0), Le(64)] = 0
     shared_steps: bool = False
     label_weight: NON_NEGATIVE = 1.0
     label_loss: Literal["mae", "log"] = "mae"
@@ -113,7 +114,12 @@ class PretrainingConfig:
     @property
     def training(self) -> TrainingConfig:
         """Return the configuration that the model file carries."""
-        model = ModelConfig(N=NOMINAL_N, n_filters_scale=self.n_filters_scale, unrolled_steps=self.unrolled_steps)
+        model = ModelConfig(
+            N=NOMINAL_N,
+            n_filters_scale=self.n_filters_scale,
+            unrolled_steps=self.unrolled_steps,
+            initial_iterations=self.initial_iterations,
+        )
         return TrainingConfig(model=model, intensity_scale_trainable=False, seed=self.seed)
 
     def rate(self, step: int) -> float:

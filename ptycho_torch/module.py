@@ -144,6 +144,7 @@ class PtychoModule(nn.Module):
         """Return the object patches (group, channel, y, x) after every step of "unet"; the last are its prediction."""
         probe = self.probe
         estimate = physics.initial_estimate(batch.x, probe)
+        estimate = physics.accelerated(estimate, batch.x, probe, batch.mask, self.config.initial_iterations)
         found = [estimate + self._correction("step1", estimate=estimate)]
         for step in range(2, self.config.unrolled_steps + 1):
             consistent = physics.data_consistency(found[-1], batch.x, probe, batch.mask)

@@ -41,7 +41,8 @@ class Case:
 
 # Every option of a model and every loss stands here at least once with another value than its default.
 CASES = {
-    "unet": Case(n_groups=1, off={"unrolled_steps": 1}),
+    "unet": Case({"initial_iterations": 2}, n_groups=1, off={"initial_iterations": 0}),
+    "unet-two-steps": Case(n_groups=1, off={"unrolled_steps": 1}),
     "unet-merged-modes-mask": Case(
         {"gridsize": 2, "unrolled_steps": 1},
         {"probe_trainable": True},
