@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+import ptycho_backend as pb
 from ptycho_backend.config import to_dict
 from ptycho_backend.core import forward, losses
 from ptycho_backend.core.propagation import far_field
 from ptycho_backend.data.labels import sharp_patches, sinc_matrix
 from ptycho_backend.data.training_set import MARGIN_PX, Recipe
 from ptycho_backend.errors import ConfigError
+from ptycho_backend.network import parameter_count
 from ptycho_backend.pretraining import (
     Lessons,
     PretrainingConfig,
@@ -103,6 +106,10 @@ class TestLabels:
 
 
 class TestConfig:
+    def test_the_committed_one_is_valid_and_small_enough_to_ship(self):
+        config = read_config(Path(pb.__file__).parent / "pretrained" / "config.yaml")
+        assert parameter_count(config.training.model) * 2 < 2 * 2**20  # bytes as float16
+
     def test_a_file_is_read_back_as_it_was_written(self, tmp_path):
         config = PretrainingConfig(unrolled_steps=3, recipe=Recipe(sizes={"64": 1.0}))
         path = tmp_path / "config.yaml"
