@@ -41,13 +41,12 @@ class Case:
 
 # Every option of a model and every loss stands here at least once with another value than its default.
 CASES = {
-    "unet": Case({"initial_iterations": 2}, n_groups=1, off={"initial_iterations": 0}),
-    "unet-two-steps": Case(n_groups=1, off={"unrolled_steps": 1}),
+    "unet": Case(n_groups=1, off={"unrolled_steps": 1}),
     "unet-merged-modes-mask": Case(
-        {"gridsize": 2, "unrolled_steps": 1},
+        {"gridsize": 2, "unrolled_steps": 1, "initial_iterations": 2},
         {"probe_trainable": True},
         {"modes": 2, "bad_pixels": 0.05},
-        off={"object_big": False},
+        off={"initial_iterations": 0},
     ),
     "unet-unmerged-smoothed-mae": Case(
         {"gridsize": 2, "unrolled_steps": 1, "object_big": False, "gaussian_smoothing_sigma": 0.8},
