@@ -21,6 +21,7 @@ from ptycho_backend.core.batching import Batch, Samples
 from ptycho_backend.core.calibration import Calibration, calibrate, prepare_probe
 from ptycho_backend.core.constants import PhysicsConstants
 from ptycho_backend.core.grouping import groups_from_indices
+from ptycho_backend.core.translation import canvas_size
 from ptycho_backend.data.labels import sharp_patches
 from ptycho_backend.data.probes import make_probe
 from ptycho_backend.data.training_set import Drawn, Recipe, check_recipe, draw
@@ -47,12 +48,14 @@ class PretrainingConfig:
         The second and all later steps have the same weights.
     label_weight : float
         Weight of the error against the known object, itself weighted by the probe's intensity.
-    label_loss : {"mae", "log"}
-        Mean absolute error, or the logarithm of the rms error, for which every scan counts the same.
+    label_loss : {"mae", "log", "merged"}
+        Mean absolute error; the logarithm of the rms error, for which every scan counts the same; or that of the
+        neighbouring patches of a lesson merged into one image, where only what they have in common is wrong.
     data_weight : float
         Weight of the misfit to the measured patterns.
-    data_loss : {"amplitude", "poisson"}
-        Mean absolute error of normalised amplitude, or half-deviance over mean counts; neither grows with the dose.
+    data_loss : {"amplitude", "poisson", "log"}
+        Mean absolute error of normalised amplitude; half-deviance over mean counts; or ln(half-deviance + 1/2), for
+        which every dose counts the same and a misfit below the shot noise hardly counts.
     consistency_share : float
         Share of every term that is taken after one more data-consistency step.
     step_decay : float
@@ -91,9 +94,9 @@ class PretrainingConfig:
     initial_iterations: Annotated[int, Ge(0), Le(64)] = 0
     shared_steps: bool = False
     label_weight: NON_NEGATIVE = 1.0
-    label_loss: Literal["mae", "log"] = "mae"
+    label_loss: Literal["mae", "log", "merged"] = "merged"
     data_weight: NON_NEGATIVE = 0.0
-    data_loss: Literal["amplitude", "poisson"] = "amplitude"
+    data_loss: Literal["amplitude", "poisson", "log"] = "log"
     consistency_share: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
     step_decay: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
     learning_rate: Annotated[float, Gt(0.0), Lt(1.0)] = 1e-3
@@ -179,7 +182,7 @@ def nominal_calibration() -> Calibration:
 
 
 class Lesson(NamedTuple):
-    """Patterns of one scan with their true patches, and the constants of that scan."""
+    """Patterns of one scan with their true patches and offsets from their middle, and the constants of that scan."""
 
     batch: Batch
     constants: PhysicsConstants
@@ -203,15 +206,16 @@ class Lessons:
         self._drawn: dict[int, tuple[Drawn, Samples]] = {}
 
     def at(self, index: int) -> Lesson:
-        """Return the lesson of a number: scans take turns, and every pattern comes once."""
+        """Return the lesson of a number: scans take turns, and each lesson shows neighbouring patterns."""
         scans = self._config.scans_at_once
         turn, place = divmod(index, scans * self._per_scan)
         number = self._first_scan + turn * scans + place % scans
         drawn, samples = self._scan(number)
         size = max(1, self._config.batch_pixels // drawn.scan.N**2)
-        order = np.random.default_rng([self._config.seed, 8, number]).permutation(len(samples))
-        start = (place // scans) * size % len(samples)
-        return lesson(drawn, samples, np.sort(order[start : start + size]), self._model)
+        rng = np.random.default_rng([self._config.seed, 8, number, place // scans])
+        away = drawn.positions_px - drawn.positions_px[rng.integers(len(samples))]
+        nearest = np.argsort((away**2).sum(axis=1), kind="stable")[:size]
+        return lesson(drawn, samples, np.sort(nearest), self._model)
 
     def _scan(self, number: int) -> tuple[Drawn, Samples]:
         if number not in self._drawn:
@@ -231,6 +235,12 @@ def lesson(drawn: Drawn, samples: Samples, rows: np.ndarray[Any, Any], model: Mo
     patches = sharp_patches(scan.obj, scan.obj_origin_px, drawn.positions_px[rows], scan.N)
     # Scaled so that the calibrated probe makes the normalised amplitude of them: r·P·O = P'·O'.
     scale = calibration.rms_input_scale * np.linalg.norm(drawn.probe) / (scan.N / 2)
-    batch = dataclasses.replace(samples.batch(rows), labels=(patches * np.complex64(scale))[:, None])
+    offsets = drawn.positions_px[rows] - drawn.positions_px[rows].mean(axis=0)
+    batch = dataclasses.replace(
+        samples.batch(rows),
+        labels=(patches * np.complex64(scale))[:, None],
+        offsets_px=offsets[:, None].astype(np.float32),
+        canvas_px=canvas_size(scan.N, offsets),
+    )
     config = dataclasses.replace(model, N=scan.N)
     return Lesson(batch, PhysicsConstants.of(config, calibration))

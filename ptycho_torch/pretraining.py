@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.h5.zip"
 MODEL = "model.h5.zip"
+SHOT_NOISE = 0.5  # half-deviance of a bright pixel whose prediction is perfect
 SMALLEST_ERROR = 1e-3  # of an object of 1: a better image is not worth more
 
 
@@ -210,29 +211,51 @@ def lesson_loss(module: PtychoModule, batch: TensorBatch, config: PretrainingCon
 def _misfit(module: PtychoModule, patches: Tensor, batch: TensorBatch, config: PretrainingConfig) -> Tensor:
     misfit = torch.zeros((), device=batch.x.device)
     if config.label_weight > 0:
-        misfit = misfit + config.label_weight * LABEL_LOSSES[config.label_loss](patches, batch.labels, module.weight)
+        misfit = misfit + config.label_weight * LABEL_LOSSES[config.label_loss](patches, batch, module.weight)
     if config.data_weight > 0:
         r = module.amplitude_per_root_count
         counts, expected = (batch.x / r).square(), module.expected_counts(patches)
         if config.data_loss == "amplitude":
             data = physics.amplitude_mae(expected, counts, batch.mask, r)
-        else:
+        elif config.data_loss == "poisson":
             data = physics.poisson(expected, counts, batch.mask) / counts.mean()
+        else:
+            data = torch.log(physics.poisson(expected, counts, batch.mask) + SHOT_NOISE)
         misfit = misfit + config.data_weight * data
     return misfit
 
 
-def log_error(patches: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+def mean_error(patches: Tensor, batch: TensorBatch, weight: Tensor) -> Tensor:
+    """Return the weighted mean absolute error."""
+    return physics.label_mae(patches, batch.labels, weight)
+
+
+def log_error(patches: Tensor, batch: TensorBatch, weight: Tensor) -> Tensor:
     """
     Return ln of the weighted rms error: its slope is that of a PSNR.
 
     Samples of weak and of strong contrast, with many and with few photons, count the same.
     """
-    error = physics.intensity_of(physics.turned(patches, labels, weight) - labels)
+    error = physics.intensity_of(physics.turned(patches, batch.labels, weight) - batch.labels)
     return 0.5 * torch.log((error * weight).sum() / (patches.shape[:2].numel() * weight.sum()) + SMALLEST_ERROR**2)
 
 
-LABEL_LOSSES = {"mae": physics.label_mae, "log": log_error}
+def log_merged_error(patches: Tensor, batch: TensorBatch, weight: Tensor) -> Tensor:
+    """
+    Return ln of the rms error of the image that a lesson's patches make together.
+
+    An image averages patches. The best single patch is a cautious one, and all neighbours are cautious alike: that
+    lack of contrast stays, where errors that differ between neighbours average out.
+    """
+    error = (physics.turned(patches, batch.labels, weight) - batch.labels).transpose(0, 1)
+    offsets = batch.offsets_px.transpose(0, 1)
+    coverage = physics.place(weight.expand(error.shape), offsets, batch.canvas_px).sum(dim=1)
+    merged = physics.merge(error, offsets, weight, batch.canvas_px)
+    square = (physics.intensity_of(merged) * coverage).sum() / coverage.sum()
+    return 0.5 * torch.log(square + SMALLEST_ERROR**2)
+
+
+LABEL_LOSSES = {"mae": mean_error, "log": log_error, "merged": log_merged_error}
 
 
 def _share_steps(model: TorchModel) -> None:
