@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLIENTS := $(VENV)/clients
 
-.PHONY: setup demo test test-all clients lanes lane-core lane-tensorflow lane-pytorch lane-both mutants check lint types imports clean
+.PHONY: setup demo pretrained test test-all clients lanes lane-core lane-tensorflow lane-pytorch lane-both mutants check lint types imports clean
 
 setup: $(STAMP)
 
@@ -19,6 +19,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/python benchmarks/demo.py
+
+# The network that ships with the package, from nothing; stopped and called again, it goes on.
+PRETRAINED := ptycho_backend/pretrained
+pretrained: $(STAMP)
+	$(BIN)/python -m ptycho_torch.pretraining $(PRETRAINED)/config.yaml --folder runs/pretrained --output $(PRETRAINED)/wts.h5.zip
 
 # Two test processes of one thread each: threads of two frameworks in one process mostly wait for each other.
 PYTEST := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

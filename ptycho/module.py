@@ -149,6 +149,7 @@ class PtychoModule:
     def _unrolled(self, batch: TensorBatch, dtype: tf.DType) -> tf.Tensor:
         probe = self.probe
         estimate = physics.initial_estimate(batch.x, probe)
+        estimate = physics.accelerated(estimate, batch.x, probe, batch.mask, self.config.initial_iterations)
         estimate += self._correction("step1", dtype, estimate=estimate)
         for step in range(2, self.config.unrolled_steps + 1):
             consistent = physics.data_consistency(estimate, batch.x, probe, batch.mask)

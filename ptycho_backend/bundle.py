@@ -14,7 +14,7 @@ import json
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,13 +64,17 @@ class Bundle:
     state: TrainerState | None = None
 
 
-def write_bundle(path: Path | str, bundle: Bundle) -> Path:
-    """Write a model file; `path` is the zip's own name or an existing folder. It replaces the old one at once."""
+def write_bundle(path: Path | str, bundle: Bundle, weights_dtype: Literal["float32", "float16"] = "float32") -> Path:
+    """
+    Write a model file; `path` is the zip's own name or an existing folder. It replaces the old one at once.
+
+    float16 weights make half the file, for models that are shipped; they are read as float32.
+    """
     target = Path(path)
     target = target / FILE_NAME if target.is_dir() else target
     members = {
         "config.json": _to_json(to_dict(bundle.training)),
-        "weights.h5": weights_to_bytes(bundle.weights, bundle.calibration),
+        "weights.h5": weights_to_bytes(bundle.weights, bundle.calibration, weights_dtype),
         "history.json": _to_json(bundle.history),
     }
     if bundle.state is not None:

@@ -50,6 +50,8 @@ class ModelConfig:
         Multiplies every channel width.
     unrolled_steps : int
         Network passes of "unet"; each pass after the first follows a data-consistency step.
+    initial_iterations : int
+        Accelerated data-consistency steps of "unet" before the first pass.
     amp_activation : {"sigmoid", "swish", "softplus", "relu"}
         Amplitude head of "cnn", times 2 ("silu" is accepted as another name of "swish").
     decoder_outputs : {"amplitude_phase", "real_imaginary"}
@@ -72,6 +74,7 @@ class ModelConfig:
     model_type: Literal["pinn", "supervised"] = "pinn"
     n_filters_scale: Annotated[int, Ge(1), Le(16)] = 2
     unrolled_steps: Annotated[int, Ge(1), Le(8)] = 2
+    initial_iterations: Annotated[int, Ge(0), Le(64)] = 0
     amp_activation: Literal["sigmoid", "swish", "silu", "softplus", "relu"] = "sigmoid"
     decoder_outputs: Literal["amplitude_phase", "real_imaginary"] = "amplitude_phase"
     object_big: bool = True
@@ -265,7 +268,7 @@ class ExecutionConfig:
     progress: bool = True
 
 
-Config = TypeVar("Config", ModelConfig, TrainingConfig, InferenceConfig, ExecutionConfig)
+Config = TypeVar("Config")
 
 
 @functools.cache

@@ -16,13 +16,13 @@ CALIBRATION_NUMBERS = ("rms_input_scale", "photon_scale", "photons_per_pattern")
 WHOLE = ("epoch", "batch", "steps")
 
 
-def weights_to_bytes(weights: Arrays, calibration: Calibration) -> bytes:
-    """Return ``weights.h5``."""
+def weights_to_bytes(weights: Arrays, calibration: Calibration, dtype: str = "float32") -> bytes:
+    """Return ``weights.h5``; float16 halves it, and is read as float32 again."""
     import h5py
 
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", track_order=True) as file:
-        _store(file, "weights", weights)
+        _store(file, "weights", weights, dtype)
         group = file.create_group("calibration")
         group.create_dataset("probe", data=calibration.probe)
         for name in CALIBRATION_NUMBERS:
@@ -97,10 +97,10 @@ def state_from_bytes(content: bytes) -> TrainerState:
     return TrainerState(**found)
 
 
-def _store(file: Any, name: str, arrays: Arrays) -> None:
+def _store(file: Any, name: str, arrays: Arrays, dtype: str = "float32") -> None:
     group = file.create_group(name)
     for key, array in arrays.items():
-        group.create_dataset(key, data=np.asarray(array, dtype=np.float32))
+        group.create_dataset(key, data=np.asarray(array, dtype=dtype))
 
 
 def _load(file: Any, name: str) -> Arrays:

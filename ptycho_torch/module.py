@@ -56,14 +56,26 @@ class PtychoModule(nn.Module):
         self.training_config = training
         self.config = training.model
         self.convolution_dtype = convolution_dtype
-        constants = PhysicsConstants.of(self.config, calibration)
         self.networks = nn.ModuleDict({name: Interpreter(network) for name, network in describe(self.config).items()})
         self.log_scale = nn.Parameter(torch.zeros(()))
-        self.probe_parts = nn.Parameter(torch.from_numpy(parts_of(constants.probe)))
-        self.register_buffer("probe_support", torch.from_numpy(constants.probe_support))
-        self.register_buffer("weight", torch.from_numpy(constants.weight))
-        smoothing = None if constants.smoothing is None else torch.from_numpy(constants.smoothing)
-        self.register_buffer("smoothing", smoothing)
+        self.probe_parts = nn.Parameter(torch.empty(0))
+        for name in ("probe_support", "weight", "smoothing"):
+            self.register_buffer(name, None)
+        self.set_constants(PhysicsConstants.of(self.config, calibration))
+
+    @torch.no_grad()
+    def set_constants(self, constants: PhysicsConstants) -> None:
+        """
+        Turn to data with another probe and scale, of any N and number of modes.
+
+        Networks do not depend on these. The probe is replaced, not its values: it must not be among what is trained.
+        """
+        device = self.log_scale.device
+        parts = torch.from_numpy(parts_of(constants.probe))
+        self.probe_parts = nn.Parameter(parts.to(device), requires_grad=self.probe_parts.requires_grad)
+        self.probe_support = torch.from_numpy(constants.probe_support).to(device)
+        self.weight = torch.from_numpy(constants.weight).to(device)
+        self.smoothing = None if constants.smoothing is None else torch.from_numpy(constants.smoothing).to(device)
         self.counts_per_intensity = float(constants.counts_per_intensity)
         self.amplitude_per_root_count = float(constants.amplitude_per_root_count)
 
@@ -75,7 +87,7 @@ class PtychoModule(nn.Module):
     def forward(self, batch: TensorBatch, data_consistency: bool = False) -> Tensor:
         """Return object patches (group, channel, y, x)."""
         with torch.autocast(batch.x.device.type, enabled=False):
-            patches = self._published(batch.x) if self.config.architecture == "cnn" else self._unrolled(batch)
+            patches = self._published(batch.x) if self.config.architecture == "cnn" else self.estimates(batch)[-1]
             if self.config.channels > 1 and self.config.object_big:
                 patches = physics.consistent_patches(patches, batch.offsets_px, self.weight, batch.canvas_px)
             if data_consistency and self.config.architecture == "unet":
@@ -129,14 +141,16 @@ class PtychoModule(nn.Module):
             judged.append((share, physics.data_consistency(patches, batch.x, self.probe, batch.mask)))
         return judged
 
-    def _unrolled(self, batch: TensorBatch) -> Tensor:
+    def estimates(self, batch: TensorBatch) -> list[Tensor]:
+        """Return the object patches (group, channel, y, x) after every step of "unet"; the last are its prediction."""
         probe = self.probe
         estimate = physics.initial_estimate(batch.x, probe)
-        estimate = estimate + self._correction("step1", estimate=estimate)
+        estimate = physics.accelerated(estimate, batch.x, probe, batch.mask, self.config.initial_iterations)
+        found = [estimate + self._correction("step1", estimate=estimate)]
         for step in range(2, self.config.unrolled_steps + 1):
-            consistent = physics.data_consistency(estimate, batch.x, probe, batch.mask)
-            estimate = consistent + self._correction(f"step{step}", consistent=consistent, estimate=estimate)
-        return estimate
+            consistent = physics.data_consistency(found[-1], batch.x, probe, batch.mask)
+            found.append(consistent + self._correction(f"step{step}", consistent=consistent, estimate=found[-1]))
+        return found
 
     def _correction(self, network: str, **patches: Tensor) -> Tensor:
         """Run a network on patches as real and imaginary channels, every pattern by itself."""

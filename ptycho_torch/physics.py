@@ -114,6 +114,15 @@ def data_consistency(patches: Tensor, x: Tensor, probe: Tensor, mask: Tensor) ->
     return patches + update / (lit + REGULARISATION * lit.max())
 
 
+def accelerated(patches: Tensor, x: Tensor, probe: Tensor, mask: Tensor, iterations: int) -> Tensor:
+    """Repeat the data-consistency step from extrapolated patches (spec: physics 6.5)."""
+    before = patches
+    for k in range(iterations):
+        ahead = patches + k / (k + 3) * (patches - before)
+        before, patches = patches, data_consistency(ahead, x, probe, mask)
+    return patches
+
+
 def half_deviance(expected: Tensor, counts: Tensor) -> Tensor:
     """Return the Poisson half-deviance of every pixel (spec: physics 5.1)."""
     lam = expected.clamp_min(MIN_COUNTS)
@@ -146,10 +155,14 @@ def total_variation(patches: Tensor, weight: Tensor) -> Tensor:
 
 def label_mae(patches: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     """Return the weighted mean of |O·u − L|, u each group's best constant phase (spec: physics 5.3)."""
-    z = (weight * patches * labels.conj()).sum(dim=(1, 2, 3), keepdim=True).detach()
-    turn = z.conj() / z.abs().clamp_min(1e-12)
-    error = smooth_abs(patches * turn - labels) * weight
+    error = smooth_abs(turned(patches, labels, weight) - labels) * weight
     return error.sum() / (patches.shape[:2].numel() * weight.sum())
+
+
+def turned(patches: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    """Return groups turned by their best constant phase against their labels, which carries no gradient."""
+    z = (weight * patches * labels.conj()).sum(dim=(1, 2, 3), keepdim=True).detach()
+    return patches * (z.conj() / z.abs().clamp_min(1e-12))
 
 
 def smooth_abs(values: Tensor) -> Tensor:

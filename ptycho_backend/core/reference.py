@@ -140,6 +140,7 @@ def _unrolled(config: ModelConfig, weights: Values, constants: PhysicsConstants,
     probe, x = _probe(weights, constants), _wide(batch.x)
     networks = describe(config)
     estimate = unrolled.initial_estimate(x, probe)
+    estimate = unrolled.accelerated(estimate, x, probe, batch.mask, config.initial_iterations)
     estimate = estimate + _correction(networks["step1"], weights, estimate=estimate)
     for step in range(2, config.unrolled_steps + 1):
         consistent = unrolled.data_consistency(estimate, x, probe, batch.mask)

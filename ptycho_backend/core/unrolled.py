@@ -66,6 +66,23 @@ def data_consistency(
     return patches + update / regularised_intensity(probe)
 
 
+def accelerated(
+    patches: NDArray[Any], x: NDArray[Any], probe: NDArray[Any], mask: NDArray[Any] | float, iterations: int
+) -> NDArray[Any]:
+    """
+    Repeat the data-consistency step from extrapolated patches: O_{k+1} = D(O_k + k/(k + 3)·(O_k − O_{k−1})).
+
+    Notes
+    -----
+    Spec: physics 6.5. Source: the momentum of Nesterov (1983).
+    """
+    before = patches
+    for k in range(iterations):
+        ahead = patches + k / (k + 3) * (patches - before)
+        before, patches = patches, data_consistency(ahead, x, probe, mask)
+    return patches
+
+
 def regularised_intensity(probe: NDArray[Any]) -> NDArray[Any]:
     """Return Σ_m|P_m|² + 0.05·max Σ_m|P_m|², shape (y, x)."""
     total = (np.abs(probe) ** 2).sum(axis=-3)

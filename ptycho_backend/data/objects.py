@@ -84,7 +84,7 @@ def textures(size_px: Size, rng: np.random.Generator) -> Pair:
 
 def lines(size_px: Size, rng: np.random.Generator) -> Pair:
     """Draw two sets of random straight lines, values 0 to 1."""
-    return _random_lines(size_px, rng), _random_lines(size_px, rng)
+    return random_lines(size_px, rng), random_lines(size_px, rng)
 
 
 def siemens(size_px: Size, rng: np.random.Generator) -> Pair:
@@ -105,7 +105,7 @@ def photograph(filename: str, size_px: Size, rng: np.random.Generator) -> Real:
     """Return a random part of a photograph at the size asked for, values 0 to 1; small ones are mirrored."""
     import skimage.transform
 
-    picture = _read_grey(filename)
+    picture = read_grey(filename)
     room = min(picture.shape[0] / size_px[0], picture.shape[1] / size_px[1])
     reduction = float(np.clip(room, 1.0, LARGEST_REDUCTION))
     crop = [min(round(n * reduction), side) for n, side in zip(size_px, picture.shape, strict=True)]
@@ -117,7 +117,7 @@ def photograph(filename: str, size_px: Size, rng: np.random.Generator) -> Real:
         resize: Any = skimage.transform.resize
         part = resize(part, size_px, order=3, anti_aliasing=True)
     missing = [(0, n - side) for n, side in zip(size_px, part.shape, strict=True)]
-    return _stretched(np.pad(part, missing, mode="reflect"))
+    return stretched(np.pad(part, missing, mode="reflect"))
 
 
 def siemens_star(size_px: Size, centre_px: NDArray[np.float64], spokes: int = 48) -> Real:
@@ -126,9 +126,9 @@ def siemens_star(size_px: Size, centre_px: NDArray[np.float64], spokes: int = 48
     radius = np.hypot(y, x)
     turn = np.arctan2(y, x) * spokes / (2 * np.pi)
     edge_distance_px = (0.25 - np.abs(turn - np.rint(turn))) * 2 * np.pi * radius / spokes
-    tone = _covered(edge_distance_px) - 0.5
+    tone = covered(edge_distance_px) - 0.5
     for share in (0.2, 0.36):
-        tone = tone * (1 - 2 * _covered(radius - share * min(size_px)))
+        tone = tone * (1 - 2 * covered(radius - share * min(size_px)))
     return np.asarray(tone + 0.5)
 
 
@@ -137,7 +137,8 @@ def _two_of(filenames: tuple[str, ...], size_px: Size, rng: np.random.Generator)
     return photograph(filenames[first], size_px, rng), photograph(filenames[second], size_px, rng)
 
 
-def _random_lines(size_px: Size, rng: np.random.Generator) -> Real:
+def random_lines(size_px: Size, rng: np.random.Generator) -> Real:
+    """Draw one set of random straight lines, values 0 to 1."""
     y, x = (np.indices(size_px) - (np.reshape(size_px, (2, 1, 1)) - 1) / 2).astype(np.float32)
     reach = float(np.hypot(*size_px)) / 2
     canvas = np.zeros(size_px, dtype=np.float32)
@@ -145,16 +146,17 @@ def _random_lines(size_px: Size, rng: np.random.Generator) -> Real:
         angle, offset = rng.uniform(0, np.pi), rng.uniform(-reach, reach)
         half_width, strength = rng.uniform(0.5, 3.0), rng.uniform(-1.0, 1.0)
         distance = np.abs(y * np.float32(np.sin(angle)) + x * np.float32(np.cos(angle)) - np.float32(offset))
-        canvas += np.float32(strength) * _covered(np.float32(half_width) - distance)
-    return _stretched(canvas.astype(np.float64))
+        canvas += np.float32(strength) * covered(np.float32(half_width) - distance)
+    return stretched(canvas.astype(np.float64))
 
 
-def _covered(inside_px: NDArray[Any]) -> NDArray[Any]:
+def covered(inside_px: NDArray[Any]) -> NDArray[Any]:
     """Return the share of a pixel that lies inside an edge at a signed distance: anti-aliasing."""
     return np.clip(inside_px + 0.5, 0.0, 1.0)
 
 
-def _read_grey(filename: str) -> Real:
+def read_grey(filename: str) -> Real:
+    """Read a picture that lies inside the installed scikit-image, grey values 0 to 1."""
     from importlib.resources import files
 
     from skimage.color import rgb2gray
@@ -178,7 +180,8 @@ def _softened(unit: Real) -> Real:
     return np.asarray(gaussian_filter(unit, DETAIL_SIGMA_PX))
 
 
-def _stretched(picture: Real) -> Real:
+def stretched(picture: NDArray[Any]) -> Real:
+    """Return a picture whose values run from 0 to 1 but for the outermost percent."""
     low, high = np.percentile(picture, [0.5, 99.5])
     return np.asarray(np.clip((picture - low) / max(high - low, 1e-12), 0.0, 1.0))
 

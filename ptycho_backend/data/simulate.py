@@ -122,11 +122,11 @@ def simulate_scan(config: SimulationConfig | None = None, **fields: Any) -> Scan
     probe = _probe(config, config.diameter_fraction, _rng(streams, "probe"))
     scale = photon_scale(obj, origin_px, probe, positions_px, config.photons_per_pattern)
     expected = expected_counts(obj, origin_px, probe * scale, positions_px)
-    patterns = _detected(expected, _rng(streams, "noise")) if config.noise else expected.astype(np.float32)
+    patterns = detected(expected, _rng(streams, "noise")) if config.noise else expected.astype(np.float32)
     guess = _probe(config, config.diameter_fraction * (1 + config.probe_error), _rng(streams, "probe"))
     mask = mask_rng.random((config.N, config.N)) >= config.bad_pixels
     return Scan(
-        patterns=_with_bad_pixels(patterns, mask, mask_rng),
+        patterns=with_bad_pixels(patterns, mask, mask_rng),
         positions_px=positions_px,
         probe=(guess * scale).astype(np.complex64),
         measurement="counts",
@@ -281,12 +281,13 @@ def _provenance(config: SimulationConfig, patterns: NDArray[Any]) -> dict[str, A
     }
 
 
-def _detected(expected: NDArray[np.float64], rng: np.random.Generator) -> NDArray[Any]:
+def detected(expected: NDArray[np.float64], rng: np.random.Generator) -> NDArray[Any]:
+    """Count photons: Poisson numbers, in the smallest of uint16 and uint32 that holds them."""
     counts = rng.poisson(expected)
     return counts.astype(np.uint16 if counts.max() < 2**16 else np.uint32)
 
 
-def _with_bad_pixels(patterns: NDArray[Any], mask: Mask, rng: np.random.Generator) -> NDArray[Any]:
+def with_bad_pixels(patterns: NDArray[Any], mask: Mask, rng: np.random.Generator) -> NDArray[Any]:
     """Let bad pixels read nothing, or the brightest value of the scan."""
     hot = (rng.random(mask.shape) < 0.5) * patterns.max()
     return np.where(mask, patterns, hot.astype(patterns.dtype))

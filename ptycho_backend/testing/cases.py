@@ -48,7 +48,7 @@ KINDS = {
     ),
     "cnn": Kind({"architecture": "cnn", "gridsize": 2}, {"probe_trainable": True}),
     "flat": Kind({"architecture": "cnn", "pad_object": False}, {}),
-    "single": Kind({"unrolled_steps": 1}, {"probe_trainable": True}),
+    "single": Kind({"unrolled_steps": 1, "initial_iterations": 2}, {"probe_trainable": True}),
 }
 
 

@@ -120,6 +120,7 @@ def model_configs(draw: st.DrawFn, /, **fixed: Any) -> ModelConfig:
         "model_type": draw(st.sampled_from(("pinn", "supervised"))),
         "n_filters_scale": 1,
         "unrolled_steps": draw(st.integers(1, 3)),
+        "initial_iterations": draw(st.integers(0, 2)),
         "amp_activation": draw(st.sampled_from(("sigmoid", "swish", "silu", "softplus", "relu"))),
         "decoder_outputs": draw(st.sampled_from(("amplitude_phase", "real_imaginary"))),
         "object_big": draw(st.booleans()),

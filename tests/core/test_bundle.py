@@ -461,3 +461,13 @@ def test_missing_and_unknown_weights_are_named_with_a_hint():
 def test_a_file_without_permission_is_named(written):
     written.chmod(0)
     refused(written, "Permission denied")
+
+
+def test_half_precision_halves_the_file_and_is_read_as_float32(tmp_path):
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 32, 64)).astype(np.float32)
+    bundle = dataclasses.replace(make_bundle(), weights={"step1/kernel": kernel})
+    whole, half = (write_bundle(tmp_path / dtype, bundle, weights_dtype=dtype) for dtype in ("float32", "float16"))
+    assert whole.stat().st_size - half.stat().st_size == pytest.approx(kernel.nbytes // 2, abs=64)
+    read = read_bundle(half).weights["step1/kernel"]
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, kernel.astype(np.float16))

@@ -25,6 +25,7 @@ INERT = [
     ({"pad_object": False}, {}, "pad_object", "architecture='unet' has no such head"),
     ({"probe_big": False}, {}, "probe_big", "architecture='unet' has no such head"),
     ({"architecture": "cnn", "unrolled_steps": 3}, {}, "unrolled_steps", "architecture='cnn' is not unrolled"),
+    ({"architecture": "cnn", "initial_iterations": 3}, {}, "initial_iterations", "architecture='cnn' is not unrolled"),
     ({"architecture": "cnn"}, {"consistency_share": 0.5}, "consistency_share", "architecture='cnn' has no such step"),
     (
         {"architecture": "cnn", "pad_object": False, "probe_big": False},
@@ -57,7 +58,7 @@ EFFECTIVE = [
     {"architecture": "cnn", "amp_activation": "relu", "pad_object": False},
     {"architecture": "cnn", "probe_big": False},
     {"gridsize": 2, "object_big": False},
-    {"unrolled_steps": 4},
+    {"unrolled_steps": 4, "initial_iterations": 3},
     {"model_type": "supervised"},
     {"probe_mask": True, "gaussian_smoothing_sigma": 1.0, "n_filters_scale": 1},
 ]

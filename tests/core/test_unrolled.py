@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from ptycho_backend.core.forward import intensity
 from ptycho_backend.core.propagation import far_field, near_field
 from ptycho_backend.core.unrolled import (
     REGULARISATION,
+    accelerated,
     data_consistency,
     fill_amplitude,
     initial_estimate,
     regularised_intensity,
 )
+from ptycho_backend.data.probes import make_probe
 from ptycho_backend.testing import assert_close
 from ptycho_backend.testing.strategies import complex_noise, generators, probes
 from ptycho_backend.testing.tolerances import EXACT64, Tolerance
@@ -114,3 +117,29 @@ def test_the_division_is_bounded_where_the_probe_is_dark():
     expected = np.full((4, 4), 0.05 * 25)
     expected[1, 1] = 25 * 1.05
     np.testing.assert_allclose(regularised_intensity(probe), expected)
+
+
+@given(rng=generators(), probe=probes(N))
+def test_accelerated_steps_begin_as_plain_ones_and_then_look_ahead(rng, probe):
+    patches, x = 1 + 0.2 * complex_noise(rng, 2, N, N), rng.uniform(0.5, 2.0, size=(2, N, N))
+    once = data_consistency(patches, x, probe)
+    twice = data_consistency(once + (once - patches) / 4, x, probe)
+    assert_close(accelerated(patches, x, probe, 1.0, 0), patches, EXACT64)
+    assert_close(accelerated(patches, x, probe, 1.0, 1), once, EXACT64)
+    assert_close(accelerated(patches, x, probe, 1.0, 2), twice, EXACT64)
+
+
+def test_eight_accelerated_steps_fit_better_than_eight_plain_ones():
+    rng = np.random.default_rng(0)
+    probe = make_probe("disc", 32, rng).astype(complex) * 16
+    truth = np.exp(1j * gaussian_filter(rng.normal(size=(4, 32, 32)), (0, 2, 2)) * 4)
+    x = measured(truth, probe)
+    first = initial_estimate(x, probe)
+    plain = first
+    for _ in range(8):
+        plain = data_consistency(plain, x, probe)
+
+    def misfit(patches):
+        return np.abs(measured(patches, probe) - x).mean()
+
+    assert misfit(accelerated(first, x, probe, 1.0, 8)) < 0.8 * misfit(plain) < 0.5 * misfit(first)

@@ -43,10 +43,10 @@ class Case:
 CASES = {
     "unet": Case(n_groups=1, off={"unrolled_steps": 1}),
     "unet-merged-modes-mask": Case(
-        {"gridsize": 2, "unrolled_steps": 1},
+        {"gridsize": 2, "unrolled_steps": 1, "initial_iterations": 2},
         {"probe_trainable": True},
         {"modes": 2, "bad_pixels": 0.05},
-        off={"object_big": False},
+        off={"initial_iterations": 0},
     ),
     "unet-unmerged-smoothed-mae": Case(
         {"gridsize": 2, "unrolled_steps": 1, "object_big": False, "gaussian_smoothing_sigma": 0.8},
