@@ -22,7 +22,7 @@ import numpy as np
 import ptycho_backend as pb
 from ptycho_backend.baseline import baseline_image
 from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.epie import epie
+from ptycho_backend.core.epie import Plan, epie
 
 FIRST_SEED = 5000
 PASSES = 20
@@ -96,7 +96,7 @@ def classical(scan: pb.Scan, update_probe: bool) -> dict[str, Row]:
     started = time.perf_counter()
     rows = {"no network": scored(baseline_image(scan, calibration), scan, started)}
     started = time.perf_counter()
-    image = epie(scan, calibration, PASSES, np.random.default_rng(0), update_probe=update_probe).image
+    image = epie(scan, calibration, Plan(PASSES, update_probe), np.random.default_rng(0)).image
     return rows | {f"ePIE, {PASSES} passes": scored(image, scan, started)}
 
 

@@ -22,7 +22,7 @@ from ptycho_backend.bundle import Bundle, read_bundle, write_bundle
 from ptycho_backend.config import ExecutionConfig, to_dict
 from ptycho_backend.contract import LOG_SCALE, PROBE
 from ptycho_backend.core.allocation import freed_memory_kept
-from ptycho_backend.core.interruption import Stop, stop_on_signals
+from ptycho_backend.core.interruption import Stop
 from ptycho_backend.core.means import Mean
 from ptycho_backend.core.state import TrainerState
 from ptycho_backend.errors import PtychoError, TrainingError, TrainingStopped
@@ -33,7 +33,7 @@ from ptycho_torch.backend import TorchBackend
 from ptycho_torch.checkpoint import moments_of, restore_moments
 from ptycho_torch.model import TorchModel, weights_of
 from ptycho_torch.module import PtychoModule, TensorBatch, to_tensors
-from ptycho_torch.training import ADAM
+from ptycho_torch.optimizer import ADAM
 
 logger = logging.getLogger(__name__)
 
@@ -288,7 +288,7 @@ def main(arguments: list[str] | None = None) -> int:
     stop = Stop()
     try:
         pretraining = Pretraining(read_config(options.config), options.folder)
-        with stop_on_signals(stop), freed_memory_kept():
+        with stop.on_signals(), freed_memory_kept():
             model = pretraining.run(stop)
     except TrainingStopped as error:
         logger.warning("%s", error)
