@@ -35,7 +35,10 @@ from ptycho_backend.testing.tolerances import Tolerance
 
 N = 32
 REPEATED = Tolerance(1e-4, "the same float32 computation in another order of threads")
-pytestmark = pytest.mark.skipif(bool(missing_packages("tensorflow")), reason="TensorFlow is not installed")
+pytestmark = [
+    pytest.mark.client,
+    pytest.mark.skipif(bool(missing_packages("tensorflow")), reason="TensorFlow is not installed"),
+]
 
 
 @pytest.fixture(autouse=True)

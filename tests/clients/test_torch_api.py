@@ -16,6 +16,7 @@ from ptycho_backend.errors import ConfigError, DataError, ModelFileError, Traini
 from ptycho_torch.config_params import DataConfig, DatagenConfig, InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_torch.lightning_utils import find_best_checkpoint
 
+pytestmark = pytest.mark.client
 torch = pytest.importorskip("torch")
 pl = pytest.importorskip("lightning.pytorch")
 
