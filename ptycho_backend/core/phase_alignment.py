@@ -51,10 +51,13 @@ def align_phases(
     factors = np.ones(n_groups, dtype=np.complex64)
     if n_groups < 2:
         return factors
-    pairs, box = _overlapping_pairs(positions_px, weight, groups)
+    overlaps = _overlapping_pairs(positions_px, weight, groups)
+    pairs = np.concatenate([found for found, _ in overlaps])
     if len(pairs) == 0:
         return factors
-    products = _inner_products(patches, positions_px, weight, pairs, box)
+    products = np.concatenate(
+        [_inner_products(patches, positions_px, weight, found, box) for found, box in overlaps if len(found)]
+    )
     for members, matrix in _components(groups[pairs], products, n_groups):
         vector = _leading_eigenvector(matrix)
         # The common reference is free: keep the mean phase where the network put it.
@@ -70,24 +73,27 @@ def _unit(z: Any) -> Any:
 
 def _overlapping_pairs(
     positions_px: NDArray[np.float64], weight: NDArray[Any], groups: NDArray[np.integer]
-) -> tuple[NDArray[np.intp], int]:
-    """Return pairs (pair, 2) of patches of different groups whose lit parts overlap, and the common box's side."""
+) -> list[tuple[NDArray[np.intp], int]]:
+    """
+    Return pairs (pair, 2) of patches of different groups whose lit parts overlap, with a box's side that fits all.
+
+    Pairs with near patches come first, pairs with anchors second: these lie farther apart, and share a smaller box.
+    """
     lit = np.asarray(weight) > SUPPORT_LEVEL * np.max(weight)
     width = int(min(np.ptp(np.flatnonzero(lit.any(axis=axis))) + 1 for axis in (0, 1)))
     farthest_px, members = max(MAX_DISTANCE * width, 1.0), int(np.bincount(groups).max())
     everyone, anchors = np.arange(len(positions_px)), _anchors(positions_px, max(CELL * width, 1.0))
     # The nearest alone would tie a patch to its own line of a fly scan, or to its own repeats, and to nothing else.
-    pairs = np.concatenate(
-        [
-            _with_nearest(positions_px, everyone, NEIGHBOURS * members + 1, farthest_px),
-            _with_nearest(positions_px, anchors, NEIGHBOURS + 1, farthest_px),
-        ]
-    )
+    near = _with_nearest(positions_px, everyone, NEIGHBOURS * members + 1, farthest_px)
+    far = _with_nearest(positions_px, anchors, NEIGHBOURS + 1, farthest_px)
+    pairs = np.sort(np.concatenate([near, far]), axis=1)
+    is_far = np.arange(len(pairs)) >= len(near)
     use = groups[pairs[:, 0]] != groups[pairs[:, 1]]
-    pairs = np.unique(np.sort(pairs[use], axis=1), axis=0)
+    pairs, first = np.unique(pairs[use], axis=0, return_index=True)
+    is_far = is_far[use][first]  # what is found twice is near
     corners = np.rint(positions_px).astype(int)
-    reach = int(np.abs(corners[pairs[:, 0]] - corners[pairs[:, 1]]).max(initial=0))
-    return pairs, max(1, width - reach)
+    reach = np.abs(corners[pairs[:, 0]] - corners[pairs[:, 1]]).max(axis=1, initial=0)
+    return [(pairs[chosen], max(1, width - int(reach[chosen].max(initial=0)))) for chosen in (~is_far, is_far)]
 
 
 def _anchors(positions_px: NDArray[np.float64], cell_px: float) -> NDArray[np.intp]:
