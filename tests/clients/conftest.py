@@ -174,11 +174,13 @@ def make_library(kind: type) -> Any:
 
 
 @pytest.fixture
-def make_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Client]:
+def make_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Callable[[str], Client]:
     """Return a function that opens a library of ptychodus: "ptychopinn" or "ptychopinn_torch"."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     # Children inherit the level of this process's root logger, as they do from the application.
-    monkeypatch.setattr(logging.getLogger(), "level", logging.INFO)
+    caplog.set_level(logging.INFO)
 
     def make(module: str) -> Client:
         from importlib import import_module
