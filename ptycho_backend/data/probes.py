@@ -59,28 +59,36 @@ def make_probe(
 
 def disc(N: int, diameter_px: float) -> Wave:
     """Return a slightly curved wave behind a pinhole, whose edge is soft enough for sub-pixel shifts."""
-    from scipy.special import erf
-
-    r = _radius(N)
-    aperture = 0.5 * (1 - erf((r - diameter_px / 2) / 1.5))
+    r = radius(N)
+    aperture = edge(diameter_px / 2 - r, 1.5)
     return np.asarray(aperture * np.exp(1j * EDGE_PHASE_RAD * (2 * r / diameter_px) ** 2))
 
 
 def gaussian(N: int, diameter_px: float) -> Wave:
     """Return a Gaussian beam at its waist; `diameter_px` spans 1/e² of the intensity."""
-    return np.exp(-((_radius(N) / (diameter_px / 2)) ** 2)).astype(np.complex128)
+    return np.exp(-((radius(N) / (diameter_px / 2)) ** 2)).astype(np.complex128)
 
 
 def zone_plate(N: int, diameter_px: float) -> Wave:
     """Return the beam of a zone plate with a central stop, defocused until its shadow is this wide."""
+    q = radius(N)
+    outer = PUPIL_RADIUS * N
+    pupil = edge(outer - q, 1.0) * edge(q - CENTRAL_STOP * outer, 1.0)
+    return focused(pupil, diameter_px / (2 * outer))
+
+
+def focused(pupil: NDArray[Any], magnification: float) -> Wave:
+    """Return the defocused beam of a pupil; the sign of the magnification says on which side of the focus."""
+    N = pupil.shape[-1]
+    # A phase of π·a·q²/N sends the ray through detector pixel q to sample pixel a·q.
+    return np.asarray(near_field(pupil * np.exp(1j * np.pi * magnification * radius(N) ** 2 / N)))
+
+
+def edge(inside_px: NDArray[Any], softness_px: float) -> NDArray[Any]:
+    """Return an aperture's transmission, 0 to 1, at a signed distance inside of its edge."""
     from scipy.special import erf
 
-    q = _radius(N)
-    outer = PUPIL_RADIUS * N
-    pupil = 0.5 * (1 - erf(q - outer)) * 0.5 * (1 + erf(q - CENTRAL_STOP * outer))
-    # A phase of π·a·q²/N sends the ray through detector pixel q to sample pixel a·q.
-    magnification = diameter_px / (2 * outer)
-    return np.asarray(near_field(pupil * np.exp(1j * np.pi * magnification * q**2 / N)))
+    return np.asarray(0.5 * (1.0 + erf(inside_px / softness_px)))
 
 
 PROBES: dict[str, Callable[[int, float], Wave]] = {
@@ -133,6 +141,7 @@ def shifted(probe: NDArray[Any], shift_px: NDArray[np.float64]) -> NDArray[np.co
     return np.asarray(near_field(spectrum * ramp_y[:, None, :, None] * ramp_x[:, None, None, :]))
 
 
-def _radius(N: int) -> NDArray[np.float64]:
+def radius(N: int) -> NDArray[np.float64]:
+    """Return the distance of every pixel (y, x) from pixel ``[N//2, N//2]``."""
     y, x = np.indices((N, N)) - N // 2
     return np.asarray(np.hypot(y, x))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.core.propagation import far_field, near_field
-from ptycho_backend.data.probes import Wave, with_modes
+from ptycho_backend.data.probes import Wave, edge, focused, radius, with_modes
 from ptycho_backend.data.training_objects import random_field
 
 Rng = np.random.Generator
@@ -44,9 +44,9 @@ def draw_probe(kind: str, N: int, diameter_px: float, modes: int, rng: Rng) -> W
 
 def disc(N: int, diameter_px: float, rng: Rng) -> Wave:
     """Draw the wave behind a pinhole, with a harder or softer edge, before or behind its focus."""
-    r = _radius(N) / (diameter_px / 2)
+    r = radius(N) / (diameter_px / 2)
     softness = rng.uniform(1.0, 2.5) / (diameter_px / 2)
-    return np.asarray(_edge(1.0 - r, softness) * np.exp(1j * _both_ways(0.3, 4.0, rng) * r**2))
+    return np.asarray(edge(1.0 - r, softness) * np.exp(1j * _both_ways(0.3, 4.0, rng) * r**2))
 
 
 def gaussian(N: int, diameter_px: float, rng: Rng) -> Wave:
@@ -61,9 +61,9 @@ def gaussian(N: int, diameter_px: float, rng: Rng) -> Wave:
 def zone_plate(N: int, diameter_px: float, rng: Rng) -> Wave:
     """Draw the beam of a zone plate with a central stop, before or behind its focus."""
     pupil_px, stop = rng.uniform(0.1, 0.25) * N, rng.uniform(0.2, 0.6)
-    q = _radius(N)
-    pupil = _edge(pupil_px - q, 1.0) * _edge(q - stop * pupil_px, 1.0)
-    return _focused(pupil, diameter_px / (2 * pupil_px) * _sign(rng))
+    q = radius(N)
+    pupil = edge(pupil_px - q, 1.0) * edge(q - stop * pupil_px, 1.0)
+    return focused(pupil, diameter_px / (2 * pupil_px) * _sign(rng))
 
 
 def aberrated(N: int, diameter_px: float, rng: Rng) -> Wave:
@@ -73,8 +73,8 @@ def aberrated(N: int, diameter_px: float, rng: Rng) -> Wave:
     r = np.hypot(y, x)
     polynomials = (y**2 - x**2, 2 * x * y, (3 * r**2 - 2) * y, (3 * r**2 - 2) * x, 6 * r**4 - 6 * r**2)
     phase = sum(a * p for a, p in zip(rng.normal(0.0, 0.7, len(polynomials)), polynomials, strict=True))
-    pupil = _edge(1.0 - r, 1.0 / pupil_px) * np.exp(1j * phase)
-    return _focused(pupil, 0.8 * diameter_px / (2 * pupil_px) * _sign(rng))
+    pupil = edge(1.0 - r, 1.0 / pupil_px) * np.exp(1j * phase)
+    return focused(pupil, 0.8 * diameter_px / (2 * pupil_px) * _sign(rng))
 
 
 def speckle(N: int, diameter_px: float, rng: Rng) -> Wave:
@@ -85,7 +85,7 @@ def speckle(N: int, diameter_px: float, rng: Rng) -> Wave:
     noise = random_field((N, N), 0.0, rng) + 1j * random_field((N, N), 0.0, rng)
     field = near_field(far_field(noise) * cut)
     field /= np.sqrt((np.abs(field) ** 2).mean())
-    envelope = _edge(1.0 - _radius(N) / (diameter_px / 2), 4.0 / diameter_px)
+    envelope = edge(1.0 - radius(N) / (diameter_px / 2), 4.0 / diameter_px)
     return np.asarray(envelope * (rng.uniform(0.0, 1.5) + field))
 
 
@@ -109,23 +109,10 @@ def defocused(probe: NDArray[Any], edge_rad: float) -> Wave:
         Phase that the movement adds at twice the rms radius of the probe's spectrum; either sign.
     """
     spectrum = far_field(np.asarray(probe, dtype=np.complex128))
-    q = _radius(probe.shape[-1])
+    q = radius(probe.shape[-1])
     power = (np.abs(spectrum) ** 2).sum(axis=0)
-    edge = 4.0 * (q**2 * power).sum() / power.sum()
-    return np.asarray(near_field(spectrum * np.exp(1j * edge_rad * q**2 / edge)))
-
-
-def _focused(pupil: NDArray[Any], magnification: float) -> Wave:
-    """Return the defocused beam of a pupil; the sign of the magnification says on which side of the focus."""
-    N = pupil.shape[-1]
-    # A phase of π·a·q²/N sends the ray through detector pixel q to sample pixel a·q.
-    return np.asarray(near_field(pupil * np.exp(1j * np.pi * magnification * _radius(N) ** 2 / N)))
-
-
-def _edge(inside: NDArray[Any], softness: float) -> NDArray[Any]:
-    from scipy.special import erf
-
-    return np.asarray(0.5 * (1.0 + erf(inside / softness)))
+    rim = 4.0 * (q**2 * power).sum() / power.sum()
+    return np.asarray(near_field(spectrum * np.exp(1j * edge_rad * q**2 / rim)))
 
 
 def _both_ways(low: float, high: float, rng: Rng) -> float:
@@ -138,7 +125,3 @@ def _sign(rng: Rng) -> float:
 
 def _axes(N: int) -> NDArray[Any]:
     return np.indices((N, N)) - float(N // 2)
-
-
-def _radius(N: int) -> NDArray[Any]:
-    return np.asarray(np.hypot(*_axes(N)))
