@@ -15,7 +15,7 @@ from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.grouping import Groups, group_positions, groups_from_indices
 from ptycho_backend.core.stitching import cut_patches
-from ptycho_backend.data.fields import from_window_middles
+from ptycho_backend.data.fields import behind_middle_px
 from ptycho_backend.data.scan import Scan
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def grouped_arrays(raw: RawData, scan: Scan, groups: Groups) -> GroupedData:
         input_scale=samples.calibration.rms_input_scale,
         energy=good_energy(amplitude, scan.mask),
         centre_px=_centre(raw, scan),
-        shift_px=float(from_window_middles(0.0, scan.N)) if raw.middles else 0.0,
+        shift_px=behind_middle_px(scan.N) if raw.middles else 0.0,
     )
     members = groups.indices
     coords = _coordinates(raw.xcoords, raw.ycoords, members)

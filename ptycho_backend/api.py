@@ -107,10 +107,11 @@ def train(
     if earlier:
         check_resumable(earlier, training, provenance)
     metrics = _logger(execution, checkpoints, earlier) if place.rank == 0 else None
-    groups = _groups(scan, training), _validation_groups(validation, training)
+    grouped = _grouped(scan, training, training.n_groups, 6)
+    apart = None if validation is None else _grouped(validation, training, None, 7)
     keeper = _keeper(checkpoints, provenance, execution, place) if checkpoints else None
     calibration, refinement = _calibrate_and_refine(scan, training, on_event, earlier)
-    fitting, held_out = _samples((scan, validation), groups, training, calibration)
+    fitting, held_out = _samples(grouped, apart, training, calibration)
     model = backend.create_model(training, calibration, own)
     control = _control(model, keeper, earlier, metrics, callbacks)
     with control.stop.on_signals() if keeper else nullcontext(), recording(metrics, training, execution):
@@ -287,10 +288,11 @@ def _control(
 ) -> Control:
     if keeper:
         keeper.check_room(model)
-    if earlier is None:
-        return Control(checkpoints=keeper, logger=metrics, callbacks=callbacks)
-    model.set_weights(earlier.weights)
-    return Control(earlier.state, earlier.history, keeper, logger=metrics, callbacks=callbacks)
+    control = Control(checkpoints=keeper, logger=metrics, callbacks=callbacks)
+    if earlier is not None:
+        model.set_weights(earlier.weights)
+        control.resume, control.history = earlier.state, earlier.history
+    return control
 
 
 def _calibrate_and_refine(
@@ -316,30 +318,22 @@ def _provenance(backend: Backend, training: TrainingConfig, scan: Scan, validati
     return made_by if validation is None else {**made_by, VALIDATION_HASH: validation.data_hash()}
 
 
-def _groups(scan: Scan, training: TrainingConfig) -> Groups:
-    rng = np.random.default_rng([training.seed, 6])
-    model = training.model
-    return group_positions(scan.positions_px, model.gridsize, training.neighbor_count, training.n_groups, rng)
-
-
-def _validation_groups(scan: Scan | None, training: TrainingConfig) -> Groups | None:
-    if scan is None:
-        return None
-    rng = np.random.default_rng([training.seed, 7])
-    return group_positions(scan.positions_px, training.model.gridsize, training.neighbor_count, None, rng)
+def _grouped(scan: Scan, training: TrainingConfig, n_groups: int | None, stream: int) -> tuple[Scan, Groups]:
+    rng = np.random.default_rng([training.seed, stream])
+    return scan, group_positions(scan.positions_px, training.model.gridsize, training.neighbor_count, n_groups, rng)
 
 
 def _samples(
-    scans: tuple[Scan, Scan | None],
-    groups: tuple[Groups, Groups | None],
+    grouped: tuple[Scan, Groups],
+    apart: tuple[Scan, Groups] | None,
     training: TrainingConfig,
     calibration: Calibration,
 ) -> tuple[Samples, Samples | None]:
     """Return what is trained on, and what is held out: a scan of its own, or a part of the one there is."""
     with_labels = training.model.model_type == "supervised" or training.realspace_mae_weight > 0
-    samples = Samples(scans[0], groups[0], calibration, with_labels)
-    if scans[1] is not None and groups[1] is not None:
-        return samples, Samples(scans[1], groups[1], calibration, with_labels)
+    samples = Samples(*grouped, calibration, with_labels)
+    if apart is not None:
+        return samples, Samples(*apart, calibration, with_labels)
     fitted, held_out = split(len(samples), training.validation_fraction, training.seed)
     return samples.subset(fitted), samples.subset(held_out) if len(held_out) else None
 

@@ -22,6 +22,7 @@ from ptycho_backend.data.output import atomic_path, prepare_run_folder
 
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"
+SUMMARY = "summary.json"
 
 
 @dataclass(eq=False)
@@ -72,8 +73,12 @@ class Run:
         """Write the files into a folder that has been prepared."""
         self.checkpoint = write_bundle(folder / FILE_NAME, self.bundle())
         write_config(folder / CONFIG, self.training, self.execution)
+        self.write_record_into(folder)
+
+    def write_record_into(self, folder: Path) -> None:
+        """Write what the training was, without the model: ``metrics.csv`` and ``summary.json``."""
         write_history(folder / METRICS, self.history)
-        write_json(folder / "summary.json", {**self.summary, "monitor": self.monitor, **self.provenance})
+        write_json(folder / SUMMARY, {**self.summary, "monitor": self.monitor, **self.provenance})
 
     def bundle(self) -> Bundle:
         """Return what the model file holds."""

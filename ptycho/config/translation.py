@@ -9,38 +9,14 @@ from typing import Any
 
 from ptycho.config import config as legacy
 from ptycho_backend.checks import inert_options
-from ptycho_backend.config import ModelConfig, TrainingConfig
+from ptycho_backend.config import ModelConfig, TrainingConfig, fields_of
 from ptycho_backend.data.scan import Scan
 
 logger = logging.getLogger(__name__)
 
-MODEL_FIELDS = (
-    "N",
-    "gridsize",
-    "n_filters_scale",
-    "model_type",
-    "amp_activation",
-    "object_big",
-    "probe_big",
-    "probe_mask",
-    "pad_object",
-    "gaussian_smoothing_sigma",
-    "architecture",
-)
-TRAINING_FIELDS = (
-    "batch_size",
-    "nepochs",
-    "mae_weight",
-    "nll_weight",
-    "realspace_mae_weight",
-    "realspace_weight",
-    "nphotons",
-    "n_groups",
-    "neighbor_count",
-    "probe_trainable",
-    "intensity_scale_trainable",
-    "seed",
-    "backend",
+MODEL_FIELDS = tuple(name for name in fields_of(ModelConfig) if name in fields_of(legacy.ModelConfig))
+TRAINING_FIELDS = tuple(
+    name for name in fields_of(TrainingConfig) if name != "model" and name in fields_of(legacy.TrainingConfig)
 )
 OLDER_NAMES: Mapping[str, str] = MappingProxyType({"n_images": "n_groups"})
 WITHOUT_EFFECT: Mapping[str, str] = MappingProxyType(

@@ -22,7 +22,7 @@ from ptycho.object_model import ObjectModel
 from ptycho.scan_array import ScanArray
 from ptycho.workflows.data import Data, create_ptycho_data_container
 from ptycho_backend.data.output import prepare_run_folder
-from ptycho_backend.run import Run, write_history, write_json
+from ptycho_backend.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +97,7 @@ def save_outputs(
     folder = prepare_run_folder(output_prefix, overwrite=True)
     run = results.get("run")
     if isinstance(run, Run):
-        write_history(folder / "metrics.csv", run.history)
-        write_json(folder / "summary.json", {**run.summary, "monitor": run.monitor, **run.provenance})
+        run.write_record_into(folder)
     for name, image in (("amplitude", amplitude), ("phase", phase)):
         if image is not None:
             plot_image(folder / f"reconstructed_{name}.png", np.squeeze(image), name.capitalize(), name == "phase")

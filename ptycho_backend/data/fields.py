@@ -123,12 +123,17 @@ def from_window_middles(positions_px: NDArray[Any], N: int) -> NDArray[np.float6
     -----
     Spec: data 1.4.
     """
-    return np.asarray(positions_px, dtype=np.float64) + (N // 2 - (N - 1) / 2)
+    return np.asarray(positions_px, dtype=np.float64) + behind_middle_px(N)
 
 
 def to_window_middles(positions_px: NDArray[Any], N: int) -> NDArray[np.float64]:
     """Return the positions of the windows' middles; the inverse of :func:`from_window_middles`."""
-    return np.asarray(positions_px, dtype=np.float64) - (N // 2 - (N - 1) / 2)
+    return np.asarray(positions_px, dtype=np.float64) - behind_middle_px(N)
+
+
+def behind_middle_px(N: int) -> float:
+    """Return how far pixel N//2 of a window lies behind its middle: half a pixel for even N."""
+    return N // 2 - (N - 1) / 2
 
 
 def first_plane(array: NDArray[Any], key: str, source: str) -> NDArray[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend._version import __version__
 from ptycho_backend.bundle import FILE_NAME, Bundle, write_bundle
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig, from_dict, validate
 from ptycho_backend.contract import LOG_SCALE, PROBE
@@ -23,7 +21,7 @@ from ptycho_backend.data.output import prepare_run_folder
 from ptycho_backend.predecessor.archive import Archive, read_archive, refused
 from ptycho_backend.predecessor.migration import migrate
 from ptycho_backend.predecessor.published import branches, model_of, weights_of
-from ptycho_backend.run import CONFIG, write_config, write_json
+from ptycho_backend.run import CONFIG, SUMMARY, provenance_of, write_config, write_json
 
 GAUGE = 2.0  # this package's object over the published network's (network 3.7)
 
@@ -79,7 +77,7 @@ def convert(
     folder = prepare_run_folder(new, overwrite)
     write_bundle(folder / FILE_NAME, converted.bundle)
     write_config(folder / CONFIG, converted.bundle.training, ExecutionConfig())
-    write_json(folder / "summary.json", {**converted.bundle.provenance, "notes": converted.notes})
+    write_json(folder / SUMMARY, {**converted.bundle.provenance, "notes": converted.notes})
     return converted
 
 
@@ -170,16 +168,11 @@ def _notes(archive: Archive, model: ModelConfig, scale: float | None) -> list[st
 def _provenance(archive: Archive, left: Mapping[str, str]) -> dict[str, Any]:
     digest = hashlib.sha256(archive.path.read_bytes()).hexdigest()
     keras = {"keras": archive.keras.version} if archive.keras.version else {}
-    return {
-        "backend": "PtychoPINN (TensorFlow)",
-        "versions": {"ptychopinn": __version__, "numpy": np.__version__, "python": platform.python_version(), **keras},
-        "seed": 0,
-        "data_sha256": "unknown",
-        "converted_from": {
-            "file": archive.path.name,
-            "sha256": digest,
-            "model": archive.model,
-            "saved": archive.keras.saved,
-            "not_carried_over": dict(left),
-        },
+    source = {
+        "file": archive.path.name,
+        "sha256": digest,
+        "model": archive.model,
+        "saved": archive.keras.saved,
+        "not_carried_over": dict(left),
     }
+    return provenance_of("PtychoPINN (TensorFlow)", keras, 0, "unknown") | {"converted_from": source}

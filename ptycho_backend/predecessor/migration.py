@@ -9,7 +9,7 @@ from typing import Any
 
 from ptycho_backend.config import fields_of
 from ptycho_backend.errors import ConfigError, nearest_name
-from ptycho_backend.predecessor.names import RENAMED, SECTIONS, WITHOUT, modern_name, reason, target
+from ptycho_backend.predecessor.names import RENAMED, SECTIONS, WITHOUT, reason, target, undotted
 from ptycho_backend.predecessor.values import LOSSES, check, translated
 
 SCALED = ("tv_weight", "realspace_mae_weight")  # by `realspace_weight`
@@ -86,7 +86,7 @@ def migrate(old: Mapping[str, Any]) -> Migration:
             for field_name, new_value in _fields(fate):
                 _put(result.values, field_name, new_value)
     model = result.values.setdefault("training", {}).setdefault("model", {})
-    if not any(modern_name(fate.old.rpartition(".")[2]) == "architecture" for fate in result.fates):
+    if not any(undotted(fate.old.rpartition(".")[2]) == "architecture" for fate in result.fates):
         model["architecture"] = "cnn"
         result.fates.append(Fate("", "cnn", "training.model.architecture", "the network that such files mean"))
     return result
@@ -116,7 +116,7 @@ def _fate(section: str, name: str, value: Any, scale: float) -> Fate:
     if value is None:
         return Fate(old, value, None, "not set")
     try:
-        found = value * scale if name in SCALED else translated(modern_name(name), new, value)
+        found = value * scale if name in SCALED else translated(undotted(name), new, value)
         check(new, found)
     except (ConfigError, TypeError) as error:
         return Fate(old, value, None, getattr(error, "expected", "") or str(error))

@@ -106,7 +106,7 @@ _DOTTED = MappingProxyType({dotted: name for name, dotted in legacy.KEYS.items()
 _CONTAINERS = frozenset({"model", "training", "inference", "execution"})
 
 
-def modern_name(old: str) -> str:
+def undotted(old: str) -> str:
     """Return a name in `params.cfg` without its dot, as configurations write it."""
     return _DOTTED.get(old, old)
 
@@ -122,7 +122,7 @@ def target(old: str, section: str = "") -> str | None:
     section : str
         The section of a nested file; "inference" has a batch size of its own.
     """
-    name = modern_name(old)
+    name = undotted(old)
     if name in WITHOUT:
         return None
     if section == "inference" and name in fields_of(InferenceConfig):
@@ -138,4 +138,4 @@ def target(old: str, section: str = "") -> str | None:
 
 def reason(old: str) -> str | None:
     """Return why an option has no counterpart, or None for one that PtychoPINN does not know either."""
-    return WITHOUT.get(modern_name(old))
+    return WITHOUT.get(undotted(old))

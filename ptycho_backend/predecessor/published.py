@@ -69,11 +69,11 @@ def model_of(file: KerasFile, found: Branches, told: Mapping[str, Any], given: M
     ValueError
         If graph and user contradict each other, or this package has no such model.
     """
-    N, channels = _sides(file, {**told, **given})
+    told = {**told, **given}
+    N, channels = _sides(file, told)
     for name, value in (("N", N), ("gridsize", math.isqrt(channels))):
         if given.get(name, value) != value:
             raise ValueError(f"its graph says {name}={value}, the command line {name}={given[name]}")
-    told = {**told, **given}
     gridsize = math.isqrt(channels)
     if gridsize**2 != channels:
         raise ValueError(f"{channels} patterns per group are no square of a gridsize")
