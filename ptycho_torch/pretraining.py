@@ -25,15 +25,16 @@ from ptycho_backend.core.allocation import freed_memory_kept
 from ptycho_backend.core.interruption import Stop
 from ptycho_backend.core.means import Mean
 from ptycho_backend.core.state import TrainerState
+from ptycho_backend.core.weights import parts_of
 from ptycho_backend.errors import PtychoError, TrainingError, TrainingStopped
 from ptycho_backend.pretraining import Lesson, Lessons, PretrainingConfig, check_same, nominal_calibration, read_config
 from ptycho_backend.run import provenance_of
 from ptycho_torch import physics
 from ptycho_torch.backend import TorchBackend
 from ptycho_torch.checkpoint import moments_of, restore_moments
-from ptycho_torch.model import TorchModel, weights_of
+from ptycho_torch.model import TorchModel, from_canonical_weight, weights_of
 from ptycho_torch.module import PtychoModule, TensorBatch, to_tensors
-from ptycho_torch.optimizer import ADAM
+from ptycho_torch.optimizer import ADAM, clip_norm
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class Pretraining:
         value = sum(self._add_gradient(lessons.at(count * self.step + n)) for n in range(count))
         if not np.isfinite(value):
             raise TrainingError("A loss is finite.", received=f"{value} at step {self.step}", fix="lower the rate")
-        torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip_norm)
+        clip_norm(self._parameters, self.config.clip_norm)
         self.optimizer.step()
         # A young average follows the weights closely: its first values are far from trained.
         decay = min(self.config.average_decay, (self.step + 1) / (self.step + 10))
@@ -156,8 +157,7 @@ class Pretraining:
 
     def _nominal(self, weights: dict[str, Any]) -> dict[str, Any]:
         """Return weights with the probe of the nominal calibration in place of the last scan's."""
-        probe = nominal_calibration().probe
-        return weights | {PROBE: np.stack([probe.real, probe.imag], axis=-1), LOG_SCALE: np.zeros((), np.float32)}
+        return weights | {PROBE: parts_of(nominal_calibration().probe), LOG_SCALE: np.zeros((), np.float32)}
 
     def _provenance(self) -> dict[str, Any]:
         made = provenance_of("pytorch", TorchBackend().versions(), self.config.seed, "simulated")
@@ -268,8 +268,6 @@ def _share_steps(model: TorchModel) -> None:
 
 def _in_order(values: dict[str, Tensor], names: dict[str, Tensor], order: list[Tensor]) -> list[Tensor]:
     """Return canonical values in a framework's layout, in the order of its parameters."""
-    from ptycho_torch.model import from_canonical_weight
-
     found = {
         id(weight): torch.empty_like(weight).copy_(from_canonical_weight(name, values[name])).detach()
         for name, weight in names.items()
