@@ -8,6 +8,7 @@ Spec: ptychodus_api_spec 4.14.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from ptycho import loader
 from ptycho.config.config import TrainingConfig
 from ptycho.loader import PtychoDataContainer
 from ptycho.raw_data import RawData
-from ptycho_backend.data.readers import load_scan
 from ptycho_backend.errors import DataError
 
 Data = RawData | PtychoDataContainer
+OF_POSITIONS = ("xcoords", "ycoords", "xcoords_start", "ycoords_start", "diff3d", "scan_index")
 
 
 def load_data(
@@ -51,12 +52,11 @@ def load_data(
     ------
     DataError
     """
-    scan = load_scan(file_path)
-    wanted = n_subsample if n_subsample is not None else n_images
-    if wanted is not None and wanted < len(scan):
-        drawn = np.random.default_rng(subsample_seed or 0).choice(len(scan), wanted, replace=False)
-        scan = scan.subset(np.sort(drawn))
-    raw = RawData.from_scan(scan)
+    raw = RawData.from_file(file_path)
+    wanted, n = n_subsample if n_subsample is not None else n_images, len(raw.xcoords)
+    if wanted is not None and wanted < n:
+        drawn = np.sort(np.random.default_rng(subsample_seed or 0).choice(n, wanted, replace=False))
+        raw = dataclasses.replace(raw, **{name: getattr(raw, name)[drawn] for name in OF_POSITIONS})
     for name, flip in (("xcoords", flip_x), ("ycoords", flip_y)):
         for key in (name, f"{name}_start"):
             setattr(raw, key, getattr(raw, key) * (-coord_scale if flip else coord_scale))

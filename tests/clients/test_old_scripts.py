@@ -383,6 +383,24 @@ class TestData:
         np.testing.assert_array_equal(part.xcoords, again.xcoords)
         assert len(load_data(path, n_images=500).xcoords) == 100
 
+    def test_a_file_means_the_same_whichever_way_it_is_read(self, scan, tmp_path):
+        """Of a file of ptychodus: middles of windows, fractional counts, and its start coordinates."""
+        y, x = scan.positions_px.T
+        np.savez(
+            tmp_path / "theirs.npz",
+            **{"xcoords": x, "ycoords": y, "xcoords_start": x + 1, "ycoords_start": y - 1, "probeGuess": scan.probe},
+            diff3d=scan.patterns + 0.25,
+            bad_pixels=~scan.mask,
+        )
+        found, expected = load_data(tmp_path / "theirs.npz"), RawData.from_file(tmp_path / "theirs.npz")
+        np.testing.assert_array_equal(found.xcoords_start, x + 1)
+        for name in ("positions_px", "patterns", "measurement"):
+            np.testing.assert_array_equal(getattr(found.to_scan(), name), getattr(expected.to_scan(), name))
+        part = load_data(tmp_path / "theirs.npz", n_images=20, subsample_seed=3)
+        rows = [int(np.flatnonzero(x == each)[0]) for each in part.xcoords]
+        np.testing.assert_array_equal(part.to_scan().patterns, expected.to_scan().patterns[rows])
+        np.testing.assert_array_equal(part.ycoords_start, y[rows] - 1)
+
     def test_containers_follow_the_configuration(self, scan):
         raw = RawData.from_scan(scan)
         container = create_ptycho_data_container(raw, small(gridsize=2))
