@@ -117,15 +117,9 @@ def train(
     with control.stop.on_signals() if keeper else nullcontext(), recording(metrics, training, execution):
         history = backend.fit(model, fitting, held_out, own, on_event, control)
     summary = {"training_seconds": time.perf_counter() - started, **refinement}
-    return Run(
-        model=model,
-        training=training,
-        execution=execution,
-        history=history,
-        monitor=resolve_monitor(execution.monitor, model, held_out is not None),
-        summary=summary | _fit_quality(model, held_out or fitting),
-        provenance=provenance,
-    )
+    summary |= _fit_quality(model, held_out or fitting)
+    monitor = resolve_monitor(execution.monitor, model, held_out is not None)
+    return Run(model, training, execution, history, monitor, summary, provenance)
 
 
 def reconstruct(
