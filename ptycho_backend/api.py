@@ -23,11 +23,11 @@ from ptycho_backend.core.calibration import Calibration, calibrate
 from ptycho_backend.core.constants import consistency_share
 from ptycho_backend.core.control import Control, Keeper
 from ptycho_backend.core.devices import choose_device
-from ptycho_backend.core.epie import refine_probe
 from ptycho_backend.core.grouping import Groups, group_positions
 from ptycho_backend.core.inference import reconstruct_scan
 from ptycho_backend.core.losses import poisson, shot_noise_floor
 from ptycho_backend.core.monitoring import resolve_monitor
+from ptycho_backend.core.refinement import refined_calibration
 from ptycho_backend.core.stitching import Image, well_covered
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import ConfigError, DataError
@@ -295,16 +295,7 @@ def _calibrate_and_refine(
     if earlier and earlier.state:
         return earlier.calibration, {"resumed_after_epoch": earlier.state.epoch}
     calibration = calibrate(scan, training.model, training.nphotons)
-    if training.probe_refinement_passes == 0:
-        return calibration, {"probe_refined": False}
-    started = time.perf_counter()
-    rng = np.random.default_rng([training.seed, 5])
-    probe, used = refine_probe(scan, calibration, training.probe_refinement_passes, rng, on_event)
-    seconds = time.perf_counter() - started
-    logger.info("probe refinement: %s after %.1f s", "refined probe used" if used else "guess kept", seconds)
-    if used:
-        calibration = calibrate(scan, training.model, training.nphotons, probe)
-    return calibration, {"probe_refined": used, "probe_refinement_seconds": seconds}
+    return refined_calibration(scan, calibration, training, training.probe_refinement_passes, on_event)
 
 
 def _provenance(backend: Backend, training: TrainingConfig, scan: Scan, validation: Scan | None) -> dict[str, Any]:
@@ -342,5 +333,5 @@ def _fit_quality(model: Model, samples: Samples) -> dict[str, Any]:
     loss, floor = poisson(expected, counts, samples.mask), shot_noise_floor(expected, samples.mask)
     overfitted = loss < OVERFITTED * floor
     if overfitted:
-        logger.warning("half-deviance %.3g lies below the shot-noise floor %.3g: the noise was fitted", loss, floor)
+        logger.info("half-deviance %.3g lies below the shot-noise floor %.3g: the noise was fitted", loss, floor)
     return {"half_deviance": loss, "shot_noise_floor": floor, "overfitted": bool(overfitted)}

@@ -72,9 +72,9 @@ class ModelConfig:
     gridsize: Annotated[int, Ge(1), Le(8)] = 1
     architecture: Literal["unet", "cnn"] = "unet"
     model_type: Literal["pinn", "supervised"] = "pinn"
-    n_filters_scale: Annotated[int, Ge(1), Le(16)] = 2
+    n_filters_scale: Annotated[int, Ge(1), Le(16)] = 1
     unrolled_steps: Annotated[int, Ge(1), Le(8)] = 2
-    initial_iterations: Annotated[int, Ge(0), Le(64)] = 0
+    initial_iterations: Annotated[int, Ge(0), Le(64)] = 8
     amp_activation: Literal["sigmoid", "swish", "silu", "softplus", "relu"] = "sigmoid"
     decoder_outputs: Literal["amplitude_phase", "real_imaginary"] = "amplitude_phase"
     object_big: bool = True
@@ -162,8 +162,12 @@ class InferenceConfig:
         End with one more data-consistency step: measured amplitude, predicted phase ("unet").
     phase_alignment : bool
         Give all groups one phase reference before stitching.
+    overlap_passes : int
+        Data-consistency steps on the whole stitched object, in which neighbours agree; 0 leaves the network's image.
     refine_passes : int
-        Passes of ePIE that polish the stitched image.
+        Passes of ePIE that polish the image at last.
+    probe_refinement_passes : int
+        Passes of ePIE that adapt the probe first, for a probe guess that is wrong.
     calibration : {"auto", "model", "scan"}
         Where probe and scale come from: the model's own when the scan carries the probe guess the model was
         trained with, else the scan's ("auto"); or always the one or the other.
@@ -176,7 +180,9 @@ class InferenceConfig:
     batch_size: Annotated[int, Ge(1)] = 32
     data_consistency: bool = True
     phase_alignment: bool = True
+    overlap_passes: Annotated[int, Ge(0)] = 16
     refine_passes: Annotated[int, Ge(0)] = 0
+    probe_refinement_passes: Annotated[int, Ge(0)] = 0
     calibration: Literal["auto", "model", "scan"] = "auto"
     neighbor_count: Annotated[int, Ge(1)] = 7
     seed: Annotated[int, Ge(0)] = 0

@@ -89,9 +89,9 @@ class PretrainingConfig:
     """
 
     recipe: Recipe = field(default_factory=Recipe)
-    n_filters_scale: Annotated[int, Ge(1), Le(16)] = 2
+    n_filters_scale: Annotated[int, Ge(1), Le(16)] = 1
     unrolled_steps: Annotated[int, Ge(1), Le(8)] = 2
-    initial_iterations: Annotated[int, Ge(0), Le(64)] = 0
+    initial_iterations: Annotated[int, Ge(0), Le(64)] = 8
     shared_steps: bool = False
     label_weight: NON_NEGATIVE = 1.0
     label_loss: Literal["mae", "log", "merged"] = "merged"

@@ -23,6 +23,7 @@ from ptycho_backend.contract import History, Model, Weights
 from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.control import Control, Keeper
+from ptycho_backend.core.devices import processors
 from ptycho_backend.core.interruption import SIGNALS, Stop
 from ptycho_backend.core.state import TrainerState
 from ptycho_backend.errors import PtychoError, TrainingError, TrainingStopped
@@ -97,7 +98,7 @@ class _Task:
         if keeper and place.rank > 0:
             keeper = Follower(keeper.folder, keeper.save_top_k)
         if execution.threads is None:
-            execution = dataclasses.replace(execution, threads=max(1, _processors() // place.world))
+            execution = dataclasses.replace(execution, threads=max(1, processors() // place.world))
         model = backend.create_model(self.training, self.calibration, execution)
         model.set_weights(self.weights)
         control = Control(self.resume, self.history, keeper, stop)
@@ -317,7 +318,3 @@ def _free_ports(n: int) -> list[int]:
     for server in sockets:
         server.close()
     return ports
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

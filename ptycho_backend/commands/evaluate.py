@@ -8,14 +8,14 @@ import numpy as np
 from jsonargparse import Namespace
 
 from ptycho_backend import plots
-from ptycho_backend.baseline import baseline_image
+from ptycho_backend.baseline import without_network
 from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import add_message_options, add_output_options
 from ptycho_backend.commands.describe import Rows
 from ptycho_backend.commands.figures import number, show_rows
 from ptycho_backend.commands.files import EVALUATION, draw, is_product, remove_earlier, result_folder
 from ptycho_backend.commands.results import show_comparisons, show_place, write_evaluation
-from ptycho_backend.config import ModelConfig
+from ptycho_backend.config import InferenceConfig, ModelConfig, from_dict
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.stitching import Image
 from ptycho_backend.data.product import Product, read_product
@@ -128,7 +128,10 @@ def _compared(image: Product | Image, truth: Image, positions_px: np.ndarray) ->
 
 
 def _without_network(scan: Scan, product: Product) -> Image:
-    """Reconstruct without a network, with the probe that the reconstruction was made with where it fits."""
+    """Reconstruct without a network, with the probe and the settings of the reconstruction where it carries them."""
     probe = np.asarray(product.probe)
     fits = probe.shape[-2:] == (scan.N, scan.N) and bool(np.abs(probe).max() > 0)
-    return baseline_image(scan, calibrate(scan, ModelConfig(N=scan.N), probe=probe if fits else None))
+    settings = {name: product.attributes.get(name, {}) for name in ("model", "inference")}
+    config = from_dict(ModelConfig, {**settings["model"], "N": scan.N}, "the reconstruction")
+    inference = from_dict(InferenceConfig, settings["inference"], "the reconstruction")
+    return without_network(scan, calibrate(scan, config, probe=probe if fits else None), config, inference)

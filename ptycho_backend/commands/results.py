@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend import api, plots
-from ptycho_backend.baseline import baseline_image
+from ptycho_backend.baseline import without_network
 from ptycho_backend.commands.figures import comparison_table, number, seconds, verdict
 from ptycho_backend.commands.files import EVALUATION, RECONSTRUCTION, draw
 from ptycho_backend.config import InferenceConfig, to_dict
@@ -61,11 +61,13 @@ class Result:
 def make_result(scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent) -> Result:
     """Reconstruct a scan with a model, and without."""
     started = time.perf_counter()
-    fitted = fit_to_scan(model, scan, inference)
-    image = api.reconstruct(scan, fitted, dataclasses.replace(inference, calibration="model"), on_event)
+    fitted = fit_to_scan(model, scan, inference, on_event)
+    as_fitted = dataclasses.replace(inference, calibration="model", probe_refinement_passes=0)
+    image = api.reconstruct(scan, fitted, as_fitted, on_event)
     duration = time.perf_counter() - started
     calibration = calibration_of(fitted)
-    result = Result(scan, image, baseline_image(scan, calibration, on_event), calibration, duration)
+    baseline = without_network(scan, calibration, fitted.config, inference, on_event)
+    result = Result(scan, image, baseline, calibration, duration)
     result.comparisons = compared({"network": image, "no network": result.baseline}, scan)
     return result
 

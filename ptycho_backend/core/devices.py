@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ptycho_backend.errors import DeviceError
 
 
@@ -34,3 +36,8 @@ def choose_device(device: str, found: tuple[str, ...], engine: str) -> str:
             fix="use device='auto', or install a build of the framework that supports this GPU",
         )
     return wanted
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

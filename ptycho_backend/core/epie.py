@@ -16,11 +16,11 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from ptycho_backend.core.calibration import Calibration, probe_weight
-from ptycho_backend.core.stitching import CanvasFrame, Image, stitch
+from ptycho_backend.core.stitching import Image, stitch
+from ptycho_backend.core.windows import AXES, Windows, probe_of, spectrum_of, square
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.events import OnEvent, StageEvent, ignore
 
-AXES = (-2, -1)
 OBJECT_STEP = 1.0  # share of the full correction given to the object
 PROBE_STEP = 1.0  # and to the probe
 CACHE_BYTES = 512 * 2**20  # shifted probes are kept where they fit in this
@@ -129,17 +129,11 @@ class _State:
 
     def __init__(self, scan: Scan, calibration: Calibration, start: Image | None, cache_probes: bool) -> None:
         self._scan, self._r = scan, np.float32(calibration.rms_input_scale)
-        N = scan.N
-        self._frame = CanvasFrame.around(scan.positions_px, N)
-        corners = self._frame.corners(scan.positions_px, N)
-        self._whole = np.rint(corners).astype(int)
-        self._obj = np.ones(tuple(s + 1 for s in self._frame.shape), dtype=np.complex64)
-        if start is not None:
-            self._load(start)
+        self._windows = Windows(scan)
+        self._obj = self._windows.canvas(start)
         self._good = np.fft.ifftshift(scan.mask)
         self._all_good = bool(scan.mask.all())
-        self._spectrum = scipy.fft.fft2(calibration.probe, axes=AXES, norm="ortho")
-        self._ramps = _shift_ramps(corners - self._whole, N)
+        self._spectrum = spectrum_of(calibration.probe)
         n_bytes = len(scan) * calibration.probe.nbytes
         self._cache: dict[int, NDArray[np.complex64]] | None = {} if cache_probes and n_bytes < CACHE_BYTES else None
         self._brightest = self._peak()
@@ -159,21 +153,21 @@ class _State:
         flat = np.broadcast_to(np.complex64(1), (len(self._scan), N, N))
         coverage = stitch(flat, self._scan.positions_px, probe_weight(self.probe())).coverage
         obj = np.where(coverage > 0, self._obj[:-1, :-1], 0).astype(np.complex64)
-        return Image(obj, coverage, self._frame.origin_px)
+        return Image(obj, coverage, self._windows.frame.origin_px)
 
     def probe(self) -> NDArray[np.complex64]:
         """Return the probe, centred in its window."""
-        return np.asarray(scipy.fft.ifft2(self._spectrum, axes=AXES, norm="ortho"), dtype=np.complex64)
+        return probe_of(self._spectrum)
 
     def _visit(self, row: int, update_probe: bool) -> tuple[float, float]:
         N = self._scan.N
-        y, x = self._whole[row]
+        y, x = self._windows.whole[row]
         patch = self._obj[y : y + N, x : x + N]
         amplitude = np.fft.ifftshift(self._scan.amplitude(slice(row, row + 1))[0]) * self._r
         probe = self._shifted_probe(row)
         waves = probe * patch
         detector = scipy.fft.fft2(waves, axes=AXES, norm="ortho")
-        predicted = np.sqrt(_square(detector).sum(axis=0))
+        predicted = np.sqrt(square(detector).sum(axis=0))
         ratio = amplitude / np.maximum(predicted, 1e-9)
         if not self._all_good:
             ratio[~self._good] = 1.0
@@ -189,46 +183,18 @@ class _State:
     def _shifted_probe(self, row: int) -> NDArray[np.complex64]:
         if self._cache is not None and row in self._cache:
             return self._cache[row]
-        moved = scipy.fft.ifft2(self._spectrum * self._ramp(row), axes=AXES, norm="ortho", overwrite_x=True)
+        moved = self._windows.probes(self._spectrum, slice(row, row + 1))[0]
         if self._cache is not None:
             self._cache[row] = moved
-        return np.asarray(moved)
+        return moved
 
     def _correct_probe(self, row: int, patch: NDArray[Any], change: NDArray[Any]) -> None:
-        step = PROBE_STEP / max(float(_square(patch).max()), 1e-12)
+        step = PROBE_STEP / max(float(square(patch).max()), 1e-12)
         correction = scipy.fft.fft2(np.conj(patch) * change, axes=AXES, norm="ortho", overwrite_x=True)
-        self._spectrum += np.float32(step) * np.conj(self._ramp(row)) * correction
-
-    def _ramp(self, row: int) -> NDArray[np.complex64]:
-        fy, fx = self._ramps
-        return np.asarray(fy[row][:, None] * fx[row])
+        self._spectrum += np.float32(step) * np.conj(self._windows.ramps(slice(row, row + 1))[0]) * correction
 
     def _peak(self) -> np.float32:
-        return np.float32(_square(self.probe()).sum(axis=0).max())
-
-    def _load(self, start: Image) -> None:
-        """Put an image on the canvas by whole pixels; uncovered pixels stay 1."""
-        shift = np.rint(np.asarray(start.origin_px) - np.asarray(self._frame.origin_px)).astype(int)
-        low = np.maximum(shift, 0)
-        high = np.minimum(shift + start.obj.shape, self._obj.shape)
-        inner = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        outer = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, shift, strict=True))
-        covered = start.coverage[outer] > 0
-        self._obj[inner] = np.where(covered, start.obj[outer], self._obj[inner])
-
-
-def _shift_ramps(fraction: NDArray[np.float64], N: int) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
-    """Return the Fourier factors (position, N) along y and x that move a probe by a fraction of a pixel."""
-    frequency = scipy.fft.fftfreq(N)
-    both = np.exp(-2j * np.pi * fraction[:, :, None] * frequency)
-    if N % 2 == 0:
-        # The Nyquist component of a shifted real-frequency ramp is ambiguous in sign: take its mean, the cosine.
-        both[:, :, N // 2] = np.cos(np.pi * fraction)
-    return both[:, 0].astype(np.complex64), both[:, 1].astype(np.complex64)
-
-
-def _square(wave: NDArray[Any]) -> NDArray[Any]:
-    return np.asarray(wave.real**2 + wave.imag**2)
+        return np.float32(square(self.probe()).sum(axis=0).max())
 
 
 def _central_rows(positions_px: NDArray[np.float64], most: int) -> NDArray[np.intp]:

@@ -15,7 +15,9 @@ from ptycho_backend.core.calibration import Calibration, calibrate, probe_hash
 from ptycho_backend.core.constants import patch_weight
 from ptycho_backend.core.epie import polish
 from ptycho_backend.core.grouping import group_positions
+from ptycho_backend.core.overlap import overlap_passes
 from ptycho_backend.core.phase_alignment import align_phases
+from ptycho_backend.core.refinement import refined_calibration
 from ptycho_backend.core.stitching import CanvasFrame, Image, Stitcher
 from ptycho_backend.core.weights import complex_of
 from ptycho_backend.data.scan import Scan
@@ -37,19 +39,34 @@ def reconstruct_scan(scan: Scan, model: Model, inference: InferenceConfig, on_ev
     on_event : callable
         Receives StageEvents.
     """
-    fitted = fit_to_scan(model, scan, inference)
+    fitted = fit_to_scan(model, scan, inference, on_event)
     image = stitch_predictions(scan, fitted, inference, on_event)
+    return improved(scan, calibration_of(fitted), image, inference, on_event)
+
+
+def improved(
+    scan: Scan, calibration: Calibration, image: Image, inference: InferenceConfig, on_event: OnEvent = ignore
+) -> Image:
+    """Return a stitched image after the passes over all patterns that a configuration asks for."""
+    image = overlap_passes(scan, calibration, image, inference.overlap_passes, on_event)
     rng = np.random.default_rng([inference.seed, 4])
-    return polish(scan, calibration_of(fitted), image, inference.refine_passes, rng, on_event)
+    return polish(scan, calibration, image, inference.refine_passes, rng, on_event)
 
 
-def fit_to_scan(model: Model, scan: Scan, inference: InferenceConfig) -> Model:
+def fit_to_scan(model: Model, scan: Scan, inference: InferenceConfig, on_event: OnEvent = ignore) -> Model:
     """
     Return the model with the calibration that suits a scan; the same model where it suits already.
 
     "auto" keeps the model's probe where the scan carries the probe guess it was made from, and else takes
-    the scan's; the scale always follows the scan's photons.
+    the scan's; the scale always follows the scan's photons. Passes of probe refinement follow.
     """
+    suited = _suited_to_scan(model, scan, inference)
+    passes, before = inference.probe_refinement_passes, calibration_of(suited)
+    calibration, _ = refined_calibration(scan, before, suited.training, passes, on_event)
+    return suited if calibration is before else recalibrated(suited, calibration)
+
+
+def _suited_to_scan(model: Model, scan: Scan, inference: InferenceConfig) -> Model:
     same_probe = model.calibration.probe_guess_sha256 == probe_hash(scan.probe)
     if inference.calibration == "model" or (inference.calibration == "auto" and same_probe):
         if model.config.N != scan.N:

@@ -9,12 +9,13 @@ import pytest
 
 from ptycho_backend.config import ModelConfig
 from ptycho_backend.core import epie as module
+from ptycho_backend.core import windows
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.epie import EpieResult, Plan, epie, polish, refine_probe
-from ptycho_backend.core.stitching import Image, cut_patches
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.simulate import simulate_scan
 from ptycho_backend.events import StageEvent, ignore
+from ptycho_backend.testing.images import error_of
 
 N = 32
 SETTINGS = {"N": N, "n_positions": 36, "object_name": "lines", "photons_per_pattern": 1e7, "step_px": 3.0}
@@ -26,21 +27,6 @@ def simulated(**fields) -> Scan:
 
 def calibration_of(scan):
     return calibrate(scan, ModelConfig(N=N))
-
-
-def truth_on(image: Image, scan: Scan) -> np.ndarray:
-    """Return the known object, bilinearly, on the pixels of an image."""
-    side = max(image.obj.shape) + 2
-    middle = np.array([image.origin_px]) + side // 2
-    return cut_patches(scan.obj, middle, side, scan.obj_origin_px)[0, : image.obj.shape[0], : image.obj.shape[1]]
-
-
-def error_of(image: Image, scan: Scan, share: float = 0.3) -> float:
-    """Return the relative error where coverage is good, one complex factor aside."""
-    good = image.coverage > share * image.coverage.max()
-    found, truth = image.obj[good], truth_on(image, scan)[good]
-    factor = np.vdot(found, truth) / np.vdot(found, found)
-    return float(np.linalg.norm(factor * found - truth) / np.linalg.norm(truth))
 
 
 def run(scan, passes=12, on_event=ignore, **fields) -> EpieResult:
@@ -71,10 +57,10 @@ def test_a_probe_is_moved_by_a_fourier_shift_whether_the_side_is_odd_or_even(sid
     rng = np.random.default_rng(2)
     spectrum = np.fft.fft2(rng.normal(size=(side, side)))
     for fraction in ([1.0, 0.0], [0.0, -1.0], [1.0, 1.0]):
-        fy, fx = module._shift_ramps(np.array([fraction]), side)
+        fy, fx = windows.shift_ramps(np.array([fraction]), side)
         expected = np.fft.fft2(np.roll(np.fft.ifft2(spectrum), np.array(fraction, int), axis=(0, 1)))
         np.testing.assert_allclose(spectrum * fy[0][:, None] * fx[0], expected, atol=1e-4)
-    half = np.abs(module._shift_ramps(np.array([[0.5, -0.3]]), side))
+    half = np.abs(windows.shift_ramps(np.array([[0.5, -0.3]]), side))
     # Only the one frequency that has no sign loses energy, and an odd side has none.
     np.testing.assert_allclose(np.delete(half, side // 2, axis=-1) if side % 2 == 0 else half, 1.0, atol=1e-6)
 

@@ -19,6 +19,7 @@ from ptycho_backend.core.weights import starting_weights
 from ptycho_backend.data.simulate import simulate_scan
 from ptycho_backend.errors import ShapeError
 from ptycho_backend.network import initial_weights
+from ptycho_backend.testing.images import error_of, truth_on
 
 N = 32
 SETTINGS = {"N": N, "n_positions": 25, "object_name": "lines", "photons_per_pattern": 1e6, "step_px": 3.0}
@@ -84,22 +85,12 @@ def engine(monkeypatch):
     return engine
 
 
+STITCHED = InferenceConfig(overlap_passes=0)  # what the patches give by themselves
+
+
 def model_of(scan, kind=OracleModel, seed=0, **fields):
     config = ModelConfig(**{"N": N, "n_filters_scale": 1, "unrolled_steps": 1, **fields})
     return kind(TrainingConfig(model=config, seed=seed), calibrate(scan, config))
-
-
-def truth_on(image, scan):
-    side = max(image.obj.shape) + 2
-    middle = np.array([image.origin_px]) + side // 2
-    return cut_patches(scan.obj, middle, side, scan.obj_origin_px)[0, : image.obj.shape[0], : image.obj.shape[1]]
-
-
-def error_of(image, scan):
-    good = image.coverage > 0.3 * image.coverage.max()
-    found, truth = image.obj[good], truth_on(image, scan)[good]
-    factor = np.vdot(found, truth) / np.vdot(found, found)
-    return float(np.linalg.norm(factor * found - truth) / np.linalg.norm(truth))
 
 
 @pytest.fixture
@@ -115,10 +106,10 @@ def knowing(engine, monkeypatch):
 @pytest.mark.parametrize("gridsize", [1, 2])
 def test_perfect_patches_with_random_phases_make_the_object(scan, knowing, gridsize):
     model = model_of(scan, KnowingModel, gridsize=gridsize)
-    image = reconstruct_scan(scan, model, InferenceConfig())
+    image = reconstruct_scan(scan, model, STITCHED)
     # What is left is bilinear interpolation between pixels.
     assert error_of(image, scan) < 0.06
-    loose = reconstruct_scan(scan, model, InferenceConfig(phase_alignment=False))
+    loose = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, phase_alignment=False))
     assert error_of(loose, scan) > 0.3
 
 
@@ -134,26 +125,33 @@ def test_the_canvas_is_the_scans_whatever_part_of_the_patches_is_lit(scan, knowi
 def test_batches_are_reported_and_change_nothing(scan):
     events = []
     model = model_of(scan)
-    image = reconstruct_scan(scan, model, InferenceConfig(batch_size=10), events.append)
+    image = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, batch_size=10), events.append)
     assert [(e.stage, e.done, e.total) for e in events] == [("reconstruction", n, 25) for n in (10, 20, 25)]
-    other = reconstruct_scan(scan, model, InferenceConfig(batch_size=3))
+    other = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, batch_size=3))
     np.testing.assert_allclose(other.obj, image.obj, atol=1e-5)
 
 
 def test_the_step_at_the_end_is_an_option(scan):
-    model = model_of(scan)
-    with_step = reconstruct_scan(scan, model, InferenceConfig(data_consistency=True))
-    without = reconstruct_scan(scan, model, InferenceConfig(data_consistency=False))
+    model = model_of(scan, initial_iterations=0)  # after many steps one more changes little
+    with_step = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, data_consistency=True))
+    without = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, data_consistency=False))
     assert np.abs(with_step.obj - without.obj).max() > 1e-3
     assert error_of(with_step, scan) < error_of(without, scan)
 
 
-def test_polishing_comes_last(scan):
+@pytest.mark.parametrize("passes", ["overlap_passes", "refine_passes"])
+def test_passes_over_all_patterns_make_a_better_image_in_the_same_place(scan, passes):
     model = model_of(scan)
-    rough = reconstruct_scan(scan, model, InferenceConfig())
-    polished = reconstruct_scan(scan, model, InferenceConfig(refine_passes=5))
-    assert error_of(polished, scan) < 0.6 * error_of(rough, scan)
-    assert polished.origin_px == rough.origin_px
+    rough = reconstruct_scan(scan, model, STITCHED)
+    better = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, **{passes: 5}))
+    assert error_of(better, scan) < 0.6 * error_of(rough, scan)
+    assert better.origin_px == rough.origin_px
+
+
+def test_polishing_comes_last(scan):
+    events = []
+    reconstruct_scan(scan, model_of(scan), InferenceConfig(overlap_passes=1, refine_passes=1), events.append)
+    assert [event.stage for event in events][-2:] == ["overlap", "ePIE"]
 
 
 def test_groups_are_drawn_from_the_seed(scan):

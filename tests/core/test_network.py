@@ -103,7 +103,7 @@ def test_every_parameter_is_used_once_and_named_once(architecture):
     ],
 )
 def test_parameter_counts_are_pinned(fields, expected):
-    assert parameter_count(ModelConfig(**fields)) == expected
+    assert parameter_count(ModelConfig(n_filters_scale=2, **fields)) == expected
 
 
 def test_unet_needs_the_same_weights_at_every_size_and_gridsize():
@@ -113,14 +113,14 @@ def test_unet_needs_the_same_weights_at_every_size_and_gridsize():
 
 
 def test_unet_counts_its_parameters_as_written_by_hand():
-    # Two 3×3 convolutions per level with widths 16, 32, 64, 128, then back up beside the skips.
+    # Two 3×3 convolutions per level with widths 8, 16, 32, 64, then back up beside the skips.
     def double(fan_in, width):
         return (9 * fan_in + 1) * width + (9 * width + 1) * width
 
     def unet(inputs):
-        down = double(inputs, 16) + double(16, 32) + double(32, 64) + double(64, 128)
-        up = double(128 + 64, 64) + double(64 + 32, 32) + double(32 + 16, 16)
-        return down + up + (9 * 16 + 1) * 2
+        down = double(inputs, 8) + double(8, 16) + double(16, 32) + double(32, 64)
+        up = double(64 + 32, 32) + double(32 + 16, 16) + double(16 + 8, 8)
+        return down + up + (9 * 8 + 1) * 2
 
     assert parameter_count(ModelConfig()) == unet(2) + unet(4)
 
@@ -194,7 +194,7 @@ def without_names(words):
 
 
 def test_the_published_order_of_operations():
-    network = describe(ModelConfig(N=64, architecture="cnn"))["cnn"]
+    network = describe(ModelConfig(N=64, architecture="cnn", n_filters_scale=2))["cnn"]
     encoder = ["relu", "relu", "pool"] * 3
     for output, head, factor in zip(network.outputs, ("sigmoid", "tanh"), (2.0, math.pi), strict=True):
         (adds,) = [op for op in network.ops if op.output == output]

@@ -1,0 +1,141 @@
+"""
+Agreement of neighbours: data-consistency steps on the whole object instead of on single patches (spec: physics 7.7).
+
+Every pattern corrects the part of the object that its probe lights; where probes overlap, corrections are averaged by
+illumination. Steps start from extrapolated objects, which spreads slow phases over the scan within a few passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from ptycho_backend.core.calibration import Calibration
+from ptycho_backend.core.devices import processors
+from ptycho_backend.core.stitching import Image
+from ptycho_backend.core.unrolled import TINY
+from ptycho_backend.core.windows import AXES, Windows, spectrum_of, square
+from ptycho_backend.data.scan import Scan
+from ptycho_backend.events import OnEvent, StageEvent, ignore
+
+REGULARISATION = 0.02  # of the brightest pixel of the summed illumination: bounds the correction at the rim
+CHUNK_PIXELS = 64**3  # patterns that a thread holds at a time, in pixels; small enough for the processor's cache
+CACHE_BYTES = 512 * 2**20  # moved probes are kept where they fit in this
+Canvas = NDArray[np.complex64]
+
+
+def overlap_passes(
+    scan: Scan, calibration: Calibration, image: Image, passes: int, on_event: OnEvent = ignore
+) -> Image:
+    """
+    Make an image agree with all patterns at once.
+
+    Parameters
+    ----------
+    scan : Scan
+        Read in chunks; the result depends neither on their size nor on the number of threads.
+    calibration : Calibration
+        Scale of the data, and the probe.
+    image : Image
+        Where to start.
+    passes : int
+        Visits of all patterns.
+    on_event : callable
+        Receives a StageEvent after every pass, with Σ(x − |ψ|)² / Σx² over good pixels.
+
+    Returns
+    -------
+    Image
+        With the coverage of the image given.
+
+    Notes
+    -----
+    Spec: physics 7.7. The correction is that of the parallel engine of Rodenburg and Faulkner's PIE; the
+    extrapolation is Nesterov's (1983), as accelerated Wirtinger flow uses it (Xu et al., 2018).
+    """
+    if passes == 0:
+        return image
+    state = _Passes(scan, calibration)
+    before = canvas = state.windows.canvas(image)
+    with ThreadPoolExecutor(processors()) as pool:
+        for k in range(passes):
+            ahead = canvas + np.float32(k / (k + 3)) * (canvas - before)
+            before, canvas = canvas, state.corrected(ahead, pool)
+            on_event(StageEvent("overlap", k + 1, passes, f"error {state.error:.3g}"))
+    return state.image(canvas, image)
+
+
+class _Passes:
+    """Data, probe and illumination of running passes, in the FFT's own pixel order on the detector."""
+
+    def __init__(self, scan: Scan, calibration: Calibration) -> None:
+        self.windows = Windows(scan)
+        self.error = np.nan
+        self._scan, self._r = scan, np.float32(calibration.rms_input_scale)
+        self._spectrum = spectrum_of(calibration.probe)
+        self._good = None if scan.mask.all() else np.fft.ifftshift(scan.mask).astype(np.float32)
+        self._cached = len(scan) * calibration.probe.nbytes <= CACHE_BYTES
+        self._probes: dict[int, NDArray[np.complex64]] = {}
+        self._illumination = self._summed_illumination()
+
+    def corrected(self, canvas: Canvas, pool: ThreadPoolExecutor) -> Canvas:
+        """Return the object after one step from `canvas`, and keep the error that was met."""
+        total, wrong, energy = np.zeros_like(canvas), 0.0, 0.0
+        for rows, correction, misfit, seen in self._corrections(canvas, pool):
+            # In the order of the patterns, whichever thread was first: sums of floats depend on their order.
+            self.windows.add(total, correction, rows)
+            wrong, energy = wrong + misfit, energy + seen
+        self.error = wrong / max(energy, 1e-30)
+        return canvas + total / self._illumination
+
+    def image(self, canvas: Canvas, start: Image) -> Image:
+        """Return the object on the pixels of the image that the passes started from."""
+        origin = np.asarray(start.origin_px) - np.asarray(self.windows.frame.origin_px)
+        y, x = np.rint(origin).astype(int)
+        height, width = start.obj.shape
+        obj = np.where(start.coverage > 0, canvas[y : y + height, x : x + width], 0)
+        return Image(obj.astype(np.complex64), start.coverage, start.origin_px)
+
+    def _summed_illumination(self) -> NDArray[np.float32]:
+        """Return Σ|P|² of all patterns on the canvas, bounded from below."""
+        light = np.zeros(self.windows.canvas().shape, dtype=np.float32)
+        for rows in self._chunks():
+            self.windows.add(light, square(self._moved(rows)).sum(axis=1), rows)
+        return light + np.float32(REGULARISATION) * light.max()
+
+    def _chunks(self) -> Iterator[slice]:
+        size = max(1, CHUNK_PIXELS // self._scan.N**2)
+        return (slice(start, start + size) for start in range(0, len(self._scan), size))
+
+    def _corrections(self, canvas: Canvas, pool: ThreadPoolExecutor) -> Iterator[tuple[slice, Canvas, float, float]]:
+        """Yield what :meth:`_correction` finds, chunk after chunk, a few of them ahead."""
+        chunks = self._chunks()
+        while ahead := list(islice(chunks, 2 * processors())):
+            yield from pool.map(lambda rows: self._correction(canvas, rows), ahead)
+
+    def _correction(self, canvas: Canvas, rows: slice) -> tuple[slice, Canvas, float, float]:
+        """Return what some patterns add to the object, with their Σ(x − |ψ|)² and Σx²."""
+        x = np.fft.ifftshift(self._scan.amplitude(rows), axes=AXES) * self._r
+        probes = self._moved(rows)
+        detector = scipy.fft.fft2(probes * self.windows.cut(canvas, rows), axes=AXES, norm="ortho", overwrite_x=True)
+        predicted = np.sqrt(square(detector).sum(axis=1) + np.float32(TINY))
+        missing = x - predicted
+        if self._good is not None:
+            missing, x = missing * self._good, x * self._good
+        detector *= (missing / predicted)[:, None]
+        change = scipy.fft.ifft2(detector, axes=AXES, norm="ortho", overwrite_x=True)
+        correction = (np.conj(probes) * change).sum(axis=1)
+        return rows, correction, float(np.vdot(missing, missing)), float(np.vdot(x, x))
+
+    def _moved(self, rows: slice) -> NDArray[np.complex64]:
+        if rows.start not in self._probes:
+            probes = self.windows.probes(self._spectrum, rows)
+            if not self._cached:
+                return probes
+            self._probes[rows.start] = probes
+        return self._probes[rows.start]

@@ -1,0 +1,99 @@
+"""
+Where every pattern looks at the canvas: a window of whole pixels, and a probe moved by the rest (spec: physics 8.2).
+
+Nothing is interpolated: a Fourier shift is exact for a probe that fits its window, and the object keeps its pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from ptycho_backend.core.stitching import CanvasFrame, Image
+from ptycho_backend.data.scan import Scan
+
+AXES = (-2, -1)
+Rows = slice | NDArray[np.intp]
+
+
+class Windows:
+    """
+    The windows of a scan on its canvas.
+
+    Parameters
+    ----------
+    scan : Scan
+
+    Attributes
+    ----------
+    frame : CanvasFrame
+    whole : int, shape (position, 2)
+        Canvas coordinates of pixel (0, 0) of each window.
+    """
+
+    def __init__(self, scan: Scan) -> None:
+        self.N = scan.N
+        self.frame = CanvasFrame.around(scan.positions_px, scan.N)
+        corners = self.frame.corners(scan.positions_px, scan.N)
+        self.whole = np.rint(corners).astype(int)
+        self._along_y, self._along_x = shift_ramps(corners - self.whole, scan.N)
+
+    def canvas(self, start: Image | None = None) -> NDArray[np.complex64]:
+        """Return an object of 1 that holds every window, with an image laid on it by whole pixels."""
+        canvas = np.ones(tuple(side + 1 for side in self.frame.shape), dtype=np.complex64)
+        if start is None:
+            return canvas
+        shift = np.rint(np.asarray(start.origin_px) - np.asarray(self.frame.origin_px)).astype(int)
+        low = np.maximum(shift, 0)
+        high = np.minimum(shift + start.obj.shape, canvas.shape)
+        inner = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        outer = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, shift, strict=True))
+        canvas[inner] = np.where(start.coverage[outer] > 0, start.obj[outer], canvas[inner])
+        return canvas
+
+    def ramps(self, rows: Rows) -> NDArray[np.complex64]:
+        """Return the Fourier factors (position, 1, y, x) that move a probe to some positions."""
+        return np.asarray(self._along_y[rows][:, None, :, None] * self._along_x[rows][:, None, None, :])
+
+    def probes(self, spectrum: NDArray[np.complex64], rows: Rows) -> NDArray[np.complex64]:
+        """Return the moved probes (position, mode, y, x) of a probe's spectrum (mode, y, x)."""
+        return np.asarray(scipy.fft.ifft2(spectrum * self.ramps(rows), axes=AXES, norm="ortho", overwrite_x=True))
+
+    def cut(self, canvas: NDArray[Any], rows: Rows) -> NDArray[Any]:
+        """Return copies (position, 1, y, x) of the canvas under some windows."""
+        N = self.N
+        return np.stack([canvas[y : y + N, x : x + N] for y, x in self.whole[rows]])[:, None]
+
+    def add(self, canvas: NDArray[Any], values: NDArray[Any], rows: Rows) -> None:
+        """Add values (position, y, x) to the canvas, in the order of the positions; the adjoint of :meth:`cut`."""
+        N = self.N
+        for (y, x), value in zip(self.whole[rows], values, strict=True):
+            canvas[y : y + N, x : x + N] += value
+
+
+def shift_ramps(fraction: NDArray[np.float64], N: int) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
+    """Return the Fourier factors (position, N) along y and x that move a probe by a fraction of a pixel."""
+    frequency = scipy.fft.fftfreq(N).astype(np.float32)
+    both = np.exp(np.complex64(-2j * np.pi) * fraction.astype(np.float32)[:, :, None] * frequency)
+    if N % 2 == 0:
+        # The Nyquist component of a shifted real-frequency ramp is ambiguous in sign: take its mean, the cosine.
+        both[:, :, N // 2] = np.cos(np.pi * fraction)
+    return both[:, 0], both[:, 1]
+
+
+def spectrum_of(probe: NDArray[Any]) -> NDArray[np.complex64]:
+    """Return the spectrum (mode, y, x) of a centred probe, in the FFT's own order."""
+    return np.asarray(scipy.fft.fft2(np.asarray(probe, dtype=np.complex64), axes=AXES, norm="ortho"))
+
+
+def probe_of(spectrum: NDArray[Any]) -> NDArray[np.complex64]:
+    """Return the centred probe (mode, y, x) of a spectrum."""
+    return np.asarray(scipy.fft.ifft2(spectrum, axes=AXES, norm="ortho"), dtype=np.complex64)
+
+
+def square(wave: NDArray[Any]) -> NDArray[Any]:
+    """Return |wave|²."""
+    return np.asarray(wave.real**2 + wave.imag**2)

@@ -1,0 +1,27 @@
+"""How far an image is from a simulated scan's object, pixel by pixel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend.core.stitching import Image, cut_patches
+from ptycho_backend.data.scan import Scan
+
+
+def truth_on(image: Image, scan: Scan) -> NDArray[Any]:
+    """Return the known object, bilinearly, on the pixels of an image."""
+    assert scan.obj is not None
+    side = max(image.obj.shape) + 2
+    middle = np.array([image.origin_px]) + side // 2
+    return cut_patches(scan.obj, middle, side, scan.obj_origin_px)[0, : image.obj.shape[0], : image.obj.shape[1]]
+
+
+def error_of(image: Image, scan: Scan, share: float = 0.3) -> float:
+    """Return the relative error where coverage is above a share of its peak, one complex factor aside."""
+    good = image.coverage > share * image.coverage.max()
+    found, truth = image.obj[good], truth_on(image, scan)[good]
+    factor = np.vdot(found, truth) / np.vdot(found, found)
+    return float(np.linalg.norm(factor * found - truth) / np.linalg.norm(truth))

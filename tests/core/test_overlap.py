@@ -1,0 +1,133 @@
+"""Passes over all patterns at once find the object where probes overlap (physics 7.7)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ptycho_backend.config import ModelConfig
+from ptycho_backend.core import overlap
+from ptycho_backend.core.calibration import calibrate
+from ptycho_backend.core.epie import Plan, epie
+from ptycho_backend.core.overlap import overlap_passes
+from ptycho_backend.core.stitching import CanvasFrame, Image
+from ptycho_backend.core.windows import Windows
+from ptycho_backend.data.scan import Scan
+from ptycho_backend.data.simulate import simulate_scan
+from ptycho_backend.events import StageEvent
+from ptycho_backend.testing.images import error_of
+
+SETTINGS = {"N": 32, "n_positions": 36, "object_name": "lines", "photons_per_pattern": 1e7, "step_px": 3.0}
+
+
+def simulated(**fields) -> Scan:
+    return simulate_scan(**{**SETTINGS, **fields})
+
+
+def calibration_of(scan):
+    return calibrate(scan, ModelConfig(N=32))
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return simulated()
+
+
+def blank(scan) -> Image:
+    """Return an object of 1 on the canvas of a scan, seen everywhere."""
+    frame = CanvasFrame.around(scan.positions_px, scan.N)
+    coverage = Windows(scan).canvas()[:-1, :-1].real
+    return Image(np.ones(frame.shape, np.complex64), coverage.astype(np.float32), frame.origin_px)
+
+
+def passed(scan, passes, image=None, **options) -> Image:
+    found = overlap_passes(scan, calibration_of(scan), image or blank(scan), passes, **options)
+    lit = epie(scan, calibration_of(scan), Plan(0), np.random.default_rng(0)).image.coverage
+    return dataclasses.replace(found, coverage=lit)
+
+
+def test_the_object_is_found_and_more_passes_find_more_of_it(scan):
+    errors = [error_of(passed(scan, passes), scan) for passes in (0, 4, 32)]
+    assert errors[0] > 0.15
+    assert 0.5 * errors[0] > errors[1] > 2 * errors[2]
+    assert errors[2] < 0.03
+
+
+def test_it_beats_epie_where_photons_are_few():
+    scan = simulated(photons_per_pattern=1e4)
+    sequential = epie(scan, calibration_of(scan), Plan(20, False), np.random.default_rng(0)).image
+    assert error_of(passed(scan, 20), scan) < 0.7 * error_of(sequential, scan)
+
+
+def test_the_true_object_stays_where_noise_is_absent(scan):
+    """A fixed point: what explains every pattern is not corrected."""
+    once = passed(scan, 60)
+    windows, calibration = Windows(scan), calibration_of(scan)
+    state = overlap._Passes(scan, calibration)
+    waves = state._moved(slice(0, len(scan))) * windows.cut(windows.canvas(once), slice(None))
+    amplitude = np.sqrt((np.abs(np.fft.fftshift(np.fft.fft2(waves, norm="ortho"), axes=(-2, -1))) ** 2).sum(axis=1))
+    exact = dataclasses.replace(
+        scan, patterns=(amplitude / calibration.rms_input_scale).astype(np.float32), measurement="amplitude"
+    )
+    same = dataclasses.replace(calibration)  # of the scan before: the same scale and probe
+    found = overlap_passes(exact, same, once, 3)
+    lit = once.coverage > 0.05 * once.coverage.max()
+    np.testing.assert_allclose(found.obj[lit], once.obj[lit], atol=2e-4)
+
+
+@pytest.mark.parametrize("pixels", [32**2, 5 * 32**2, 10**7])
+def test_chunks_and_threads_change_nothing(scan, monkeypatch, pixels):
+    expected = passed(scan, 3).obj
+    monkeypatch.setattr(overlap, "CHUNK_PIXELS", pixels)
+    monkeypatch.setattr(overlap, "processors", lambda: 5)
+    monkeypatch.setattr(overlap, "CACHE_BYTES", 0)
+    np.testing.assert_array_equal(passed(scan, 3).obj, expected)
+
+
+def test_bad_pixels_correct_nothing(scan):
+    mask = scan.mask.copy()
+    mask[10:14, 3:20] = False
+    broken = scan.patterns.copy()
+    broken[:, ~mask] = 60000
+    masked = dataclasses.replace(scan, patterns=broken, mask=mask)
+    calibration = calibration_of(scan)
+    found = overlap_passes(masked, calibration, blank(scan), 6)
+    expected = overlap_passes(dataclasses.replace(scan, mask=mask), calibration, blank(scan), 6)
+    np.testing.assert_array_equal(found.obj, expected.obj)
+    assert np.abs(overlap_passes(scan, calibration, blank(scan), 6).obj - found.obj).max() > 1e-3
+
+
+def test_modes_add_as_intensities():
+    scan = simulated(modes=3)
+    assert error_of(passed(scan, 24), scan) < 0.5 * error_of(passed(scan, 2), scan)
+
+
+def test_an_image_keeps_its_place_and_its_coverage(scan):
+    """Unmeasured pixels stay 0, and an image on a smaller canvas is returned on that canvas."""
+    whole = blank(scan)
+    coverage = whole.coverage.copy()
+    coverage[:3] = 0
+    cut = slice(2, -4), slice(5, -1)
+    origin = (whole.origin_px[0] + 2, whole.origin_px[1] + 5)
+    part = Image(whole.obj[cut], coverage[cut], origin)
+    found = overlap_passes(scan, calibration_of(scan), part, 2)
+    assert (found.obj.shape, found.origin_px) == (part.obj.shape, origin)
+    assert found.coverage is part.coverage
+    np.testing.assert_array_equal(found.obj[0], 0)
+    expected = overlap_passes(scan, calibration_of(scan), whole, 2).obj[cut]
+    np.testing.assert_allclose(found.obj[1:], expected[1:], atol=1e-6)
+
+
+def test_events_tell_the_error_of_every_pass(scan):
+    events: list[StageEvent] = []
+    passed(scan, 5, on_event=events.append)
+    assert [(event.stage, event.done) for event in events] == [("overlap", done) for done in range(1, 6)]
+    errors = [float(event.message.split()[-1]) for event in events]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_no_pass_changes_nothing(scan):
+    image = blank(scan)
+    assert overlap_passes(scan, calibration_of(scan), image, 0) is image
