@@ -36,6 +36,7 @@ from ptycho_backend.loggers import MetricsLogger, make_logger, recording
 from ptycho_backend.parallel import Follower, Place, check_processes, place_of, placed
 from ptycho_backend.registry import get_backend
 from ptycho_backend.run import Run, provenance_of
+from ptycho_backend.shipped import pretrained_weights, shipped_bundle
 from ptycho_backend.spellings import modern_execution
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def train(
     calibration, refinement = _calibrate_and_refine(scan, training, on_event, earlier)
     fitting, held_out = _samples(grouped, apart, training, calibration)
     model = backend.create_model(training, calibration, own)
+    provenance["start"] = _start(model)
     control = _control(model, keeper, earlier, metrics, callbacks)
     with control.stop.on_signals() if keeper else nullcontext(), recording(metrics, training, execution):
         history = backend.fit(model, fitting, held_out, own, on_event, control)
@@ -124,19 +126,19 @@ def train(
 
 def reconstruct(
     scan: Scan,
-    model: Model,
+    model: Model | None = None,
     inference: InferenceConfig | None = None,
     on_event: OnEvent = ignore,
     **fields: Any,
 ) -> Image:
     """
-    Reconstruct a scan with a trained model, in one pass over its patterns.
+    Reconstruct a scan, with a trained model or with the network that ships with the package.
 
     Parameters
     ----------
     scan : Scan
-    model : Model
-        From a :class:`Run`, or from :func:`load_model`.
+    model : Model, optional
+        From a :class:`Run`, or from :func:`load_model`; None takes the network that ships with the package.
     inference : InferenceConfig, optional
     on_event : callable, optional
     **fields
@@ -149,17 +151,20 @@ def reconstruct(
     """
     settings = with_fields(inference or InferenceConfig(), fields)
     validate(settings)
-    return reconstruct_scan(scan, model, settings, on_event)
+    return reconstruct_scan(scan, model or load_model(), settings, on_event)
 
 
-def load_model(path: Path | str, backend: str = "auto", execution: ExecutionConfig | None = None) -> Model:
+def load_model(
+    path: Path | str | None = None, backend: str = "auto", execution: ExecutionConfig | None = None
+) -> Model:
     """
     Load a model file on any engine.
 
     Parameters
     ----------
-    path : path
-        ``wts.h5.zip``, a run folder, or the folder that the zip unpacks to.
+    path : path, optional
+        ``wts.h5.zip``, a run folder, or the folder that the zip unpacks to; None is the network that ships with the
+        package.
     backend : str
         "auto" takes the engine that wrote it, if it is installed, else the one that is.
     execution : ExecutionConfig, optional
@@ -168,7 +173,7 @@ def load_model(path: Path | str, backend: str = "auto", execution: ExecutionConf
     ------
     ModelFileError, BackendNotInstalledError
     """
-    bundle = read_bundle(path)
+    bundle = shipped_bundle() if path is None else read_bundle(path)
     engine = _engine_for(bundle.training.backend, backend)
     training = dataclasses.replace(bundle.training, backend=engine.name)
     model = engine.create_model(training, bundle.calibration, execution)
@@ -271,6 +276,20 @@ def _logger(execution: ExecutionConfig, checkpoints: Path | str | None, earlier:
     if folder and folder.name == FOLDER:
         folder = folder.parent
     return make_logger(execution.logger, folder, history=earlier.history if earlier else [])
+
+
+def _start(model: Model) -> str:
+    """Give an untrained model its first weights, and return where they come from."""
+    training = model.training
+    if training.start == "scratch" or training.model.architecture != "unet":
+        return "scratch"
+    weights = pretrained_weights(training.model)
+    if weights is None:
+        logger.info("trained from scratch: the network that ships with the package has other sizes than this model")
+        return "scratch"
+    model.set_weights({**model.get_weights(), **weights})
+    logger.info("training starts from the network that ships with the package")
+    return "pretrained"
 
 
 def _control(

@@ -131,6 +131,9 @@ def _config_from(content: bytes, path: Path | str) -> TrainingConfig:
     values = _from_json(content, path, "config.json")
     if not isinstance(values, dict):
         raise _damaged(path, f"member 'config.json' holds a {type(values).__name__}")
+    model = values.get("model")
+    if isinstance(model, dict):
+        model.setdefault("initial_iterations", 0)  # of files from before there was a choice
     try:
         return from_dict(TrainingConfig, values, source=f"'{path}', config.json")
     except ConfigError as error:

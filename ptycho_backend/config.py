@@ -121,6 +121,9 @@ class TrainingConfig:
         Passes of ePIE that refine the probe before training; 0 switches them off.
     validation_fraction : float
         Share of the groups held out; at least one group where it is positive.
+    start : {"pretrained", "scratch"}
+        Where the weights of a "unet" start: those of the network that ships with the package, where the model has
+        that network, or random ones.
     n_groups : int, optional
         How many groups to train on; None uses one for every position.
     neighbor_count : int
@@ -144,6 +147,7 @@ class TrainingConfig:
     intensity_scale_trainable: bool = True
     probe_refinement_passes: Annotated[int, Ge(0)] = 20
     validation_fraction: Fraction = 0.05
+    start: Literal["pretrained", "scratch"] = "pretrained"
     n_groups: Annotated[int, Ge(1)] | None = None
     neighbor_count: Annotated[int, Ge(1)] = 7
     seed: Annotated[int, Ge(0)] = 0
@@ -166,8 +170,9 @@ class InferenceConfig:
         Data-consistency steps on the whole stitched object, in which neighbours agree; 0 leaves the network's image.
     refine_passes : int
         Passes of ePIE that polish the image at last.
-    probe_refinement_passes : int
-        Passes of ePIE that adapt the probe first, for a probe guess that is wrong.
+    probe_refinement_passes : int, optional
+        Passes of ePIE that adapt the probe first, for a probe guess that is wrong; None takes 20 for the network that
+        ships with the package, which never saw this probe, and none for a model trained on a scan.
     calibration : {"auto", "model", "scan"}
         Where probe and scale come from: the model's own when the scan carries the probe guess the model was
         trained with, else the scan's ("auto"); or always the one or the other.
@@ -182,7 +187,7 @@ class InferenceConfig:
     phase_alignment: bool = True
     overlap_passes: Annotated[int, Ge(0)] = 16
     refine_passes: Annotated[int, Ge(0)] = 0
-    probe_refinement_passes: Annotated[int, Ge(0)] = 0
+    probe_refinement_passes: Annotated[int, Ge(0)] | None = None
     calibration: Literal["auto", "model", "scan"] = "auto"
     neighbor_count: Annotated[int, Ge(1)] = 7
     seed: Annotated[int, Ge(0)] = 0

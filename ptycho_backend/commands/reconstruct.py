@@ -1,4 +1,4 @@
-"""``ptychopinn reconstruct``: a scan and a trained model give an image."""
+"""``ptychopinn reconstruct``: a scan gives an image, with a trained model or with the network of the package."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ from ptycho_backend.commands.results import (
     write_result,
 )
 from ptycho_backend.config import ExecutionConfig, InferenceConfig
+from ptycho_backend.contract import Model
 from ptycho_backend.progress import Terminal
+from ptycho_backend.shipped import SHIPPED
 
 SECTIONS: dict[str, type[Any]] = {"inference": InferenceConfig, "execution": ExecutionConfig}
 configs = partial(sections, config_types=SECTIONS)  # what --print_config prints
@@ -38,10 +40,17 @@ configs = partial(sections, config_types=SECTIONS)  # what --print_config prints
 def command_line() -> CommandLine:
     """Return the options."""
     line = CommandLine(
-        "reconstruct", "SCAN --model RUN --output FOLDER [options]", "Reconstruct a scan with a trained model."
+        "reconstruct",
+        "SCAN --output FOLDER [--model RUN] [options]",
+        "Reconstruct a scan, with the network that ships with the package or one that you have trained.",
     )
     add_scan_options(line)
-    line.add("--model", "-m", metavar="PATH", help="Run folder, or its wts.h5.zip.")
+    line.add(
+        "--model",
+        "-m",
+        metavar="PATH",
+        help="Run folder, or its wts.h5.zip; without it the network that ships with the package.",
+    )
     add_output_options(line, "Folder for the results")
     add_config_options(line)
     line.add("--backend", default="auto", metavar="NAME", help="Engine: pytorch, tensorflow, or auto (its own).")
@@ -60,21 +69,25 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
     settings = configs(options)
     execution, inference = settings["execution"], settings["inference"]
     scan_path = line.require(options, "scan", "SCAN")
-    model_path = line.require(options, "model", "--model RUN")
     output = line.require(options, "output", "--output FOLDER")
     with result_folder(output, options.overwrite) as folder:
         scan = load(options, scan_path)
         with started_quietly(terminal):
-            model = api.load_model(model_path, options.backend, execution)
+            model = api.load_model(options.model, options.backend, execution)
         with terminal.progress(execution.progress) as on_event:
             result = make_result(scan, model, inference, on_event)
         remove_earlier(folder, IMAGE_FILES)
-        history = read_bundle(model_path).history
-        costs = [float(epoch.get(model.train_loss_name, float("nan"))) for epoch in history]
-        made_from = {"model_file": str(model_path), "data_sha256": scan.data_hash()}
-        write_result(folder, result, costs, provenance(model, inference, made_from))
+        model_file = str(options.model or SHIPPED)
+        made_from = {"model_file": model_file, "data_sha256": scan.data_hash()}
+        write_result(folder, result, costs_of(model_file, model), provenance(model, inference, made_from))
         draw_result(folder, result)
         title = f"Reconstruction of {scan.source}"
-        show_rows(terminal, title, [("model", f"{model_path} ({model.backend})"), *result_rows(result)])
+        name = options.model or "the network that ships with the package"
+        show_rows(terminal, title, [("model", f"{name} ({model.backend})"), *result_rows(result)])
         show_comparisons(terminal, result.comparisons, "Against the known object")
         show_place(terminal, folder)
+
+
+def costs_of(model_file: str, model: Model) -> list[float]:
+    """Return the training losses that a model file remembers, one per epoch."""
+    return [float(epoch.get(model.train_loss_name, float("nan"))) for epoch in read_bundle(model_file).history]

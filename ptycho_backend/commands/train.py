@@ -69,6 +69,7 @@ def command_line() -> CommandLine:
     add_config_options(line)
     line.add_alias("--backend", "training.backend", "NAME", text="Engine: auto, pytorch or tensorflow.")
     line.add_alias("--epochs", "training.nepochs", "INT", text="Passes over the data.")
+    line.add_alias("--from-scratch", "training.start", value="scratch", text="Start from random weights.")
     line.add_alias("--device", "execution.device", "NAME", text="auto, cpu, cuda or cuda:<index>.")
     line.add_alias("--logger", "execution.logger", "NAME", text="csv, tensorboard, mlflow or none.")
     for flag, field in (

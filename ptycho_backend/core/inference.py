@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.config import InferenceConfig
+from ptycho_backend.config import InferenceConfig, TrainingConfig
 from ptycho_backend.contract import LOG_SCALE, PROBE, Model
 from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.calibration import Calibration, calibrate, probe_hash
@@ -21,7 +21,7 @@ from ptycho_backend.core.refinement import refined_calibration
 from ptycho_backend.core.stitching import CanvasFrame, Image, Stitcher
 from ptycho_backend.core.weights import complex_of
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.errors import ShapeError
+from ptycho_backend.errors import ConfigError, ShapeError
 from ptycho_backend.events import OnEvent, StageEvent, ignore
 
 LIT = 0.01  # patches are stitched out to where the probe falls below this share of its peak
@@ -61,13 +61,21 @@ def fit_to_scan(model: Model, scan: Scan, inference: InferenceConfig, on_event: 
     the scan's; the scale always follows the scan's photons. Passes of probe refinement follow.
     """
     suited = _suited_to_scan(model, scan, inference)
-    passes, before = inference.probe_refinement_passes, calibration_of(suited)
-    calibration, _ = refined_calibration(scan, before, suited.training, passes, on_event)
+    before = calibration_of(suited)
+    calibration, _ = refined_calibration(scan, before, suited.training, _refinement_passes(model, inference), on_event)
     return suited if calibration is before else recalibrated(suited, calibration)
+
+
+def _refinement_passes(model: Model, inference: InferenceConfig) -> int:
+    if inference.probe_refinement_passes is not None:
+        return inference.probe_refinement_passes
+    return 0 if model.calibration.probe_guess_sha256 else TrainingConfig().probe_refinement_passes
 
 
 def _suited_to_scan(model: Model, scan: Scan, inference: InferenceConfig) -> Model:
     same_probe = model.calibration.probe_guess_sha256 == probe_hash(scan.probe)
+    if inference.calibration == "model" and not model.calibration.probe_guess_sha256:
+        raise _no_calibration()
     if inference.calibration == "model" or (inference.calibration == "auto" and same_probe):
         if model.config.N != scan.N:
             raise _wrong_size(model, scan)
@@ -205,4 +213,13 @@ def _wrong_size(model: Model, scan: Scan) -> ShapeError:
         expected=f"patterns of {model.config.N}×{model.config.N} ({model.config.architecture})",
         received=f"patterns of {scan.N}×{scan.N} in '{scan.source}'",
         fix=f"load the scan with N={model.config.N} to crop or pad it",
+    )
+
+
+def _no_calibration() -> ConfigError:
+    return ConfigError(
+        "A model that was trained on no scan has no calibration of its own.",
+        expected="calibration='auto' or 'scan'",
+        received="calibration='model' for the network that ships with the package",
+        fix="leave the option out",
     )

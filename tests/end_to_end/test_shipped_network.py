@@ -1,0 +1,99 @@
+"""Reconstruction without training, and training that starts from the shipped network, on every engine."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+import ptycho_backend as pb
+from ptycho_backend.baseline import without_network
+from ptycho_backend.core.calibration import calibrate
+from ptycho_backend.errors import ConfigError
+from ptycho_backend.shipped import pretrained_weights
+from ptycho_backend.testing.assertions import assert_close
+from ptycho_backend.testing.tolerances import EXACT32, Tolerance
+
+N = 32
+OTHER_ENGINE = Tolerance(1e-3, "float32 on two engines, through two networks and ten divisions by the probe")
+NETWORK_ALONE = {"overlap_passes": 0, "probe_refinement_passes": 0}
+
+
+@pytest.fixture(scope="module")
+def scan():
+    """A scan of a photograph that no training has seen."""
+    return pb.simulate_scan(N=N, n_positions=100, seed=77, step_px=3.0, photons_per_pattern=1e6)
+
+
+@pytest.fixture(scope="module")
+def execution():
+    return pb.ExecutionConfig(precision="32-true", logger="none", progress=False)
+
+
+@pytest.fixture(scope="module")
+def model(backend, execution):
+    return pb.load_model(backend=backend.name, execution=execution)
+
+
+def test_a_scan_is_all_it_takes(scan):
+    """No model, no option."""
+    result = pb.evaluate(pb.reconstruct(scan), scan)
+    assert result.amplitude_psnr_db > 30
+    assert result.phase_psnr_db > 28
+    assert max(map(abs, result.shift_px)) < 0.3
+
+
+@pytest.mark.skipif(len(pb.available_backends()) < 2, reason="needs both engines")
+def test_every_engine_makes_the_same_image(scan, model):
+    settings = pb.InferenceConfig(**NETWORK_ALONE)
+    other = pb.load_model(backend=next(name for name in pb.available_backends() if name != model.backend))
+    images = [pb.reconstruct(scan, each, settings).obj for each in (model, other)]
+    assert_close(images[0], images[1], OTHER_ENGINE, "image of the other engine")
+
+
+def test_the_network_alone_sees_more_than_the_physics_alone(model):
+    scan, settings = pb.simulate_scan(n_positions=144, seed=77), pb.InferenceConfig(**NETWORK_ALONE)
+    network = pb.evaluate(pb.reconstruct(scan, model, settings), scan)
+    physics = pb.evaluate(without_network(scan, calibrate(scan, model.config), model.config, settings), scan)
+    assert network.phase_psnr_db > physics.phase_psnr_db + 0.5
+    assert network.amplitude_psnr_db > physics.amplitude_psnr_db
+
+
+def test_a_wrong_probe_is_refined_unless_told_otherwise(model):
+    wrong = pb.simulate_scan(N=N, n_positions=100, seed=77, step_px=3.0, probe_error=0.15)
+    asked: list = []
+    refined = pb.evaluate(pb.reconstruct(wrong, model, on_event=asked.append), wrong)
+    kept = pb.evaluate(pb.reconstruct(wrong, model, probe_refinement_passes=0), wrong)
+    assert [event.total for event in asked if event.stage == "ePIE"] == [20] * 20
+    assert refined.amplitude_psnr_db > kept.amplitude_psnr_db + 3
+
+
+def test_its_own_calibration_is_no_one_s(scan, model):
+    with pytest.raises(ConfigError, match="trained on no scan"):
+        pb.reconstruct(scan, model, calibration="model")
+
+
+def test_training_starts_from_it(scan, backend, execution, caplog):
+    still = pb.TrainingConfig(
+        model=pb.ModelConfig(N=N), backend=backend.name, nepochs=1, learning_rate=1e-12, probe_refinement_passes=0
+    )
+    with caplog.at_level(logging.INFO, "ptycho_backend"):
+        run = pb.train(scan, still, execution)
+    assert run.provenance["start"] == "pretrained"
+    assert "starts from the network that ships" in caplog.text
+    weights = run.model.get_weights()
+    for name, value in pretrained_weights(still.model).items():
+        assert_close(weights[name], value, EXACT32, name)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"), [({"start": "scratch"}, ""), ({"model": {"unrolled_steps": 1}}, "has other sizes")]
+)
+def test_training_starts_from_scratch_where_asked_or_needed(scan, backend, execution, caplog, fields, said):
+    fields = {**fields, "model": pb.ModelConfig(N=N, **fields.get("model", {}))}
+    config = pb.TrainingConfig(backend=backend.name, nepochs=1, probe_refinement_passes=0, **fields)
+    with caplog.at_level(logging.INFO, "ptycho_backend"):
+        run = pb.train(scan.subset(np.arange(8)), config, execution)
+    assert run.provenance["start"] == "scratch"
+    assert said in caplog.text
