@@ -83,7 +83,7 @@ def test_the_ten_lines_of_the_readme_run(backend, execution, tmp_path, monkeypat
     simulate, train = pb.simulate_scan, pb.train
 
     def tiny_train(scan, config):
-        assert (config.model.N, config.nepochs) == (N, 20)
+        assert (config.model.N, config.nepochs) == (N, 4)
         config.nepochs, config.probe_refinement_passes, config.model.n_filters_scale = 1, 2, 1
         config.backend = backend.name
         return train(scan, config, execution)
