@@ -219,7 +219,8 @@ def hdf5_array(file: Any, key: str, source: str) -> NDArray[Any]:
     """
     Return an HDF5 dataset of numbers in its own dtype.
 
-    A large one is not read: it is mapped where it lies in one piece in the file, else unpacked chunk by chunk (spec: data 3.8).
+    A large one is not read: it is mapped where it lies in one piece in the file, else unpacked block by block
+    (spec: data 8).
     """
     import h5py
 

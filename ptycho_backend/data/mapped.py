@@ -1,8 +1,8 @@
 """
 Arrays larger than memory: they lie in a file, and only the part in use is held (spec: data 8).
 
-A map of a file counts as memory of the process as long as its pages have been touched. So whoever goes through such an array chunk
-by chunk gives the pages back; the values stay in the file.
+Pages of a map count as memory of the process once they are touched. So whoever goes through such an array chunk by
+chunk gives them back; the values stay in the file.
 """
 
 from __future__ import annotations

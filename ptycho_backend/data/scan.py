@@ -108,7 +108,7 @@ class Scan:
         """Return the SHA-256 of patterns, positions, probe, mask and measurement domain."""
         digest = hashlib.sha256(f"{self.measurement}{self.patterns.dtype}{self.patterns.shape}".encode())
         for chunk in chunks(self.patterns):
-            digest.update(np.ascontiguousarray(chunk))
+            digest.update(np.ascontiguousarray(chunk).tobytes())
         for array in (self.positions_px, self.probe, self.mask):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Arrays that need not fit in memory: mapped where a file holds them in one piece, else unpacked into a nameless file (data 8)."""
+"""Arrays that need not fit in memory: mapped where a file holds them in one piece, else unpacked (data 8)."""
 
 from __future__ import annotations
 
