@@ -128,6 +128,7 @@ class Bars:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
+        self._done: dict[str, float] = {}
         self._losses = ""
         self._waiting: TaskID | None = progress.add_task("preparing", total=None, note="")
 
@@ -152,8 +153,9 @@ class Bars:
     def _move(self, name: str, done: float, total: int, note: str) -> None:
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total, note="")
-        elif self._progress.tasks[self._progress.task_ids.index(self._tasks[name])].finished:
+        elif done < self._done[name]:
             self._progress.reset(self._tasks[name])  # the stage comes again, with times of its own
+        self._done[name] = done
         self._progress.update(self._tasks[name], completed=done, total=total, note=note)
 
     def _note(self, note: str, last: bool) -> None:

@@ -19,6 +19,7 @@ from ptycho_backend.commands.common import (
 from ptycho_backend.commands.engines import started_quietly
 from ptycho_backend.commands.figures import show_rows
 from ptycho_backend.commands.files import IMAGE_FILES, add_scan_options, load, remove_earlier, result_folder
+from ptycho_backend.commands.growing import GrowingImage
 from ptycho_backend.commands.results import (
     draw_result,
     make_result,
@@ -66,13 +67,15 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
         scan = load(options, scan_path)
         with started_quietly(terminal):
             model = api.load_model(model_path, options.backend, execution)
-        with terminal.progress(execution.progress) as on_event:
-            result = make_result(scan, model, inference, on_event)
-        remove_earlier(folder, IMAGE_FILES)
         history = read_bundle(model_path).history
         costs = [float(epoch.get(model.train_loss_name, float("nan"))) for epoch in history]
         made_from = {"model_file": str(model_path), "data_sha256": scan.data_hash()}
-        write_result(folder, result, costs, provenance(model, inference, made_from))
+        attributes = provenance(model, inference, made_from)
+        growing = GrowingImage(folder, scan, costs, attributes)
+        with terminal.progress(execution.progress) as shown, growing.kept_on_signals(shown) as on_event:
+            result = make_result(scan, model, inference, on_event, growing)
+        remove_earlier(folder, IMAGE_FILES)
+        write_result(folder, result, costs, attributes)
         draw_result(folder, result)
         title = f"Reconstruction of {scan.source}"
         show_rows(terminal, title, [("model", f"{model_path} ({model.backend})"), *result_rows(result)])
