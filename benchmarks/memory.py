@@ -5,9 +5,9 @@ Peak memory on large scans of 128×128 patterns stored as uint16.
     python benchmarks/memory.py reconstruct --patterns 100000           # through the command line, untrained network
     python benchmarks/memory.py without-network --patterns 100000       # the same, but for the network: faster
 
-Counted is what the system calls resident, sampled ten times a second: anonymous memory (RssAnon), which the process has
-for itself, and pages of files (RssFile: libraries, and mapped data), which the system could take back at any time. The file
-cache that no process has mapped is not counted.
+Counted is what the system calls resident, sampled ten times a second: anonymous memory (RssAnon), which the process
+has for itself, and pages of files (RssFile: libraries, and mapped data), which the system could take back at any time.
+The file cache that no process has mapped is not counted.
 """
 
 from __future__ import annotations

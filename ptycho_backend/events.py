@@ -84,9 +84,15 @@ class Steps:
     def __init__(self, on_event: OnEvent, stage: str, total: int) -> None:
         self._on_event, self._stage, self._total = on_event, stage, total
         self._next_s = time.perf_counter() + TELL_EVERY_S
+        self._told = False
 
-    def tell(self, done: float, message: str = "") -> None:
-        """Tell that so many steps are done, fractions included, unless something was told a moment ago."""
+    def tell(self, done: float, share: float = 0.0) -> None:
+        """Tell that so many steps are done, and a share of the next one, unless something was told a moment ago."""
         if time.perf_counter() >= self._next_s:
-            self._on_event(StageEvent(self._stage, done, self._total, message))
-            self._next_s = time.perf_counter() + TELL_EVERY_S
+            self._on_event(StageEvent(self._stage, done + share, self._total))
+            self._next_s, self._told = time.perf_counter() + TELL_EVERY_S, True
+
+    def end(self) -> None:
+        """Tell that the stage is over, if anything was told of it."""
+        if self._told:
+            self._on_event(StageEvent(self._stage, self._total, self._total))

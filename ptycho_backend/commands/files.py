@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 RECONSTRUCTION = "reconstruction.h5"
 EVALUATION = "evaluation.json"
 IMAGE_FILES = (RECONSTRUCTION, EVALUATION, "object.png", "probe.png", "baseline.png", "comparison.png")
+BESIDE_IMAGE = tuple(name for name in IMAGE_FILES if name != RECONSTRUCTION)
 
 
 class Interrupted(BaseException):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptycho_backend.commands.files import IMAGE_FILES, RECONSTRUCTION, Interrupted, remove_earlier
+from ptycho_backend.commands.files import BESIDE_IMAGE, Interrupted, remove_earlier
 from ptycho_backend.commands.results import write_image
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.interruption import Stop
@@ -91,7 +91,7 @@ class GrowingImage:
         started = time.perf_counter()
         attributes = self._attributes | ({INCOMPLETE: latest.reached} if latest.reached else {})
         try:
-            remove_earlier(self._folder, tuple(name for name in IMAGE_FILES if name != RECONSTRUCTION))
+            remove_earlier(self._folder, BESIDE_IMAGE)
             write_image(self._folder, self._scan, latest.image(), latest.calibration, self._costs, attributes)
         except OutputError as error:
             logger.warning("the image so far is not written: %s", error.received)

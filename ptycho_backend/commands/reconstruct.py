@@ -18,7 +18,7 @@ from ptycho_backend.commands.common import (
 )
 from ptycho_backend.commands.engines import started_quietly
 from ptycho_backend.commands.figures import show_rows
-from ptycho_backend.commands.files import IMAGE_FILES, add_scan_options, load, remove_earlier, result_folder
+from ptycho_backend.commands.files import BESIDE_IMAGE, add_scan_options, load, remove_earlier, result_folder
 from ptycho_backend.commands.growing import GrowingImage
 from ptycho_backend.commands.results import (
     draw_result,
@@ -74,7 +74,7 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
         growing = GrowingImage(folder, scan, costs, attributes)
         with terminal.progress(execution.progress) as shown, growing.kept_on_signals(shown) as on_event:
             result = make_result(scan, model, inference, on_event, growing)
-        remove_earlier(folder, IMAGE_FILES)
+        remove_earlier(folder, BESIDE_IMAGE)
         write_result(folder, result, costs, attributes)
         draw_result(folder, result)
         title = f"Reconstruction of {scan.source}"

@@ -88,7 +88,7 @@ def epie(
         for visited, row in enumerate(rng.permutation(len(scan))):
             misfit, seen = state.visit(int(row), plan.update_probe and number > 0)
             wrong, energy = wrong + misfit, energy + seen
-            steps.tell(number + visited / len(scan))
+            steps.tell(number, visited / len(scan))
         state.end_pass()
         errors.append(wrong / energy)
         on_event(StageEvent(STAGE, number + 1, plan.passes, f"error {errors[-1]:.3g}", state.image_so_far()))

@@ -7,7 +7,7 @@ illumination. Steps start from extrapolated objects, which spreads slow phases o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -62,15 +62,15 @@ def overlap_passes(
     """
     if passes == 0:
         return image
+    state = _Passes(scan, calibration, on_event)
     steps = Steps(on_event, STAGE, passes)
-    state = _Passes(scan, calibration, steps)
     before = canvas = state.windows.canvas(image)
     with ThreadPoolExecutor(processors()) as pool:
         for k in range(passes):
             ahead = canvas - before
             ahead *= np.float32(k / (k + 3))
             ahead += canvas
-            before, canvas = canvas, state.corrected(ahead, pool, k)
+            before, canvas = canvas, state.corrected(ahead, pool, partial(steps.tell, k))
             so_far = partial(state.image, canvas, image)
             on_event(StageEvent(STAGE, k + 1, passes, f"error {state.error:.3g}", so_far))
     return state.image(canvas, image)
@@ -79,25 +79,24 @@ def overlap_passes(
 class _Passes:
     """Data, probe and illumination of running passes, in the FFT's own pixel order on the detector."""
 
-    def __init__(self, scan: Scan, calibration: Calibration, steps: Steps) -> None:
+    def __init__(self, scan: Scan, calibration: Calibration, on_event: OnEvent = ignore) -> None:
         self.windows = Windows(scan)
         self.error = np.nan
-        self._steps = steps
         self._scan, self._r = scan, np.float32(calibration.rms_input_scale)
         self._spectrum = spectrum_of(calibration.probe)
         self._good = None if scan.mask.all() else np.fft.ifftshift(scan.mask).astype(np.float32)
         self._cached = len(scan) * calibration.probe.nbytes <= CACHE_BYTES
         self._probes: dict[int, NDArray[np.complex64]] = {}
-        self._illumination = self._summed_illumination()
+        self._illumination = self._summed_illumination(Steps(on_event, "illumination", len(scan)))
 
-    def corrected(self, canvas: Canvas, pool: ThreadPoolExecutor, k: int) -> Canvas:
-        """Return the object after step `k`, which starts from `canvas`, and keep the error that was met."""
+    def corrected(self, canvas: Canvas, pool: ThreadPoolExecutor, tell: Callable[[float], None]) -> Canvas:
+        """Return the object after one step from `canvas`, and keep the error that was met; tell the share done."""
         total, wrong, energy = np.zeros_like(canvas), 0.0, 0.0
         for rows, correction, misfit, seen in self._corrections(canvas, pool):
             # In the order of the patterns, whichever thread was first: sums of floats depend on their order.
             self.windows.add(total, correction, rows)
             wrong, energy = wrong + misfit, energy + seen
-            self._steps.tell(k + rows.stop / len(self._scan))
+            tell(rows.stop / len(self._scan))
         self.error = wrong / max(energy, 1e-30)
         total /= self._illumination
         total += canvas
@@ -111,12 +110,13 @@ class _Passes:
         obj = np.where(start.coverage > 0, canvas[y : y + height, x : x + width], 0)
         return Image(obj.astype(np.complex64), start.coverage, start.origin_px)
 
-    def _summed_illumination(self) -> NDArray[np.float32]:
+    def _summed_illumination(self, steps: Steps) -> NDArray[np.float32]:
         """Return Σ|P|² of all patterns on the canvas, bounded from below."""
         light = np.zeros(self.windows.canvas().shape, dtype=np.float32)
         for rows in self._chunks():
             self.windows.add(light, square(self._moved(rows)).sum(axis=1), rows)
-            self._steps.tell(0, "illumination")
+            steps.tell(rows.stop)
+        steps.end()
         return light + np.float32(REGULARISATION) * light.max()
 
     def _chunks(self) -> Iterator[slice]:

@@ -17,7 +17,7 @@ from ptycho_backend.core.stitching import CanvasFrame, Image
 from ptycho_backend.core.windows import Windows
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.simulate import simulate_scan
-from ptycho_backend.events import StageEvent, Steps, ignore
+from ptycho_backend.events import StageEvent
 from ptycho_backend.testing.images import error_of
 
 SETTINGS = {"N": 32, "n_positions": 36, "object_name": "lines", "photons_per_pattern": 1e7, "step_px": 3.0}
@@ -66,7 +66,7 @@ def test_the_true_object_stays_where_noise_is_absent(scan):
     """A fixed point: what explains every pattern is not corrected."""
     once = passed(scan, 60)
     windows, calibration = Windows(scan), calibration_of(scan)
-    state = overlap._Passes(scan, calibration, Steps(ignore, overlap.STAGE, 1))
+    state = overlap._Passes(scan, calibration)
     waves = state._moved(slice(0, len(scan))) * windows.cut(windows.canvas(once), slice(None))
     amplitude = np.sqrt((np.abs(np.fft.fftshift(np.fft.fft2(waves, norm="ortho"), axes=(-2, -1))) ** 2).sum(axis=1))
     exact = dataclasses.replace(
@@ -134,10 +134,11 @@ def test_a_long_pass_is_told_in_parts(scan, monkeypatch):
     monkeypatch.setattr(overlap, "CHUNK_PIXELS", 10 * scan.N**2)
     events: list[StageEvent] = []
     passed(scan, 2, on_event=events.append)
-    assert events[0].message == "illumination"
-    done = [event.done for event in events if event.message != "illumination"]
+    before = [event.done for event in events if event.stage == "illumination"]
+    assert before == [10, 20, 30, 36, 36]
+    done = [event.done for event in events if event.stage == "overlap"]
     assert done == pytest.approx([10 / 36, 20 / 36, 30 / 36, 1, 1, 46 / 36, 56 / 36, 66 / 36, 2, 2])
-    assert {event.total for event in events} == {2}
+    assert {(event.stage, event.total) for event in events} == {("illumination", 36), ("overlap", 2)}
 
 
 def test_the_image_of_a_pass_is_that_of_fewer_passes_and_stays_so(scan):
