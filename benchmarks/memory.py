@@ -1,57 +1,163 @@
 """
-Peak memory of training on a large scan: 20,000 patterns of 128×128 stored as uint16.
+Peak memory on large scans of 128×128 patterns stored as uint16.
 
-    python benchmarks/memory.py --backend pytorch
+    python benchmarks/memory.py train --backend pytorch                 # 20,000 patterns, one short epoch
+    python benchmarks/memory.py reconstruct --patterns 100000           # through the command line, untrained network
+    python benchmarks/memory.py without-network --patterns 100000       # the same, but for the network: faster
 
-Trains one short epoch through the front door, probe refinement included, and prints the peak resident size.
+Counted is what the system calls resident, sampled ten times a second: anonymous memory (RssAnon), which the process
+has for itself, and pages of files (RssFile: libraries, and mapped data), which the system could take back at any time.
+The file cache that no process has mapped is not counted.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import resource
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 import ptycho_backend as pb
+from ptycho_backend.baseline import without_network
+from ptycho_backend.core.calibration import calibrate
+from ptycho_backend.data.mapped import scratch_folder
+from ptycho_backend.data.objects import make_object
 from ptycho_backend.data.probes import make_probe
+from ptycho_backend.data.simulate import expected_counts
+from ptycho_backend.progress import EventLog
+from ptycho_backend.registry import get_backend
+from ptycho_backend.run import Run
 
 N = 128
+STEP_PX = 8.0
+PERIOD = 16  # steps after which the object, and so the patterns, repeat: a few of them make a scan of any size
+PHOTONS = 1e5
+GIB = 2**30
 
 
 def main() -> None:
-    """Write the scan, train on it, and print the peak."""
+    """Write the scan, work on it, and print the peak."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", nargs="?", choices=("train", "reconstruct", "without-network"), default="train")
     parser.add_argument("--backend", default="pytorch")
     parser.add_argument("--patterns", type=int, default=20_000)
+    parser.add_argument("--compression", default=None, help="of the HDF5 file, e.g. gzip; reconstruct only")
+    parser.add_argument("--scan", help=argparse.SUPPRESS)  # what a process that is watched works on
+    parser.add_argument("--overlap-passes", type=int, default=1)
+    parser.add_argument("--stop-after", type=float, default=None, metavar="SECONDS", help="send SIGINT after this time")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_scan(Path(folder) / "large.npz", options.patterns)
-        scan = pb.load_scan(path)
-        training = pb.TrainingConfig(
-            model=pb.ModelConfig(N=N, n_filters_scale=1, unrolled_steps=2),
-            backend=options.backend,
-            nepochs=1,
-            batch_size=16,
-            n_groups=min(options.patterns, 2000),
-            probe_refinement_passes=1,
-        )
-        pb.train(scan, training)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{options.backend}: {options.patterns} patterns of {N}×{N} uint16, peak resident size {peak:.2f} GiB")
+    if options.scan:
+        return without_network_on(options.scan, options.overlap_passes)
+    with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder:
+        if options.task == "train":
+            return train(Path(folder), options)
+        scan = write_scan(Path(folder) / "large.h5", options.patterns, options.compression)
+        command = reconstruction if options.task == "reconstruct" else reconstruction_without_network
+        print(f"{scan.stat().st_size / GIB:.2f} GiB of data in {scan}", flush=True)
+        watch(command(scan, options), options)
 
 
-def write_scan(path: Path, n: int) -> Path:
-    """Write Poisson counts of the bare probe; what they show does not matter here."""
+def train(folder: Path, options: argparse.Namespace) -> None:
+    """Train one short epoch through the front door, probe refinement included."""
+    scan = pb.load_scan(write_scan(folder / "large.h5", options.patterns))
+    training = pb.TrainingConfig(
+        model=pb.ModelConfig(N=N, n_filters_scale=1, unrolled_steps=2),
+        backend=options.backend,
+        nepochs=1,
+        batch_size=16,
+        n_groups=min(options.patterns, 2000),
+        probe_refinement_passes=1,
+    )
+    pb.train(scan, training)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"{options.backend}: {options.patterns} patterns of {N}×{N} uint16, peak resident size {peak / GIB:.2f} GiB")
+
+
+def reconstruction(scan: Path, options: argparse.Namespace) -> list[str]:
+    """Return the command line that reconstructs with a narrow, untrained network, and without one for comparison."""
+    model = write_model(scan.parent / "model", options.backend)
+    passes = f"--inference.overlap_passes={options.overlap_passes}"
+    command = [sys.executable, "-m", "ptycho_backend.cli", "reconstruct", str(scan), "--model", str(model), passes]
+    return [*command, "--output", str(scan.parent / "image"), "--backend", options.backend]
+
+
+def reconstruction_without_network(scan: Path, options: argparse.Namespace) -> list[str]:
+    """Return the command line that calls this file again, for the work alone."""
+    passes = f"--overlap-passes={options.overlap_passes}"
+    return [sys.executable, __file__, options.task, "--scan", str(scan), passes]
+
+
+def without_network_on(path: str, passes: int) -> None:
+    """Reconstruct a scan without a network, and tell how it goes on."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    scan, config = pb.load_scan(path), pb.ModelConfig(N=N, initial_iterations=0)
+    settings = pb.InferenceConfig(overlap_passes=passes)
+    image = without_network(scan, calibrate(scan, config), config, settings, EventLog())
+    print(f"image of {image.obj.shape}, median amplitude {np.median(np.abs(image.obj[image.coverage > 1])):.3f}")
+
+
+def watch(command: list[str], options: argparse.Namespace) -> None:
+    """Run a command and print its status, its time and its peaks."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command)
+    peaks = watched(process, options.stop_after)
+    print(f"status {process.returncode} after {time.perf_counter() - started:.0f} s")
+    print(f"{options.patterns} patterns, {', '.join(f'{name} {peak / GIB:.2f} GiB' for name, peak in peaks.items())}")
+
+
+def watched(process: subprocess.Popen[bytes], stop_after_s: float | None) -> dict[str, int]:
+    """Return the largest resident sizes of a process, bytes: of each kind by itself, and of their sum."""
+    peaks: dict[str, int] = {}
+    status, started = Path(f"/proc/{process.pid}/status"), time.perf_counter()
+    while process.poll() is None:
+        if stop_after_s is not None and time.perf_counter() - started > stop_after_s:
+            process.send_signal(signal.SIGINT)
+            stop_after_s = None
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        for name in ("VmRSS", "RssAnon", "RssFile", "RssShmem", "VmHWM"):
+            if name in lines:
+                peaks[name] = max(peaks.get(name, 0), 1024 * int(lines[name].split()[0]))
+        time.sleep(0.1)
+    return peaks
+
+
+def write_model(folder: Path, backend: str) -> Path:
+    """Write a run whose network is untrained and as narrow as can be."""
+    config = pb.ModelConfig(N=N, n_filters_scale=1, unrolled_steps=1, initial_iterations=0)
+    training = pb.TrainingConfig(model=config, backend=backend)
+    scan = pb.simulate_scan(N=N, n_positions=9)
+    model = get_backend(backend).create_model(training, calibrate(scan, config))
+    return Run(model, training, pb.ExecutionConfig(), [], "train_loss").save(folder)
+
+
+def write_scan(path: Path, n: int, compression: str | None = None) -> Path:
+    """Write a raster scan of a periodic object in the layout of ptychodus, block by block."""
     rng = np.random.default_rng(0)
+    period_px = int(PERIOD * STEP_PX)
+    obj = np.tile(make_object("lines", (period_px, period_px), rng), (4, 4))
     probe = make_probe("disc", N, rng, diameter_fraction=0.3)
-    few = rng.poisson(20.0, (64, N, N)).astype(np.uint16)
-    patterns = np.tile(few, (-(-n // len(few)), 1, 1))[:n]
-    side = int(np.ceil(np.sqrt(n)))
-    y, x = np.divmod(np.arange(n), side)
-    np.savez(path, diff3d=patterns, xcoords=x * 8.0, ycoords=y * 8.0, probeGuess=probe)
+    probe = probe * np.sqrt(PHOTONS / (np.abs(probe) ** 2).sum())
+    cell = N + STEP_PX * np.stack(np.divmod(np.arange(PERIOD**2), PERIOD), axis=1)
+    counts = rng.poisson(expected_counts(obj, (0.0, 0.0), probe, cell)).astype(np.uint16)
+    row, column = np.divmod(np.arange(n), int(np.ceil(np.sqrt(n))))
+    kind = (row % PERIOD) * PERIOD + column % PERIOD
+    with h5py.File(path, "w") as file:
+        chunks = (64, N, N) if compression else None
+        patterns = file.create_dataset("patterns", (n, N, N), np.uint16, chunks=chunks, compression=compression)
+        for start in range(0, n, 1024):
+            patterns[start : start + 1024] = counts[kind[start : start + 1024]]
+        file["probe"] = probe
+        # ptychodus counts from the middle of a window, half a pixel before pixel N//2.
+        file["probe_position_y_px"] = N + STEP_PX * row - 0.5
+        file["probe_position_x_px"] = N + STEP_PX * column - 0.5
     return path
 
 

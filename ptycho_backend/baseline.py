@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ptycho_backend.config import InferenceConfig, ModelConfig
-from ptycho_backend.core.batching import Samples
+from ptycho_backend.core.batching import Batch, Samples
 from ptycho_backend.core.calibration import Calibration, probe_weight
 from ptycho_backend.core.grouping import groups_from_indices
-from ptycho_backend.core.inference import assemble, central, improved, lit_half
+from ptycho_backend.core.inference import assemble, central, estimated, improved, lit_half
 from ptycho_backend.core.stitching import Image
 from ptycho_backend.core.unrolled import accelerated, initial_estimate
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.events import OnEvent, StageEvent, ignore
+from ptycho_backend.events import OnEvent, StageEvent, ignore, without_images
 
 CHUNK = 32  # patterns estimated at a time
 
@@ -40,7 +43,8 @@ def without_network(
         Receives StageEvents.
     """
     iterations = config.initial_iterations if config.architecture == "unet" else 0
-    return improved(scan, calibration, baseline_image(scan, calibration, on_event, iterations), inference, on_event)
+    told = without_images(on_event)
+    return improved(scan, calibration, baseline_image(scan, calibration, told, iterations), inference, told)
 
 
 def baseline_image(scan: Scan, calibration: Calibration, on_event: OnEvent = ignore, iterations: int = 0) -> Image:
@@ -68,9 +72,10 @@ def baseline_image(scan: Scan, calibration: Calibration, on_event: OnEvent = ign
     groups = groups_from_indices(scan.positions_px, np.arange(len(scan))[:, None])
     weight = probe_weight(calibration.probe).astype(np.float32)
     probe, half = calibration.probe.astype(np.complex64), lit_half(weight)
-    parts = []
-    for number, batch in enumerate(Samples(scan, groups, calibration).batches(CHUNK)):
-        estimate = accelerated(initial_estimate(batch.x, probe), batch.x, probe, batch.mask, iterations)
-        parts.append(central(estimate, half).astype(np.complex64))
-        on_event(StageEvent("baseline", min((number + 1) * CHUNK, len(scan)), len(scan)))
-    return assemble(np.concatenate(parts), scan, groups.indices, central(weight, half))
+
+    def estimate(batch: Batch) -> NDArray[Any]:
+        return accelerated(initial_estimate(batch.x, probe), batch.x, probe, batch.mask, iterations)
+
+    for patches in estimated(Samples(scan, groups, calibration), estimate, CHUNK, half):
+        on_event(StageEvent("baseline", len(patches), len(scan)))
+    return assemble(patches, scan, groups.indices, central(weight, half), on_event=on_event)

@@ -35,7 +35,7 @@ from ptycho_backend.errors import (
 if TYPE_CHECKING:
     from ptycho_backend.progress import Terminal
 
-DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, MISUSED = 0, 1, 2
 OWN = ("ptycho_backend", "ptycho", "ptycho_torch")
 OWN_WARNINGS = (InertOptionWarning, OldSpellingWarning)
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _dispatch(arguments, terminal)
         except (Interrupted, KeyboardInterrupt) as stop:
             terminal.say("Interrupted", getattr(stop, "kept", ""), "bold red")
-            return INTERRUPTED
+            return 128 + getattr(stop, "signal", signal.SIGINT)
         except TrainingStopped as stop:
             terminal.say("Interrupted", f"{stop.received}; {stop.fix}", "bold red")
             return 128 + stop.signal

@@ -29,6 +29,7 @@ Limits = tuple[float, float]
 Draw = Callable[["Axes", Real, Extent, Limits], None]
 
 DPI = 150
+MOST_DRAWN_PX = 2048  # of a side; every second, third … pixel of a larger object is drawn
 ROBUST_PERCENT = (0.5, 99.5)  # a few wild pixels at the rim must not set the grey scale
 WRAPPING_SPAN_RAD = 1.6 * np.pi  # phases that fill more than this are drawn on a circle of colours
 NO_DATA = "#d9d9d9"
@@ -59,17 +60,18 @@ def plot_object(
         (y, x), metres; None labels the axes in pixels.
     title : str
     """
-    wide = np.asarray(obj, dtype=np.complex128)
+    step = max(1, -(-max(np.shape(obj)) // MOST_DRAWN_PX))  # a picture has fewer pixels anyway
+    wide = np.asarray(obj[::step, ::step], dtype=np.complex128)
     plane = fit_plane(wide)
     seen = np.abs(wide) > 0
-    extent, unit = _extent(wide.shape, origin_px, pixel_size_m)
+    extent, unit = _extent(np.shape(obj), origin_px, pixel_size_m)
     figure = _figure(10.0, 4.8, title)
     left, right = figure.subplots(1, 2)
     _amplitude(left, np.where(seen, np.abs(wide), np.nan), extent)
     _phase(right, np.where(seen, np.angle(level(wide, plane)), np.nan), extent)
     left.set_title("Amplitude", fontsize=NORMAL)
     right.set_title(
-        f"Phase, rad\npiston removed, and a ramp of y {plane[1]:+.1e}, x {plane[2]:+.1e} rad/px",
+        f"Phase, rad\npiston removed, and a ramp of y {plane[1] / step:+.1e}, x {plane[2] / step:+.1e} rad/px",
         fontsize=NORMAL,
     )
     for axes in (left, right):

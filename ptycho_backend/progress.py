@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRAINING = "training"
+LOG_EVERY_S = 30.0  # a long stage is logged no more often
 LEVELS = {logging.ERROR: ("error", "bold red"), logging.WARNING: ("warning", "yellow"), logging.INFO: ("", "")}
 
 
@@ -80,10 +81,11 @@ class Terminal:
 
 
 class EventLog:
-    """Logs one line for every finished epoch and every finished stage."""
+    """Logs one line for every finished epoch and every finished stage, and now and then how far a long stage is."""
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
+        self._stage: _Running | None = None
 
     def __call__(self, event: Event) -> None:
         """Log what is finished; metrics go by their own names."""
@@ -93,8 +95,31 @@ class EventLog:
         elif isinstance(event, StageEvent) and event.done >= event.total:
             told = f", {event.message}" if event.message else ""
             logger.info("%s: %d of %d%s", event.stage, event.done, event.total, told)
+            self._stage = None
+        elif isinstance(event, StageEvent):
+            if self._stage is None or self._stage.name != event.stage:
+                self._stage = _Running(event)
+            self._stage.log(event)
         if not isinstance(event, BatchEvent):
             self._since = time.perf_counter()
+
+
+class _Running:
+    """A stage that goes on: when it was first heard of, and when it was last logged."""
+
+    def __init__(self, event: StageEvent) -> None:
+        self.name, self._first = event.stage, event.done
+        self._since = self._logged = time.perf_counter()
+
+    def log(self, event: StageEvent) -> None:
+        """Log how far it is, and how long it will take at this pace, unless that was said a moment ago."""
+        now, progress = time.perf_counter(), event.done - self._first
+        if now - self._logged < LOG_EVERY_S or progress <= 0:
+            return
+        left_s = (now - self._since) / progress * (event.total - event.done)
+        done = f"{event.done:.1f}" if event.done % 1 else f"{event.done:.0f}"
+        logger.info("%s: %s of %d, about %s left", event.stage, done, event.total, _duration(left_s))
+        self._logged = now
 
 
 class Bars:
@@ -103,6 +128,7 @@ class Bars:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
+        self._done: dict[str, float] = {}
         self._losses = ""
         self._waiting: TaskID | None = progress.add_task("preparing", total=None, note="")
 
@@ -124,9 +150,12 @@ class Bars:
         losses = self._losses or f"loss {event.loss:.3g}"
         self._move(TRAINING, done, event.nepochs * event.n_batches, f"epoch {event.epoch}/{event.nepochs}, {losses}")
 
-    def _move(self, name: str, done: int, total: int, note: str) -> None:
+    def _move(self, name: str, done: float, total: int, note: str) -> None:
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total, note="")
+        elif done < self._done[name]:
+            self._progress.reset(self._tasks[name])  # the stage comes again, with times of its own
+        self._done[name] = done
         self._progress.update(self._tasks[name], completed=done, total=total, note=note)
 
     def _note(self, note: str, last: bool) -> None:
@@ -149,6 +178,11 @@ def progress_bars(console: Console) -> Iterator[Bars]:
     )
     with Progress(*columns, console=console, refresh_per_second=8) as progress:
         yield Bars(progress)
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _named(metrics: Mapping[str, float]) -> str:

@@ -133,7 +133,7 @@ def neighbour_distance_px(positions_px: NDArray[np.float64]) -> float:
 
 def photons_per_pattern(scan: Scan) -> NDArray[np.float64]:
     """Return the counts of every pattern on good pixels."""
-    from ptycho_backend.data.scan import CHUNK
+    from ptycho_backend.data.mapped import CHUNK
 
     starts = range(0, len(scan), CHUNK)
     sums = [(scan.counts(slice(i, i + CHUNK)) * scan.mask).sum(axis=(1, 2), dtype=np.float64) for i in starts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,13 +23,14 @@ logger = logging.getLogger(__name__)
 RECONSTRUCTION = "reconstruction.h5"
 EVALUATION = "evaluation.json"
 IMAGE_FILES = (RECONSTRUCTION, EVALUATION, "object.png", "probe.png", "baseline.png", "comparison.png")
+BESIDE_IMAGE = tuple(name for name in IMAGE_FILES if name != RECONSTRUCTION)
 
 
 class Interrupted(BaseException):
-    """The user has stopped a command; `kept` says which complete files it leaves behind."""
+    """A command was stopped by a signal; `kept` says what it leaves behind."""
 
-    def __init__(self, kept: str = "") -> None:
-        self.kept = kept
+    def __init__(self, kept: str = "", number: int = signal.SIGINT) -> None:
+        self.kept, self.signal = kept, number
         super().__init__(kept)
 
 
@@ -44,7 +46,7 @@ def result_folder(path: str, overwrite: bool) -> Iterator[Path]:
     OutputError
         If the folder holds something and `overwrite` is off, or cannot be written to.
     Interrupted
-        On Ctrl-C, with the names of the files that the command had completed.
+        On Ctrl-C or another signal, with the names of the files that the command had completed.
     """
     target = Path(path)
     made = [folder for folder in (target / CHECKPOINTS, target, *target.parents) if not folder.exists()]
@@ -56,7 +58,8 @@ def result_folder(path: str, overwrite: bool) -> Iterator[Path]:
         new = sorted(name for name, stamp in _files_in(target).items() if before.get(name) != stamp)
         kept = f"kept in '{target}': {', '.join(new)}" if new else ""
         if isinstance(error, (Interrupted, KeyboardInterrupt)):
-            raise Interrupted(kept or "nothing was complete yet, nothing is kept") from None
+            said = (kept or "nothing was complete yet, nothing is kept", getattr(error, "kept", ""))
+            raise Interrupted("; ".join(filter(None, said)), getattr(error, "signal", signal.SIGINT)) from None
         if kept and not isinstance(error, TrainingStopped):
             logger.warning("%s", kept)
         if isinstance(error, OutputError):

@@ -18,7 +18,8 @@ from ptycho_backend.commands.common import (
 )
 from ptycho_backend.commands.engines import started_quietly
 from ptycho_backend.commands.figures import show_rows
-from ptycho_backend.commands.files import IMAGE_FILES, add_scan_options, load, remove_earlier, result_folder
+from ptycho_backend.commands.files import BESIDE_IMAGE, add_scan_options, load, remove_earlier, result_folder
+from ptycho_backend.commands.growing import GrowingImage
 from ptycho_backend.commands.results import (
     draw_result,
     make_result,
@@ -74,12 +75,14 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
         scan = load(options, scan_path)
         with started_quietly(terminal):
             model = api.load_model(options.model, options.backend, execution)
-        with terminal.progress(execution.progress) as on_event:
-            result = make_result(scan, model, inference, on_event)
-        remove_earlier(folder, IMAGE_FILES)
         model_file = str(options.model or SHIPPED)
-        made_from = {"model_file": model_file, "data_sha256": scan.data_hash()}
-        write_result(folder, result, costs_of(model_file, model), provenance(model, inference, made_from))
+        costs = costs_of(model_file, model)
+        attributes = provenance(model, inference, {"model_file": model_file, "data_sha256": scan.data_hash()})
+        growing = GrowingImage(folder, scan, costs, attributes)
+        with terminal.progress(execution.progress) as shown, growing.kept_on_signals(shown) as on_event:
+            result = make_result(scan, model, inference, on_event, growing)
+        remove_earlier(folder, BESIDE_IMAGE)
+        write_result(folder, result, costs, attributes)
         draw_result(folder, result)
         title = f"Reconstruction of {scan.source}"
         name = options.model or "the network that ships with the package"

@@ -7,7 +7,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ from ptycho_backend.events import OnEvent
 from ptycho_backend.metrics import Comparison
 from ptycho_backend.progress import Terminal
 from ptycho_backend.run import write_json
+
+if TYPE_CHECKING:
+    from ptycho_backend.commands.growing import GrowingImage
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +61,17 @@ class Result:
     comparisons: dict[str, Comparison] = field(default_factory=dict)
 
 
-def make_result(scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent) -> Result:
-    """Reconstruct a scan with a model, and without."""
+def make_result(
+    scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent, growing: GrowingImage
+) -> Result:
+    """Reconstruct a scan with a model, while its image is written as it grows, and without one."""
     started = time.perf_counter()
     fitted = fit_to_scan(model, scan, inference, on_event)
     as_fitted = dataclasses.replace(inference, calibration="model", probe_refinement_passes=0)
-    image = api.reconstruct(scan, fitted, as_fitted, on_event)
-    duration = time.perf_counter() - started
     calibration = calibration_of(fitted)
+    image = api.reconstruct(scan, fitted, as_fitted, growing.listener(calibration, on_event))
+    growing.complete(image, calibration)
+    duration = time.perf_counter() - started
     baseline = without_network(scan, calibration, fitted.config, inference, on_event)
     result = Result(scan, image, baseline, calibration, duration)
     result.comparisons = compared({"network": image, "no network": result.baseline}, scan)
@@ -85,19 +91,23 @@ def compared(images: dict[str, Image], truth: Scan) -> dict[str, Comparison]:
 
 def write_result(folder: Path, result: Result, costs: list[float], attributes: dict[str, Any]) -> None:
     """Write what decides over success: the image, and the figures where the object is known."""
-    attributes = {"name": folder.resolve().name, **attributes}
-    product, extras = product_of(result, costs, attributes), {"coverage": result.image.coverage}
-    write_product(folder / RECONSTRUCTION, product, extras, overwrite=True)
+    write_image(folder, result.scan, result.image, result.calibration, costs, attributes)
     if result.comparisons:
         write_evaluation(folder / EVALUATION, result.comparisons, result.scan.source)
 
 
-def product_of(result: Result, costs: list[float], attributes: dict[str, Any]) -> Product:
-    """Return what ptychodus reads of a reconstruction, with the loss of every epoch and what made it."""
-    scan, image = result.scan, result.image
-    return Product(
+def write_image(
+    folder: Path,
+    scan: Scan,
+    image: Image,
+    calibration: Calibration,
+    costs: list[float],
+    attributes: dict[str, Any],
+) -> None:
+    """Write what ptychodus reads of a reconstruction, with the loss of every epoch and what made it."""
+    product = Product(
         positions_px=scan.positions_px,
-        probe=photon_probe(result.calibration),
+        probe=photon_probe(calibration),
         obj=image.obj,
         obj_origin_px=image.origin_px,
         pixel_size_m=scan.pixel_size_m,
@@ -105,11 +115,13 @@ def product_of(result: Result, costs: list[float], attributes: dict[str, Any]) -
         costs=np.asarray(costs, dtype=np.float64),
         attributes={
             **{key: value for key, value in scan.attributes.items() if key in NUMBERS},
-            "probe_photon_count": result.calibration.photons_per_pattern,
+            "probe_photon_count": calibration.photons_per_pattern,
             "scan": scan.attributes,
+            "name": folder.resolve().name,
             **attributes,
         },
     )
+    write_product(folder / RECONSTRUCTION, product, {"coverage": image.coverage}, overwrite=True)
 
 
 def photon_probe(calibration: Calibration) -> NDArray[np.complex64]:

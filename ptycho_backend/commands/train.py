@@ -30,6 +30,7 @@ from ptycho_backend.commands.files import (
     remove_earlier,
     result_folder,
 )
+from ptycho_backend.commands.growing import GrowingImage
 from ptycho_backend.commands.results import (
     Result,
     draw_result,
@@ -161,9 +162,12 @@ def sized(training: TrainingConfig, scan: Scan, options: Namespace) -> TrainingC
 
 def reconstructed(folder: Path, trained: Run, scan: Scan, inference: InferenceConfig, on_event: OnEvent) -> Result:
     """Reconstruct the scan that the model was trained on, and write and draw it."""
-    result = make_result(scan, trained.model, inference, on_event)
     costs = [float(epoch[trained.model.train_loss_name]) for epoch in trained.history]
-    write_result(folder, result, costs, provenance(trained.model, inference, trained.provenance))
+    attributes = provenance(trained.model, inference, trained.provenance)
+    growing = GrowingImage(folder, scan, costs, attributes)
+    with growing.kept_on_signals(on_event) as told:
+        result = make_result(scan, trained.model, inference, told, growing)
+    write_result(folder, result, costs, attributes)
     draw_result(folder, result)
     return result
 

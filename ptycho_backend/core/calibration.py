@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.core.propagation import far_field
+from ptycho_backend.data.mapped import chunks
 from ptycho_backend.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 256
 SUPPORT_FLOOR = 1e-3  # weight of a pixel that the probe does not light, relative to its brightest pixel
 
 
@@ -108,8 +108,8 @@ def calibrate(
 def mean_energy(scan: Scan) -> float:
     """Return mean_k Σ A_k² over good pixels, float64."""
     total = 0.0
-    for start in range(0, len(scan), CHUNK):
-        counts = np.asarray(scan.patterns[start : start + CHUNK], dtype=np.float64)
+    for chunk in chunks(scan.patterns):
+        counts = np.asarray(chunk, dtype=np.float64)
         counts = counts if scan.measurement == "counts" else counts**2
         total += float((counts * scan.mask).sum())
     return total / len(scan)

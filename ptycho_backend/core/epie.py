@@ -8,7 +8,9 @@ pixels are met by shifting the probe in Fourier space, which is exact for a prob
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,12 @@ from ptycho_backend.core.calibration import Calibration, probe_weight
 from ptycho_backend.core.stitching import Image, stitch
 from ptycho_backend.core.windows import AXES, Windows, probe_of, spectrum_of, square
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.events import OnEvent, StageEvent, ignore
+from ptycho_backend.events import OnEvent, StageEvent, Steps, ignore, without_images
 
 OBJECT_STEP = 1.0  # share of the full correction given to the object
 PROBE_STEP = 1.0  # and to the probe
 CACHE_BYTES = 512 * 2**20  # shifted probes are kept where they fit in this
+STAGE = "ePIE"
 REFINEMENT_PATTERNS = 1000  # a probe is refined on this many neighbouring patterns at the most
 
 
@@ -70,7 +73,7 @@ def epie(
     plan : Plan
     rng : numpy Generator
     on_event : callable
-        Receives a StageEvent after every pass.
+        Receives a StageEvent after every pass, with the image so far.
 
     Returns
     -------
@@ -78,10 +81,17 @@ def epie(
         ``errors`` holds Σ(A − |ψ|)² / ΣA² over good pixels, as met during each pass.
     """
     state = _State(scan, calibration, plan.start, cache_probes=not plan.update_probe)
+    steps = Steps(on_event, STAGE, plan.passes)
     errors: list[float] = []
     for number in range(plan.passes):
-        errors.append(state.run_pass(rng.permutation(len(scan)), plan.update_probe and number > 0))
-        on_event(StageEvent("ePIE", number + 1, plan.passes, f"error {errors[-1]:.3g}"))
+        wrong = energy = 0.0
+        for visited, row in enumerate(rng.permutation(len(scan))):
+            misfit, seen = state.visit(int(row), plan.update_probe and number > 0)
+            wrong, energy = wrong + misfit, energy + seen
+            steps.tell(number, visited / len(scan))
+        state.end_pass()
+        errors.append(wrong / energy)
+        on_event(StageEvent(STAGE, number + 1, plan.passes, f"error {errors[-1]:.3g}", state.image_so_far()))
     return EpieResult(state.image(), state.probe(), errors)
 
 
@@ -102,7 +112,7 @@ def refine_probe(
         return calibration.probe, False
     part = scan.subset(_central_rows(scan.positions_px, REFINEMENT_PATTERNS))
     seeds = rng.spawn(2)
-    refined = epie(part, calibration, Plan(passes), seeds[0], on_event)
+    refined = epie(part, calibration, Plan(passes), seeds[0], without_images(on_event))
     given = epie(part, calibration, Plan(passes, update_probe=False), seeds[1])
     better = refined.errors[-1] <= given.errors[-1]  # False for NaN
     if better and np.isfinite(refined.probe).all():
@@ -138,28 +148,31 @@ class _State:
         self._cache: dict[int, NDArray[np.complex64]] | None = {} if cache_probes and n_bytes < CACHE_BYTES else None
         self._brightest = self._peak()
 
-    def run_pass(self, order: NDArray[np.intp], update_probe: bool) -> float:
-        """Visit every pattern once and return the pass's relative error."""
-        wrong = energy = 0.0
-        for row in order:
-            misfit, total = self._visit(int(row), update_probe)
-            wrong, energy = wrong + misfit, energy + total
+    def end_pass(self) -> None:
+        """Take the step of the next pass from the probe as it is now."""
         self._brightest = self._peak()
-        return wrong / energy
 
     def image(self) -> Image:
         """Return the object; coverage is the summed probe weight, as for a stitched image."""
+        return self.image_so_far()()
+
+    def image_so_far(self) -> Callable[[], Image]:
+        """Return what makes the image of the object and probe as they are now."""
+        return partial(self._image, self._obj.copy(), self.probe())
+
+    def _image(self, obj: NDArray[np.complex64], probe: NDArray[np.complex64]) -> Image:
         N = self._scan.N
         flat = np.broadcast_to(np.complex64(1), (len(self._scan), N, N))
-        coverage = stitch(flat, self._scan.positions_px, probe_weight(self.probe())).coverage
-        obj = np.where(coverage > 0, self._obj[:-1, :-1], 0).astype(np.complex64)
-        return Image(obj, coverage, self._windows.frame.origin_px)
+        coverage = stitch(flat, self._scan.positions_px, probe_weight(probe)).coverage
+        seen = np.where(coverage > 0, obj[:-1, :-1], 0).astype(np.complex64)
+        return Image(seen, coverage, self._windows.frame.origin_px)
 
     def probe(self) -> NDArray[np.complex64]:
         """Return the probe, centred in its window."""
         return probe_of(self._spectrum)
 
-    def _visit(self, row: int, update_probe: bool) -> tuple[float, float]:
+    def visit(self, row: int, update_probe: bool) -> tuple[float, float]:
+        """Correct the object, and the probe where asked for, by one pattern; return its Σ(A − |ψ|)² and ΣA²."""
         N = self._scan.N
         y, x = self._windows.whole[row]
         patch = self._obj[y : y + N, x : x + N]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.config import InferenceConfig, TrainingConfig
 from ptycho_backend.contract import LOG_SCALE, PROBE, Model
-from ptycho_backend.core.batching import Samples
+from ptycho_backend.core.batching import Batch, Samples
 from ptycho_backend.core.calibration import Calibration, calibrate, probe_hash
 from ptycho_backend.core.constants import patch_weight
 from ptycho_backend.core.epie import polish
@@ -20,11 +23,13 @@ from ptycho_backend.core.phase_alignment import align_phases
 from ptycho_backend.core.refinement import refined_calibration
 from ptycho_backend.core.stitching import CanvasFrame, Image, Stitcher
 from ptycho_backend.core.weights import complex_of
+from ptycho_backend.data.mapped import release, scratch_array
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import ConfigError, ShapeError
 from ptycho_backend.events import OnEvent, StageEvent, ignore
 
 LIT = 0.01  # patches are stitched out to where the probe falls below this share of its peak
+CHUNK = 1024  # patches stitched at a time
 
 
 def reconstruct_scan(scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent = ignore) -> Image:
@@ -128,8 +133,30 @@ def stitch_predictions(scan: Scan, model: Model, inference: InferenceConfig, on_
     samples = Samples(scan, groups, model.calibration)
     weight = patch_weight(model.config, calibration_of(model).probe)
     half = lit_half(weight)
-    patches = _predict(samples, model, inference, half, on_event)
-    return assemble(patches, scan, groups.indices, central(weight, half), inference.phase_alignment)
+    lit, aligned = central(weight, half), inference.phase_alignment
+    predict = partial(model.predict_patches, data_consistency=inference.data_consistency)
+    for patches in estimated(samples, predict, inference.batch_size, half):
+        done = len(patches)
+        so_far = partial(assemble, patches, scan, groups.indices[:done], lit, aligned)
+        on_event(StageEvent("reconstruction", done, len(samples), image=so_far))
+    return assemble(patches, scan, groups.indices, lit, aligned, on_event)
+
+
+def estimated(
+    samples: Samples, estimate: Callable[[Batch], NDArray[Any]], batch_size: int, half: int
+) -> Iterator[NDArray[np.complex64]]:
+    """
+    Estimate all patches of a scan, batch after batch; yield all there are so far, (group, channel, y, x), after each.
+
+    Only the centre of side 2·half is kept, and not in memory where the scan is large (spec: data 8).
+    """
+    patches = scratch_array((len(samples), samples.groups.channels, 2 * half, 2 * half), np.complex64)
+    done = 0
+    for batch in samples.batches(batch_size):
+        patches[done : done + len(batch)] = central(estimate(batch), half)
+        release(patches)
+        done += len(batch)
+        yield patches[:done]
 
 
 def assemble(
@@ -138,6 +165,7 @@ def assemble(
     indices: NDArray[np.int64],
     weight: NDArray[np.float32],
     phase_alignment: bool = True,
+    on_event: OnEvent = ignore,
 ) -> Image:
     """
     Align and stitch patches (group, channel, y, x) of the groups `indices` (group, channel).
@@ -145,7 +173,7 @@ def assemble(
     Patches may be smaller than the window, if they are cut out around its centre; the canvas is the scan's.
     """
     frame = CanvasFrame.around(scan.positions_px, scan.N)
-    return stitch_groups(patches, scan.positions_px[indices], weight, frame, phase_alignment)
+    return stitch_groups(patches, scan.positions_px[indices], weight, frame, phase_alignment, on_event)
 
 
 def stitch_groups(
@@ -154,43 +182,34 @@ def stitch_groups(
     weight: NDArray[np.float32],
     frame: CanvasFrame,
     phase_alignment: bool = True,
+    on_event: OnEvent = ignore,
 ) -> Image:
     """
     Align and stitch groups of patches on a canvas.
 
     Parameters
     ----------
-    patches : complex64, shape (group, channel, y, x)
+    patches : complex64, shape (group, channel, y, x), may be memory-mapped
     positions_px : float64, shape (group, channel, 2), (y, x)
     weight : float32, shape (y, x)
         Trust in each pixel of a patch.
     frame : CanvasFrame
     phase_alignment : bool
         Give all groups one phase reference first.
+    on_event : callable
+        Receives StageEvents.
     """
     flat, positions = patches.reshape(-1, *patches.shape[2:]), positions_px.reshape(-1, 2)
-    if phase_alignment:
-        owners = np.repeat(np.arange(len(patches)), patches.shape[1])
-        flat = flat * align_phases(flat, positions, weight, owners)[owners, None, None]
+    owners = np.repeat(np.arange(len(patches)), patches.shape[1])
+    factors = align_phases(flat, positions, weight, owners, on_event) if phase_alignment else None
     stitcher = Stitcher(frame, weight)
-    stitcher.add(flat, positions)
+    for start in range(0, len(flat), CHUNK):
+        part = slice(start, start + CHUNK)
+        turned = flat[part] if factors is None else flat[part] * factors[owners[part], None, None]
+        stitcher.add(turned, positions[part])
+        release(flat)
+        on_event(StageEvent("stitching", min(part.stop, len(flat)), len(flat)))
     return stitcher.result()
-
-
-def _predict(
-    samples: Samples, model: Model, inference: InferenceConfig, half: int, on_event: OnEvent
-) -> NDArray[np.complex64]:
-    """Predict the lit centre of every patch; only that is kept, because a large scan's windows would not fit."""
-    shape = (len(samples), samples.groups.channels, 2 * half, 2 * half)
-    patches = np.empty(shape, dtype=np.complex64)
-    done = 0
-    for batch in samples.batches(inference.batch_size):
-        patches[done : done + len(batch)] = central(
-            model.predict_patches(batch, data_consistency=inference.data_consistency), half
-        )
-        done += len(batch)
-        on_event(StageEvent("reconstruction", done, len(samples)))
-    return patches
 
 
 def lit_half(weight: NDArray[np.float32]) -> int:

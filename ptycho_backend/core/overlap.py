@@ -7,8 +7,9 @@ illumination. Steps start from extrapolated objects, which spreads slow phases o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -21,11 +22,12 @@ from ptycho_backend.core.stitching import Image
 from ptycho_backend.core.unrolled import TINY
 from ptycho_backend.core.windows import AXES, Windows, spectrum_of, square
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.events import OnEvent, StageEvent, ignore
+from ptycho_backend.events import OnEvent, StageEvent, Steps, ignore
 
 REGULARISATION = 0.02  # of the brightest pixel of the summed illumination: bounds the correction at the rim
 CHUNK_PIXELS = 64**3  # patterns that a thread holds at a time, in pixels; small enough for the processor's cache
 CACHE_BYTES = 512 * 2**20  # moved probes are kept where they fit in this
+STAGE = "overlap"
 Canvas = NDArray[np.complex64]
 
 
@@ -46,7 +48,7 @@ def overlap_passes(
     passes : int
         Visits of all patterns.
     on_event : callable
-        Receives a StageEvent after every pass, with Σ(x − |ψ|)² / Σx² over good pixels.
+        Receives a StageEvent after every pass, with Σ(x − |ψ|)² / Σx² over good pixels and the image so far.
 
     Returns
     -------
@@ -60,20 +62,24 @@ def overlap_passes(
     """
     if passes == 0:
         return image
-    state = _Passes(scan, calibration)
+    state = _Passes(scan, calibration, on_event)
+    steps = Steps(on_event, STAGE, passes)
     before = canvas = state.windows.canvas(image)
     with ThreadPoolExecutor(processors()) as pool:
         for k in range(passes):
-            ahead = canvas + np.float32(k / (k + 3)) * (canvas - before)
-            before, canvas = canvas, state.corrected(ahead, pool)
-            on_event(StageEvent("overlap", k + 1, passes, f"error {state.error:.3g}"))
+            ahead = canvas - before
+            ahead *= np.float32(k / (k + 3))
+            ahead += canvas
+            before, canvas = canvas, state.corrected(ahead, pool, partial(steps.tell, k))
+            so_far = partial(state.image, canvas, image)
+            on_event(StageEvent(STAGE, k + 1, passes, f"error {state.error:.3g}", so_far))
     return state.image(canvas, image)
 
 
 class _Passes:
     """Data, probe and illumination of running passes, in the FFT's own pixel order on the detector."""
 
-    def __init__(self, scan: Scan, calibration: Calibration) -> None:
+    def __init__(self, scan: Scan, calibration: Calibration, on_event: OnEvent = ignore) -> None:
         self.windows = Windows(scan)
         self.error = np.nan
         self._scan, self._r = scan, np.float32(calibration.rms_input_scale)
@@ -81,17 +87,20 @@ class _Passes:
         self._good = None if scan.mask.all() else np.fft.ifftshift(scan.mask).astype(np.float32)
         self._cached = len(scan) * calibration.probe.nbytes <= CACHE_BYTES
         self._probes: dict[int, NDArray[np.complex64]] = {}
-        self._illumination = self._summed_illumination()
+        self._illumination = self._summed_illumination(Steps(on_event, "illumination", len(scan)))
 
-    def corrected(self, canvas: Canvas, pool: ThreadPoolExecutor) -> Canvas:
-        """Return the object after one step from `canvas`, and keep the error that was met."""
+    def corrected(self, canvas: Canvas, pool: ThreadPoolExecutor, tell: Callable[[float], None]) -> Canvas:
+        """Return the object after one step from `canvas`, and keep the error that was met; tell the share done."""
         total, wrong, energy = np.zeros_like(canvas), 0.0, 0.0
         for rows, correction, misfit, seen in self._corrections(canvas, pool):
             # In the order of the patterns, whichever thread was first: sums of floats depend on their order.
             self.windows.add(total, correction, rows)
             wrong, energy = wrong + misfit, energy + seen
+            tell(rows.stop / len(self._scan))
         self.error = wrong / max(energy, 1e-30)
-        return canvas + total / self._illumination
+        total /= self._illumination
+        total += canvas
+        return total
 
     def image(self, canvas: Canvas, start: Image) -> Image:
         """Return the object on the pixels of the image that the passes started from."""
@@ -101,16 +110,19 @@ class _Passes:
         obj = np.where(start.coverage > 0, canvas[y : y + height, x : x + width], 0)
         return Image(obj.astype(np.complex64), start.coverage, start.origin_px)
 
-    def _summed_illumination(self) -> NDArray[np.float32]:
+    def _summed_illumination(self, steps: Steps) -> NDArray[np.float32]:
         """Return Σ|P|² of all patterns on the canvas, bounded from below."""
         light = np.zeros(self.windows.canvas().shape, dtype=np.float32)
         for rows in self._chunks():
             self.windows.add(light, square(self._moved(rows)).sum(axis=1), rows)
+            steps.tell(rows.stop)
+        steps.end()
         return light + np.float32(REGULARISATION) * light.max()
 
     def _chunks(self) -> Iterator[slice]:
         size = max(1, CHUNK_PIXELS // self._scan.N**2)
-        return (slice(start, start + size) for start in range(0, len(self._scan), size))
+        n = len(self._scan)
+        return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
     def _corrections(self, canvas: Canvas, pool: ThreadPoolExecutor) -> Iterator[tuple[slice, Canvas, float, float]]:
         """Yield what :meth:`_correction` finds, chunk after chunk, a few of them ahead."""

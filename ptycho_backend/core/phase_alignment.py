@@ -8,10 +8,14 @@ form a sparse Hermitian matrix; the phases of its leading eigenvector are those 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ptycho_backend.data.mapped import release
+from ptycho_backend.events import OnEvent, StageEvent, ignore
 
 NEIGHBOURS = 8  # overlaps per patch that are measured; more add cost, not information
 CELL = 0.25  # side of the cells that give one anchor each, relative to the lit width
@@ -26,17 +30,20 @@ def align_phases(
     positions_px: NDArray[np.float64],
     weight: NDArray[Any],
     groups: NDArray[np.integer],
+    on_event: OnEvent = ignore,
 ) -> NDArray[np.complex64]:
     """
     Return the unit factor that brings each group to the common phase; multiply its patches by it.
 
     Parameters
     ----------
-    patches : complex64, shape (patch, N, N)
+    patches : complex64, shape (patch, N, N), may be memory-mapped
     positions_px : float64, shape (patch, 2)
     weight : float, shape (N, N)
     groups : int, shape (patch,)
         Group of each patch, from 0.
+    on_event : callable
+        Receives StageEvents that count overlaps.
 
     Returns
     -------
@@ -55,10 +62,12 @@ def align_phases(
     pairs = np.concatenate([found for found, _ in overlaps])
     if len(pairs) == 0:
         return factors
-    products = np.concatenate(
-        [_inner_products(patches, positions_px, weight, found, box) for found, box in overlaps if len(found)]
-    )
-    for members, matrix in _components(groups[pairs], products, n_groups):
+    products = []
+    for found, box in overlaps:
+        for part in _inner_products(patches, positions_px, weight, found, box):
+            products.append(part)
+            on_event(StageEvent("phase alignment", sum(map(len, products)), len(pairs)))
+    for members, matrix in _components(groups[pairs], np.concatenate(products), n_groups):
         vector = _leading_eigenvector(matrix)
         # The common reference is free: keep the mean phase where the network put it.
         vector = vector * np.conj(_unit(_unit(vector).sum()))
@@ -124,13 +133,12 @@ def _inner_products(
     weight: NDArray[Any],
     pairs: NDArray[np.intp],
     box: int,
-) -> NDArray[np.complex128]:
-    """Return Σ w·w'·p·conj(p') over a box in the middle of each pair's overlap, to the nearest pixel."""
+) -> Iterator[NDArray[np.complex128]]:
+    """Yield Σ w·w'·p·conj(p') over a box in the middle of each pair's overlap, to the nearest pixel, in chunks."""
     N = patches.shape[-1]
     windows = np.lib.stride_tricks.sliding_window_view(patches, (box, box), axis=(1, 2))
     trust = np.lib.stride_tricks.sliding_window_view(np.asarray(weight, dtype=np.float32), (box, box))
     corners = np.rint(positions_px).astype(int)
-    products = np.empty(len(pairs), dtype=np.complex128)
     for start in range(0, len(pairs), CHUNK_PAIRS):
         first, second = pairs[start : start + CHUNK_PAIRS].T
         # The box lies in the middle of what two windows share, on the same pixels of the object in both.
@@ -139,8 +147,8 @@ def _inner_products(
         (y1, x1), (y2, x2) = (np.clip(corner - corners[patch], 0, N - box).T for patch in (first, second))
         one = windows[first, y1, x1] * trust[y1, x1]
         other = windows[second, y2, x2] * trust[y2, x2]
-        products[start : start + CHUNK_PAIRS] = np.einsum("pij,pij->p", one, np.conj(other))
-    return products
+        release(patches)
+        yield np.einsum("pij,pij->p", one, np.conj(other)).astype(np.complex128)
 
 
 def _components(

@@ -39,7 +39,7 @@ class Windows:
         self.frame = CanvasFrame.around(scan.positions_px, scan.N)
         corners = self.frame.corners(scan.positions_px, scan.N)
         self.whole = np.rint(corners).astype(int)
-        self._along_y, self._along_x = shift_ramps(corners - self.whole, scan.N)
+        self._fraction = corners - self.whole
 
     def canvas(self, start: Image | None = None) -> NDArray[np.complex64]:
         """Return an object of 1 that holds every window, with an image laid on it by whole pixels."""
@@ -56,7 +56,9 @@ class Windows:
 
     def ramps(self, rows: Rows) -> NDArray[np.complex64]:
         """Return the Fourier factors (position, 1, y, x) that move a probe to some positions."""
-        return np.asarray(self._along_y[rows][:, None, :, None] * self._along_x[rows][:, None, None, :])
+        # Made anew each time: for all positions of a large scan they would take N / 2 times the memory of these.
+        along_y, along_x = shift_ramps(self._fraction[rows], self.N)
+        return np.asarray(along_y[:, None, :, None] * along_x[:, None, None, :])
 
     def probes(self, spectrum: NDArray[np.complex64], rows: Rows) -> NDArray[np.complex64]:
         """Return the moved probes (position, mode, y, x) of a probe's spectrum (mode, y, x)."""

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.errors import DataError, ShapeError, nearest_name
+from ptycho_backend.data.mapped import IN_MEMORY_BYTES, release, rows_at_a_time, scratch_array
+from ptycho_backend.errors import DataError, OutputError, ShapeError, nearest_name
 
 logger = logging.getLogger(__name__)
 
@@ -202,6 +203,8 @@ def opened_hdf5(path: Path) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
+    except OutputError:  # no room for what the file holds: nothing is wrong with the file
+        raise
     except (OSError, RuntimeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise DataError(
@@ -213,7 +216,12 @@ def opened_hdf5(path: Path) -> Iterator[Any]:
 
 
 def hdf5_array(file: Any, key: str, source: str) -> NDArray[Any]:
-    """Read an HDF5 dataset of numbers once, in its own dtype."""
+    """
+    Return an HDF5 dataset of numbers in its own dtype.
+
+    A large one is not read: it is mapped where it lies in one piece in the file, else unpacked block by block
+    (spec: data 8).
+    """
     import h5py
 
     dataset = file.get(key)
@@ -225,7 +233,7 @@ def hdf5_array(file: Any, key: str, source: str) -> NDArray[Any]:
             fix="store the array itself under this name",
         )
     try:
-        values = dataset[()]
+        values = dataset[()] if dataset.nbytes < IN_MEMORY_BYTES else _large_dataset(dataset, source)
     except (TypeError, ValueError) as error:  # how h5py says that NumPy has no such type
         raise DataError(
             "Fields of a scan are plain numbers.",
@@ -234,3 +242,19 @@ def hdf5_array(file: Any, key: str, source: str) -> NDArray[Any]:
             fix="write the field as a plain numeric array",
         ) from error
     return numbers(values, key, source, kinds="biufc")
+
+
+def _large_dataset(dataset: Any, source: str) -> NDArray[Any]:
+    offset = dataset.id.get_offset()  # None where the values do not lie in one piece
+    if offset is not None and dataset.external is None:
+        return np.memmap(dataset.file.filename, dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
+    size = dataset.nbytes / 2**30
+    logger.info("'%s': %.1f GiB of '%s' are unpacked into a temporary file", source, size, dataset.name)
+    values = scratch_array(dataset.shape, dataset.dtype)
+    step = rows_at_a_time(values)
+    if dataset.chunks:  # whole chunks, because each is unpacked whole
+        step = max(step // dataset.chunks[0], 1) * dataset.chunks[0]
+    for start in range(0, len(values), step):
+        values[start : start + step] = dataset[start : start + step]
+        release(values)
+    return values

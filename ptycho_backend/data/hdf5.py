@@ -24,6 +24,7 @@ from ptycho_backend.data.fields import (
     single_layer,
     stacked,
 )
+from ptycho_backend.data.mapped import gathered
 from ptycho_backend.data.product import POSITIONS as PRODUCT_POSITIONS
 from ptycho_backend.data.product import Product, read_product, write_product
 from ptycho_backend.data.scan import Scan
@@ -110,7 +111,7 @@ def _product_fields(product: Product, path: Path, patterns_path: Path) -> Fields
         of_position, of_pattern = _paired(product.indexes, indexes, source)
         positions = product.positions_px[of_position]
         in_order = np.array_equal(of_pattern, np.arange(len(patterns)))
-        fields["patterns"] = patterns if in_order else patterns[of_pattern]
+        fields["patterns"] = patterns if in_order else gathered(patterns, of_pattern)
     return fields | {
         "positions_px": positions,
         "probe": product.probe,

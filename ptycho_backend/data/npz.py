@@ -24,9 +24,10 @@ from ptycho_backend.data.fields import (
     single_layer,
     stacked,
 )
+from ptycho_backend.data.mapped import BLOCK_BYTES, IN_MEMORY_BYTES, gathered, release, scratch_array
 from ptycho_backend.data.output import atomic_path, json_text
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.errors import DataError, ShapeError, first_line
+from ptycho_backend.errors import DataError, OutputError, ShapeError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -153,14 +154,18 @@ def _patterns_key(keys: list[str], source: str) -> str:
 
 
 def _member(archive: zipfile.ZipFile, key: str, path: Path) -> NDArray[Any]:
-    """Read one array; a large one that is stored uncompressed is mapped, not read."""
+    """Read one array; a large one is mapped where it is stored uncompressed, else unpacked chunk by chunk."""
     try:
         with archive.open(f"{key}.npy") as stream:
             shape, fortran, dtype = _header(stream)
             header_bytes = stream.tell()
-            if not dtype.hasobject and not _worth_mapping(archive, key):
+            if not dtype.hasobject and not _stored_large(archive, key):
+                if archive.getinfo(f"{key}.npy").file_size >= IN_MEMORY_BYTES:
+                    return _unpacked(stream, shape, fortran, dtype)
                 stream.seek(0)
                 return np.lib.format.read_array(stream, allow_pickle=False)
+    except OutputError:  # no room for what the file holds: nothing is wrong with the file
+        raise
     except DAMAGE as error:
         raise _damaged(path, key, error) from error
     if dtype.hasobject:
@@ -182,9 +187,25 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     raise ValueError(f"array format version {version} holds structured data")
 
 
-def _worth_mapping(archive: zipfile.ZipFile, key: str) -> bool:
+def _stored_large(archive: zipfile.ZipFile, key: str) -> bool:
     info = archive.getinfo(f"{key}.npy")
     return info.compress_type == zipfile.ZIP_STORED and info.file_size >= MAP_FROM_BYTES
+
+
+def _unpacked(stream: IO[bytes], shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Unpack a compressed array into one that need not fit in memory."""
+    values = scratch_array(shape, dtype, order="F" if fortran else "C")
+    logger.info("a compressed array of %.1f GiB is unpacked into a temporary file", values.nbytes / 2**30)
+    raw = values.reshape(-1, order="A").view(np.uint8)  # in the order of the file, whichever that is
+    for start in range(0, len(raw), BLOCK_BYTES):
+        part = stream.read(len(raw[start : start + BLOCK_BYTES]))
+        raw[start : start + len(part)] = np.frombuffer(part, dtype=np.uint8)
+        if len(part) < len(raw[start : start + BLOCK_BYTES]):
+            raise EOFError("it ends before its last value")
+        release(raw)
+    if stream.read(1):  # the end must be reached for the checksum to be compared
+        raise ValueError("it goes on after its last value")
+    return values
 
 
 def _data_start(archive: zipfile.ZipFile, key: str, path: Path) -> int:
@@ -221,7 +242,7 @@ def _position_first(patterns: NDArray[Any], n: int, key: str, source: str) -> ND
         return patterns
     if patterns.shape[2] == n:
         logger.info("'%s' of '%s' has shape %s: read as (y, x, position)", key, source, patterns.shape)
-        return np.ascontiguousarray(np.moveaxis(patterns, 2, 0))
+        return gathered(np.moveaxis(patterns, 2, 0), np.arange(n))
     raise ShapeError(
         "Every pattern has one position.",
         expected=f"shape (position, y, x) or (y, x, position) with {n} positions, as many as coordinates",

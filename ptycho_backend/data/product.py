@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from ptycho_backend.data.fields import (
 from ptycho_backend.data.output import atomic_path, json_text
 from ptycho_backend.errors import DataError
 
+logger = logging.getLogger(__name__)
+
 POSITIONS = ("probe_position_y_m", "probe_position_x_m")
 PIXEL = ("pixel_height_m", "pixel_width_m")
 CENTRE = ("center_y_m", "center_x_m")
@@ -42,6 +45,7 @@ NUMBERS = (  # where they are 0 they say nothing
 )
 EARLIER_ENERGY, EARLIER_COSTS = "probe_energy_eV", "costs"  # as earlier releases of ptychodus spell them
 OWN_GROUP = "ptychopinn"  # ptychodus looks up names of its own and never sees this group
+INCOMPLETE = "incomplete"  # attribute of an image whose making was stopped, or goes on
 UNKNOWN_PIXEL_M = 1.0  # stands for a pixel of unknown size, so that metres in the file count pixels
 
 
@@ -105,6 +109,8 @@ def read_product(path: Path | str) -> Product:
         indexes = _first(file, ("probe_position_indexes",), np.arange(len(positions_m)), source)
         costs = _first(file, ("loss_values", EARLIER_COSTS), np.empty(0), source)
         middles_px = (positions_m - centre_m) / pixel_m + middle + own.origin_px
+        if INCOMPLETE in own.attributes:
+            logger.warning("the image of '%s' is incomplete: %s", source, own.attributes[INCOMPLETE])
         return Product(
             positions_px=from_window_middles(middles_px, probe.shape[-1]),
             probe=first_plane(probe, "probe", source),
@@ -227,7 +233,7 @@ def _write_arrays(file: Any, product: Product, obj: NDArray[Any]) -> None:
         file[key] = positions_m[:, axis]
     probe = product.probe if product.probe.ndim == 3 else product.probe[None]
     file["probe"] = probe[None].astype(np.complex64)  # (variation, mode, y, x)
-    file["object"] = obj[None].astype(np.complex64)  # (layer, y, x)
+    file["object"] = obj[None].astype(np.complex64, copy=False)  # (layer, y, x)
     file["object_layer_spacing_m"] = np.empty(0)
     for axis in (0, 1):
         file["object"].attrs[CENTRE[axis]] = centre_m[axis]

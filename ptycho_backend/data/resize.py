@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ptycho_backend.core.propagation import far_field, near_field
 from ptycho_backend.data.fields import Fields, numbers
+from ptycho_backend.data.mapped import release, rows_at_a_time, scratch_array
 from ptycho_backend.errors import DataError, ShapeError
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def resized(fields: Fields, N: int) -> Fields:
     logger.info("'%s': detector of %d×%d pixels brought to %d×%d", source, *sides, N, N)
     return {
         **fields,
-        "patterns": centred(patterns, N),
+        "patterns": _centred_stack(patterns, N),
         "positions_px": fields["positions_px"] * (N / sides),
         "probe": probe,
         "mask": centred(mask, N),
@@ -79,6 +80,20 @@ def centred(array: NDArray[Any], N: int) -> NDArray[Any]:
     canvas = np.zeros((*array.shape[:-2], N, N), dtype=array.dtype)
     canvas[..., y[1], x[1]] = part
     return canvas
+
+
+def _centred_stack(patterns: NDArray[Any], N: int) -> NDArray[Any]:
+    """Crop or pad patterns, block by block where that cannot be a view of a map."""
+    if min(patterns.shape[1:]) >= N:
+        return centred(patterns, N)
+    stack = scratch_array((len(patterns), N, N), patterns.dtype)
+    step = rows_at_a_time(stack)
+    for start in range(0, len(stack), step):
+        rows = slice(start, start + step)
+        stack[rows] = centred(patterns[rows], N)
+        release(stack)
+        release(patterns)
+    return stack
 
 
 def _overlap(side: int, N: int) -> tuple[slice, slice]:

@@ -11,20 +11,19 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_backend.data.mapped import CHUNK, chunks, release
 from ptycho_backend.errors import DataError, ShapeError
 
 logger = logging.getLogger(__name__)
 
 Measurement = Literal["counts", "amplitude"]
 MEASUREMENTS = ("counts", "amplitude")
-CHUNK = 256  # patterns checked or converted at a time, so that memory stays bounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,15 +107,17 @@ class Scan:
     def data_hash(self) -> str:
         """Return the SHA-256 of patterns, positions, probe, mask and measurement domain."""
         digest = hashlib.sha256(f"{self.measurement}{self.patterns.dtype}{self.patterns.shape}".encode())
-        for start in range(0, len(self), CHUNK):
-            digest.update(np.ascontiguousarray(self.patterns[start : start + CHUNK]).tobytes())
+        for chunk in chunks(self.patterns):
+            digest.update(np.ascontiguousarray(chunk).tobytes())
         for array in (self.positions_px, self.probe, self.mask):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
     def _real(self, rows: NDArray[np.intp] | slice) -> NDArray[np.float32]:
         # A copy in native byte order: frameworks refuse big-endian detector files.
-        return np.asarray(self.patterns[rows]).astype(np.float32)
+        values = np.asarray(self.patterns[rows]).astype(np.float32)
+        release(self.patterns)
+        return values
 
 
 def canonical_probe(probe: Any, N: int, source: str = "memory") -> NDArray[np.complex64]:
@@ -183,15 +184,14 @@ def _checked_stack(array: NDArray[Any], source: str) -> NDArray[Any]:
 def _refuse_bad_values(patterns: NDArray[Any], source: str) -> None:
     if patterns.dtype.kind == "u":
         return
-    for start in range(0, len(patterns), CHUNK):
-        chunk = patterns[start : start + CHUNK]
+    for number, chunk in enumerate(chunks(patterns)):
         bad = ~np.isfinite(chunk) | (chunk < 0)
         if bad.any():
             position, y, x = np.argwhere(bad)[0]
             raise DataError(
                 "Diffraction patterns are finite and not negative.",
                 expected="numbers ≥ 0",
-                received=f"{chunk[position, y, x]} at pattern {start + position}, pixel ({y}, {x}), "
+                received=f"{chunk[position, y, x]} at pattern {number * CHUNK + position}, pixel ({y}, {x}), "
                 f"field 'patterns' of '{source}'",
                 fix="subtract the dark field with clipping at 0 and mark bad pixels in 'bad_pixels'",
             )
@@ -241,7 +241,7 @@ def _checked_mask(mask: Any, N: int, source: str) -> NDArray[np.bool_]:
 
 def _checked_measurement(measurement: str | None, patterns: NDArray[Any], source: str) -> str:
     if measurement is None:
-        decided = "counts" if all(_whole(chunk) for chunk in _chunks(patterns)) else "amplitude"
+        decided = "counts" if all(_whole(chunk) for chunk in chunks(patterns)) else "amplitude"
         logger.info("'%s' declares no measurement domain: taken as %s", source, decided)
         return decided
     if measurement not in MEASUREMENTS:
@@ -266,7 +266,7 @@ def _checked_measurement(measurement: str | None, patterns: NDArray[Any], source
 def _check_counts(patterns: NDArray[Any], source: str) -> None:
     """Refuse counts that hold less than one photon a pattern: they are normalised, or amplitudes."""
     total = 0.0
-    for chunk in _chunks(patterns):
+    for chunk in chunks(patterns):
         total += float(chunk.sum(dtype=np.float64))
         if total >= len(patterns):
             break
@@ -279,10 +279,6 @@ def _check_counts(patterns: NDArray[Any], source: str) -> None:
         )
     if not _whole(patterns[:CHUNK]):
         logger.info("'%s' declares counts with fractions: taken as gain-corrected photons", source)
-
-
-def _chunks(patterns: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    return (patterns[start : start + CHUNK] for start in range(0, len(patterns), CHUNK))
 
 
 def _whole(values: NDArray[Any]) -> bool:

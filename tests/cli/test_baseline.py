@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ptycho_backend.api import evaluate
-from ptycho_backend.baseline import CHUNK, baseline_image
-from ptycho_backend.config import ModelConfig
+from ptycho_backend.baseline import CHUNK, baseline_image, without_network
+from ptycho_backend.config import InferenceConfig, ModelConfig
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.unrolled import REGULARISATION
 from ptycho_backend.data.simulate import expected_counts, simulate_scan
@@ -80,8 +80,17 @@ def test_a_dead_pixel_does_little_harm(scan, image):
 def test_progress_is_told_in_chunks(scan):
     events = []
     baseline_image(scan, calibrated(scan), events.append)
-    assert [event.done for event in events] == [*range(CHUNK, len(scan), CHUNK), len(scan)]
-    assert {(event.stage, event.total) for event in events} == {("baseline", len(scan))}
+    first = [event for event in events if event.stage == "baseline"]
+    assert [event.done for event in first] == [*range(CHUNK, len(scan), CHUNK), len(scan)]
+    assert {event.total for event in first} == {len(scan)}
+    assert list(dict.fromkeys(event.stage for event in events)) == ["baseline", "phase alignment", "stitching"]
+
+
+def test_an_image_without_a_network_is_not_offered_as_the_image(scan):
+    events = []
+    without_network(scan, calibrated(scan), ModelConfig(N=scan.N), InferenceConfig(overlap_passes=1), events.append)
+    assert events[-1].stage == "overlap"
+    assert {event.image for event in events} == {None}
 
 
 def test_where_no_probe_falls_there_is_nothing(scan, image):

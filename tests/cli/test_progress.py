@@ -6,6 +6,7 @@ import logging
 import pytest
 from rich.console import Console
 
+from ptycho_backend import progress
 from ptycho_backend.events import BatchEvent, EpochEvent, StageEvent
 from ptycho_backend.progress import Bars, EventLog, Terminal, progress_bars
 
@@ -19,6 +20,48 @@ def run_of(nepochs=2, n_batches=3):
         yield EpochEvent(epoch, nepochs, METRICS)
     yield StageEvent("reconstruction", 32, 36)
     yield StageEvent("reconstruction", 36, 36)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Let time pass by hand."""
+
+    class Clock:
+        now = 100.0
+
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: Clock.now)
+    return Clock
+
+
+def test_a_long_stage_is_logged_now_and_then_with_the_time_left(caplog, clock):
+    log = EventLog()
+    with caplog.at_level(logging.INFO):
+        for done in range(0, 1001):  # 10 a second
+            clock.now = 100.0 + done / 10
+            log(StageEvent("reconstruction", done, 1000))
+        clock.now = 300.0
+        log(StageEvent("overlap", 0.25, 16))
+        clock.now = 400.0
+        log(StageEvent("overlap", 0.5, 16))
+        log(StageEvent("overlap", 0.51, 16))
+    assert [record.getMessage() for record in caplog.records] == [
+        "reconstruction: 300 of 1000, about 70 s left",
+        "reconstruction: 600 of 1000, about 40 s left",
+        "reconstruction: 900 of 1000, about 10 s left",
+        "reconstruction: 1000 of 1000",
+        "overlap: 0.5 of 16, about 103 min left",
+    ]
+
+
+def test_a_stage_that_comes_again_has_times_of_its_own():
+    with progress_bars(screen()) as bars:
+        for done in (1, 2):
+            bars(StageEvent("overlap", done, 2))
+        first = bars._progress.tasks[0].finished_time
+        bars(StageEvent("overlap", 0.5, 2))
+        (task,) = bars._progress.tasks
+        assert first is not None
+        assert (task.completed, task.finished) == (0.5, False)
 
 
 def screen(width=80):

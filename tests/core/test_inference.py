@@ -10,12 +10,15 @@ import pytest
 from ptycho_backend import registry
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_backend.contract import PROBE, Model
-from ptycho_backend.core import reference
+from ptycho_backend.core import inference, phase_alignment, reference
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.constants import PhysicsConstants
 from ptycho_backend.core.inference import assemble, calibration_of, fit_to_scan, recalibrated, reconstruct_scan
 from ptycho_backend.core.stitching import CanvasFrame, cut_patches
 from ptycho_backend.core.weights import starting_weights
+from ptycho_backend.data import mapped
+from ptycho_backend.data.npz import write_npz
+from ptycho_backend.data.readers import load_scan
 from ptycho_backend.data.simulate import simulate_scan
 from ptycho_backend.errors import ShapeError
 from ptycho_backend.network import initial_weights
@@ -96,8 +99,6 @@ def model_of(scan, kind=OracleModel, seed=0, **fields):
 @pytest.fixture
 def knowing(engine, monkeypatch):
     """Let batches carry the known object's patches."""
-    from ptycho_backend.core import inference
-
     real = inference.Samples
     monkeypatch.setattr(inference, "Samples", lambda *args: real(*args, with_labels=True))
     engine.kind = KnowingModel
@@ -126,9 +127,79 @@ def test_batches_are_reported_and_change_nothing(scan):
     events = []
     model = model_of(scan)
     image = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, batch_size=10), events.append)
-    assert [(e.stage, e.done, e.total) for e in events] == [("reconstruction", n, 25) for n in (10, 20, 25)]
+    first = [e for e in events if e.stage == "reconstruction"]
+    assert [(e.done, e.total) for e in first] == [(n, 25) for n in (10, 20, 25)]
+    assert list(dict.fromkeys(e.stage for e in events)) == ["reconstruction", "phase alignment", "stitching"]
+    assert all(max(e.done for e in events if e.stage == stage) == total for stage, total in totals(events).items())
     other = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, batch_size=3))
     np.testing.assert_allclose(other.obj, image.obj, atol=1e-5)
+
+
+def totals(events):
+    return {event.stage: event.total for event in events}
+
+
+@pytest.fixture
+def nothing_fits_in_memory(monkeypatch, tmp_path):
+    """Send patches to a file, and work on a few at a time."""
+    monkeypatch.setattr(mapped, "IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(inference, "CHUNK", 4)
+    monkeypatch.setattr(phase_alignment, "CHUNK_PAIRS", 7)
+    monkeypatch.setattr(mapped, "scratch_folder", lambda: tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("gridsize", [1, 2])
+def test_patches_in_a_file_give_the_same_image_bit_by_bit(scan, gridsize, request):
+    model = model_of(scan, gridsize=gridsize, initial_iterations=0)
+    settings = InferenceConfig(overlap_passes=2, refine_passes=1)
+    expected = reconstruct_scan(scan, model, settings)
+    folder = request.getfixturevalue("nothing_fits_in_memory")
+    seen = []
+    image = reconstruct_scan(scan, model, settings, lambda event: seen.append(list(folder.iterdir())))
+    np.testing.assert_array_equal(image.obj, expected.obj)
+    np.testing.assert_array_equal(image.coverage, expected.coverage)
+    assert not any(seen)  # the file has no name that could be left behind
+    assert isinstance(mapped.scratch_array((1000,), np.float32), np.memmap)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 25, 100])
+def test_every_batch_size_gives_the_same_image_from_a_file(scan, batch_size, nothing_fits_in_memory, tmp_path):
+    mapped_scan = load_scan(write_npz(scan, tmp_path / "scan.npz"))
+    model, settings = model_of(scan, initial_iterations=0), InferenceConfig(overlap_passes=2)
+    expected = reconstruct_scan(scan, model, settings)
+    found = reconstruct_scan(mapped_scan, model, dataclasses.replace(settings, batch_size=batch_size))
+    np.testing.assert_allclose(found.obj, expected.obj, atol=1e-5)
+
+
+def test_the_image_so_far_is_that_of_the_patterns_so_far_on_the_final_canvas(scan):
+    events = []
+    model, settings = model_of(scan, initial_iterations=0), dataclasses.replace(STITCHED, batch_size=10)
+    final = reconstruct_scan(scan, model, settings, events.append)
+    first, *_, last = (event.image() for event in events if event.image)
+    np.testing.assert_array_equal(last.obj, final.obj)
+    assert (first.obj.shape, first.origin_px) == (final.obj.shape, final.origin_px)
+    part = reconstruct_scan(scan.subset(slice(0, 10)), model, dataclasses.replace(settings, calibration="model"))
+    known = first.coverage > 0
+    assert 0.2 < known.sum() / (final.coverage > 0).sum() < 0.9
+    assert first.coverage.sum() == pytest.approx(part.coverage.sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["reconstruction", "phase alignment", "stitching", "overlap", "ePIE"])
+def test_an_interruption_is_not_swallowed(scan, stage):
+    def press(event):
+        if event.stage == stage:
+            raise KeyboardInterrupt
+
+    model = model_of(scan, initial_iterations=0)
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct_scan(scan.subset(slice(0, 9)), model, InferenceConfig(overlap_passes=1, refine_passes=1), press)
+
+
+def test_images_of_a_part_of_the_scan_are_not_offered(scan):
+    events = []
+    fit_to_scan(model_of(scan), scan, InferenceConfig(probe_refinement_passes=2), events.append)
+    assert [(event.stage, event.image) for event in events] == [("ePIE", None)] * 2
 
 
 def test_the_step_at_the_end_is_an_option(scan):

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ptycho_backend import events as events_module
 from ptycho_backend.config import ModelConfig
 from ptycho_backend.core import overlap
 from ptycho_backend.core.calibration import calibrate
@@ -126,6 +127,26 @@ def test_events_tell_the_error_of_every_pass(scan):
     assert [(event.stage, event.done) for event in events] == [("overlap", done) for done in range(1, 6)]
     errors = [float(event.message.split()[-1]) for event in events]
     assert errors == sorted(errors, reverse=True)
+
+
+def test_a_long_pass_is_told_in_parts(scan, monkeypatch):
+    monkeypatch.setattr(events_module, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(overlap, "CHUNK_PIXELS", 10 * scan.N**2)
+    events: list[StageEvent] = []
+    passed(scan, 2, on_event=events.append)
+    before = [event.done for event in events if event.stage == "illumination"]
+    assert before == [10, 20, 30, 36, 36]
+    done = [event.done for event in events if event.stage == "overlap"]
+    assert done == pytest.approx([10 / 36, 20 / 36, 30 / 36, 1, 1, 46 / 36, 56 / 36, 66 / 36, 2, 2])
+    assert {(event.stage, event.total) for event in events} == {("illumination", 36), ("overlap", 2)}
+
+
+def test_the_image_of_a_pass_is_that_of_fewer_passes_and_stays_so(scan):
+    events: list[StageEvent] = []
+    final = passed(scan, 3, on_event=events.append)
+    for event in events:
+        np.testing.assert_array_equal(event.image().obj, passed(scan, event.done).obj)
+    np.testing.assert_array_equal(events[-1].image().obj, final.obj)
 
 
 def test_no_pass_changes_nothing(scan):

@@ -100,6 +100,15 @@ class TestObject:
         assert drawn[0].axes[1].images[0].get_cmap().name == "twilight"
         assert drawn[1].axes[1].images[0].get_cmap().name == "cividis"
 
+    def test_of_a_large_object_some_pixels_are_drawn_in_their_places(self, tmp_path, drawn, monkeypatch):
+        monkeypatch.setattr(plots, "MOST_DRAWN_PX", 30)
+        plot_object(tmp_path / "large.png", level(np.ones((40, 56)), -np.array([1.0, 0.2, -0.1])))
+        image = drawn[0].axes[1].images[0]
+        assert image.get_array().shape == (20, 28)
+        np.testing.assert_allclose(shown(drawn[0], 1), 0, atol=1e-6)
+        assert "y +2.0e-01, x -1.0e-01 rad/px" in drawn[0].axes[1].get_title()
+        assert image.get_extent() == [-0.5, 55.5, 39.5, -0.5]
+
     @pytest.mark.parametrize("obj", [np.zeros((20, 30)), np.ones((20, 30))])
     def test_empty_and_flat_objects_can_be_drawn(self, tmp_path, obj):
         plot_object(tmp_path / "o.png", obj)
