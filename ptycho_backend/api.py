@@ -17,7 +17,7 @@ from ptycho_backend.bundle import Bundle, read_bundle
 from ptycho_backend.checkpoints import FOLDER, VALIDATION_HASH, Checkpoints, check_resumable, read_checkpoint
 from ptycho_backend.checks import check_training
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, TrainingConfig, validate
-from ptycho_backend.contract import Backend, Model
+from ptycho_backend.contract import Backend, Model, loss_names_of
 from ptycho_backend.core.batching import Samples, split
 from ptycho_backend.core.calibration import Calibration, calibrate
 from ptycho_backend.core.constants import consistency_share
@@ -27,6 +27,7 @@ from ptycho_backend.core.grouping import Groups, group_positions
 from ptycho_backend.core.inference import reconstruct_scan
 from ptycho_backend.core.losses import poisson, shot_noise_floor
 from ptycho_backend.core.monitoring import resolve_monitor
+from ptycho_backend.core.precision import check_precision
 from ptycho_backend.core.refinement import refined_calibration
 from ptycho_backend.core.stitching import Image, well_covered
 from ptycho_backend.data.scan import Scan
@@ -103,6 +104,7 @@ def train(
     check_training(training, scan, validation)
     backend = _backend_for(training)
     # What can be refused is refused before any work is done.
+    resolve_monitor(execution.monitor, loss_names_of(training))
     place, own = _place(execution, backend)
     provenance = _provenance(backend, training, scan, validation)
     if earlier:
@@ -120,7 +122,7 @@ def train(
         history = backend.fit(model, fitting, held_out, own, on_event, control)
     summary = {"training_seconds": time.perf_counter() - started, **refinement}
     summary |= _fit_quality(model, held_out or fitting)
-    monitor = resolve_monitor(execution.monitor, model, held_out is not None)
+    monitor = resolve_monitor(execution.monitor, loss_names_of(training), held_out is not None)
     return Run(model, training, execution, history, monitor, summary, provenance)
 
 
@@ -259,7 +261,7 @@ def _earlier(checkpoints: Path | str | None) -> Bundle:
 def _place(execution: ExecutionConfig, backend: Backend) -> tuple[Place, ExecutionConfig]:
     """Return this process's place among those that train together, with its own device."""
     found = backend.devices()
-    choose_device(execution.device, found, backend.name)
+    check_precision(execution.precision, choose_device(execution.device, found, backend.name))
     check_processes(execution, backend.name, found)
     place = place_of(execution)
     return place, placed(execution, found, place)

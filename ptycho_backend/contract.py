@@ -28,7 +28,6 @@ History = list[dict[str, float]]
 
 LOG_SCALE = "log_scale"  # weight of shape (): ln of the amplitude scale
 PROBE = "probe"  # weight of shape (mode, y, x, 2): real and imaginary part
-TRAIN_LOSS, VAL_LOSS = "{}_train_loss", "{}_val_loss"  # of the name of a loss
 
 
 class Model(ABC):
@@ -53,12 +52,12 @@ class Model(ABC):
     @property
     def train_loss_name(self) -> str:
         """Name under which the mean training loss of an epoch is reported (clause 3.2)."""
-        return TRAIN_LOSS.format(self.loss_name)
+        return loss_names_of(self.training)[0]
 
     @property
     def val_loss_name(self) -> str:
         """Name under which the validation loss of an epoch is reported (clause 3.2)."""
-        return VAL_LOSS.format(self.loss_name)
+        return loss_names_of(self.training)[1]
 
     @abstractmethod
     def get_weights(self) -> dict[str, NDArray[np.float32]]:
@@ -146,6 +145,12 @@ def loss_name_of(training: TrainingConfig) -> str:
     if training.nll_weight > 0:
         return "poisson"
     return "mae" if training.mae_weight > 0 else "realspace"
+
+
+def loss_names_of(training: TrainingConfig) -> tuple[str, str]:
+    """Return the names under which training and validation loss of an epoch are reported (clause 3.2)."""
+    name = loss_name_of(training)
+    return f"{name}_train_loss", f"{name}_val_loss"
 
 
 def trainable_names(model: Model, weights: Mapping[str, Any]) -> list[str]:

@@ -47,6 +47,15 @@ VALUES: Mapping[str, Mapping[Any, Any]] = MappingProxyType(
     }
 )
 
+FLAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "--checkpoint-mode": "--execution.monitor_mode",
+        "--checkpoint-monitor": "--execution.monitor",
+        "--checkpoint-save-top-k": "--execution.save_top_k",
+        "--early-stop-patience": "--execution.early_stop_patience",
+    }
+)
+
 
 def modern_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """
@@ -72,6 +81,15 @@ def modern_name(name: str) -> str:
         return name
     _warn(name, FIELDS[name])
     return FIELDS[name]
+
+
+def modern_flag(flag: str) -> str:
+    """Return the present spelling of a flag ("_" and "-" are the same), with a warning where it has changed."""
+    known = flag.replace("_", "-")
+    if known not in FLAGS:
+        return flag
+    _warn(flag, FLAGS[known])
+    return FLAGS[known]
 
 
 def modern_value(name: str, value: Any) -> Any:

@@ -20,7 +20,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from ptycho_backend.commands.help import HelpFormatter, documented, help_text, metavar
 from ptycho_backend.config import fields_of
 from ptycho_backend.errors import ConfigError, nearest_name
-from ptycho_backend.spellings import VALUES, modern_fields, modern_name, modern_value
+from ptycho_backend.spellings import VALUES, modern_fields, modern_flag, modern_name, modern_value
 from ptycho_backend.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
@@ -185,6 +185,7 @@ class CommandLine:
 
     def _known(self, name: str) -> str:
         """Return an option's own spelling; "_" and "-" are the same in plain flags."""
+        name = modern_flag(name) if "execution" in self.sections else name
         section, _, field = name.rpartition(".")
         if section == "--execution":
             name = f"{section}.{modern_name(field)}"

@@ -73,12 +73,8 @@ def command_line() -> CommandLine:
     line.add_alias("--from-scratch", "training.start", value="scratch", text="Start from random weights.")
     line.add_alias("--device", "execution.device", "NAME", text="auto, cpu, cuda or cuda:<index>.")
     line.add_alias("--logger", "execution.logger", "NAME", text="csv, tensorboard, mlflow or none.")
-    for flag, field in (
-        ("--accumulate-grad-batches", "accumulate_grad_batches"),
-        ("--scheduler", "scheduler"),
-        ("--checkpoint-monitor", "monitor"),
-    ):
-        line.add_alias(flag, f"execution.{field}", "VALUE")
+    line.add_alias("--accumulate-grad-batches", "execution.accumulate_grad_batches", "INT")
+    line.add_alias("--scheduler", "execution.scheduler", "NAME")
     line.add_alias("--no-progress", "execution.progress", value="false", text="One log line per epoch, no bars.")
     line.add("--resume", action="store_true", help="Go on with the training that was stopped in the output folder.")
     line.add("--no-reconstruct", action="store_true", help="Stop after training.")

@@ -10,7 +10,7 @@ from ptycho_backend.contract import History, Model
 from ptycho_backend.core.batching import batches_per_epoch
 from ptycho_backend.core.control import Control
 from ptycho_backend.core.means import Mean
-from ptycho_backend.core.monitoring import BestEpoch, refuse_non_finite, resolve_monitor
+from ptycho_backend.core.monitoring import BestEpoch, monitored, refuse_non_finite
 from ptycho_backend.core.schedules import RateSchedule
 from ptycho_backend.core.state import TrainerState
 from ptycho_backend.events import BatchEvent, EpochEvent, OnEvent
@@ -65,7 +65,7 @@ class Course:
     ) -> None:
         self.model, self.execution, self.control, self.n_train = model, execution, control, n_train
         self._on_event, self.start = on_event, control.resume or TrainerState()
-        monitor = resolve_monitor(execution.monitor, model, validated)
+        monitor = monitored(execution.monitor, (model.train_loss_name, model.val_loss_name), validated)
         self.best = BestEpoch(monitor, execution.early_stop_patience, execution.monitor_mode, self.start.monitor)
         self.schedule = RateSchedule(self.nepochs, execution, self.start.schedule)
         self.history: History = list(control.history)

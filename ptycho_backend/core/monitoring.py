@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Mapping
 
-from ptycho_backend.contract import Model
 from ptycho_backend.errors import ConfigError, TrainingError, nearest_name
 
 logger = logging.getLogger(__name__)
@@ -66,19 +65,27 @@ class BestEpoch:
         return {"best": self.best, "best_epoch": float(self.best_epoch), "epochs": float(self.epochs)}
 
 
-def resolve_monitor(monitor: str, model: Model, has_validation: bool) -> str:
+def resolve_monitor(monitor: str, names: tuple[str, str], has_validation: bool = True) -> str:
     """
     Return the metric that a monitor setting stands for.
 
     "val_loss" and "train_loss" stand for the model's own names; without validation data the validation loss
-    falls back to the training loss, with a warning in the log.
+    falls back to the training loss.
+
+    Parameters
+    ----------
+    monitor : str
+        As configured.
+    names : tuple of str
+        Under which the model reports its training and its validation loss.
+    has_validation : bool
 
     Raises
     ------
     ConfigError
-        For a metric that this model does not report.
+        For a metric that such a model does not report.
     """
-    train, validation = model.train_loss_name, model.val_loss_name
+    train, validation = names
     known = {"val_loss": validation, "train_loss": train, validation: validation, train: train}
     if monitor not in known:
         nearest = nearest_name(monitor, known)
@@ -88,10 +95,15 @@ def resolve_monitor(monitor: str, model: Model, has_validation: bool) -> str:
             received=f"monitor={monitor!r}",
             fix=f"did you mean '{nearest}'?" if nearest else "use monitor='val_loss'",
         )
-    if known[monitor] == validation and not has_validation:
-        logger.warning("no validation data: '%s' is monitored instead of '%s'", train, monitor)
-        return train
-    return known[monitor]
+    return train if known[monitor] == validation and not has_validation else known[monitor]
+
+
+def monitored(monitor: str, names: tuple[str, str], has_validation: bool) -> str:
+    """Return what :func:`resolve_monitor` returns, and say so in the log where it is another metric than asked for."""
+    found = resolve_monitor(monitor, names, has_validation)
+    if found != resolve_monitor(monitor, names):
+        logger.warning("no validation data: '%s' is monitored instead of '%s'", found, monitor)
+    return found
 
 
 def refuse_non_finite(loss: float, epoch: int, batch: int) -> None:

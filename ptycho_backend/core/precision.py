@@ -12,6 +12,31 @@ logger = logging.getLogger(__name__)
 CPU_FLAGS_BF16 = {"avx512_bf16", "amx_bf16"}
 
 
+def check_precision(precision: str, device: str) -> None:
+    """
+    Refuse what no engine can compute on a device.
+
+    Parameters
+    ----------
+    precision : str
+        As configured.
+    device : str
+        Resolved device, "cpu" or "cuda…".
+
+    Raises
+    ------
+    DeviceError
+        For "16-mixed" without a GPU.
+    """
+    if precision == "16-mixed" and not device.startswith("cuda"):
+        raise DeviceError(
+            "float16 convolutions need a GPU.",
+            expected="device='cuda', or another precision",
+            received=f"precision='16-mixed' on '{device}'",
+            fix=f"use precision='{'bf16-mixed' if cpu_has_bf16() else '32-true'}'",
+        )
+
+
 def resolve_precision(precision: str, device: str, gpu_has_bf16: bool = False) -> str:
     """
     Return "32-true" or "bf16-mixed" for "auto", and anything else unchanged.
@@ -28,15 +53,9 @@ def resolve_precision(precision: str, device: str, gpu_has_bf16: bool = False) -
     Raises
     ------
     DeviceError
-        For "16-mixed" without a GPU.
+        As :func:`check_precision`.
     """
-    if precision == "16-mixed" and not device.startswith("cuda"):
-        raise DeviceError(
-            "float16 convolutions need a GPU.",
-            expected="device='cuda', or another precision",
-            received=f"precision='16-mixed' on '{device}'",
-            fix=f"use precision='{'bf16-mixed' if cpu_has_bf16() else '32-true'}'",
-        )
+    check_precision(precision, device)
     if precision != "auto":
         return precision
     native = gpu_has_bf16 if device.startswith("cuda") else cpu_has_bf16()

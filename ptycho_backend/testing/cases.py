@@ -26,8 +26,8 @@ from ptycho_backend.core.losses import best_turn
 from ptycho_backend.core.weights import parts_of
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.network import parameters
+from ptycho_backend.testing.differences import slope_at_zero
 
-STEP = 1e-7  # of a central difference; so small that hardly a ReLU or a maximum switches on the way
 NEIGHBOURS = 7
 
 Values = Mapping[str, NDArray[Any]]
@@ -110,8 +110,7 @@ class ModelCase:
 
     def slope(self, directions: Values) -> float:
         """Return the oracle's derivative of the loss along a direction in some of the weights."""
-        up, down = (self._loss_at(directions, step) for step in (STEP, -STEP))
-        return (up - down) / (2 * STEP)
+        return slope_at_zero(lambda step: self._loss_at(directions, step) if step else self._loss_here)
 
     def gradient_of_oracle(self, name: str) -> NDArray[np.float64]:
         """Return the oracle's gradient by one weight, element by element: for small weights only."""
@@ -134,6 +133,10 @@ class ModelCase:
         if names not in self._slopes:
             self._slopes[names] = self.slope({name: self.directions[name] for name in names})
         return self._slopes[names]
+
+    @functools.cached_property
+    def _loss_here(self) -> float:
+        return self._loss_at({}, 0.0)
 
     def _loss_at(self, directions: Values, step: float) -> float:
         moved = {name: self.weights[name] + step * directions[name] for name in directions}

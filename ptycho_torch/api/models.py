@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 from torch import Tensor
 
 from ptycho_backend.config import ExecutionConfig
-from ptycho_backend.contract import TRAIN_LOSS, VAL_LOSS, loss_name_of
+from ptycho_backend.contract import loss_names_of
 from ptycho_backend.errors import TrainingError
 from ptycho_torch.api.checkpoint import load_weights, read_checkpoint
 from ptycho_torch.api.configs import ConfigManager
@@ -45,8 +45,7 @@ class PtychoPINN_Lightning(pl.LightningModule):
         manager = ConfigManager(data_config, model_config, training_config, inference_config)
         self.data_config, self.model_config = manager.data_config, manager.model_config
         self.training_config, self.inference_config = manager.training_config, manager.inference_config
-        name = loss_name_of(manager.settings.training)
-        self.loss_name, self.val_loss_name = TRAIN_LOSS.format(name), VAL_LOSS.format(name)
+        self.loss_name, self.val_loss_name = loss_names_of(manager.settings.training)
         self._trained: TorchModel | None = None
 
     @property

@@ -82,6 +82,30 @@ def test_fewer_positions_than_a_group_needs(ptychopinn, complains, needs_pytorch
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--checkpoint-monitor=loss", ("Unknown metric 'loss'", "poisson_val_loss, poisson_train_loss")),
+        ("--execution.precision=16-mixed", ("need a GPU", "use precision=")),
+    ],
+)
+@pytest.mark.parametrize("backend", ["pytorch", "tensorflow"])
+def test_what_cannot_be_trained_is_refused_before_the_probe_is_refined(
+    option, words, backend, scan_file, ptychopinn, complains, tmp_path, monkeypatch
+):
+    if backend not in available_backends():
+        pytest.skip(f"{backend} is not installed")
+
+    def worked(*_, **__):
+        pytest.fail("work was done before")
+
+    monkeypatch.setattr("ptycho_backend.api.refined_calibration", worked)
+    argv = ("train", scan_file, "--output", tmp_path / "run", "--backend", backend, "--device=cpu", option)
+    complains(outcome := ptychopinn(*argv), 2 if "monitor" in option else 1, *words)
+    assert len(outcome.err.splitlines()) == 4, outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_size_given_against_the_scan_is_refused(scan_file, ptychopinn, complains, tmp_path):
     outcome = ptychopinn("train", scan_file, "--output", tmp_path / "run", "--training.model.N=64")
     complains(outcome, 1, "64×64", "32×32", "--training.model.N 0", "--resize 64")

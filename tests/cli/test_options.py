@@ -300,7 +300,7 @@ def test_an_option_of_another_command_is_unknown():
     [
         ("--scheduler", "MultiStage", "--execution.accum_steps", "3"),
         ("--scheduler=MultiStage", "--execution.accum_steps=3"),
-        ("--execution.scheduler=multistep", "--accumulate-grad-batches=3", "--checkpoint-monitor=val_loss"),
+        ("--execution.scheduler=multistep", "--accumulate-grad-batches=3"),
     ],
 )
 def test_earlier_spellings_on_the_command_line(ptychopinn, argv):
@@ -309,6 +309,25 @@ def test_earlier_spellings_on_the_command_line(ptychopinn, argv):
     execution = yaml.safe_load(outcome.out)["execution"]
     assert (execution["scheduler"], execution["accumulate_grad_batches"]) == ("multistep", 3)
     assert ("is now" in outcome.err) == (argv[0] == "--scheduler" or "MultiStage" in argv[0])
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "field"),
+    [
+        ("--checkpoint-monitor", "train_loss", "monitor"),
+        ("--checkpoint_monitor", "train_loss", "monitor"),
+        ("--checkpoint-mode", "max", "monitor_mode"),
+        ("--checkpoint-save-top-k", 3, "save_top_k"),
+        ("--early-stop-patience", 7, "early_stop_patience"),
+    ],
+)
+def test_earlier_flags_are_read_with_a_warning_that_names_the_present_one(ptychopinn, flag, value, field):
+    for argv in ((flag, value), (f"{flag}={value}",)):
+        outcome = ptychopinn("train", "--print_config", *argv)
+        assert outcome.status == 0, outcome.err
+        assert yaml.safe_load(outcome.out)["execution"][field] == value
+        assert f"'{flag}' is now '--execution.{field}'" in outcome.err
+    assert ptychopinn("info", flag, value).status == 2, "no option of this command"
 
 
 def test_an_earlier_name_says_nothing_about_its_value(ptychopinn):

@@ -2,16 +2,15 @@
 
 import logging
 import math
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptycho_backend.core.monitoring import BestEpoch, resolve_monitor
+from ptycho_backend.core.monitoring import BestEpoch, monitored, resolve_monitor
 from ptycho_backend.errors import ConfigError
 
-MODEL = SimpleNamespace(train_loss_name="poisson_train_loss", val_loss_name="poisson_val_loss")
+NAMES = ("poisson_train_loss", "poisson_val_loss")
 
 
 def watch(values, patience=None):
@@ -71,20 +70,23 @@ def test_a_value_that_is_no_number_is_never_the_best(bad):
     ],
 )
 def test_monitor_names(monitor, has_validation, expected, caplog):
-    assert resolve_monitor(monitor, MODEL, has_validation) == expected
+    assert resolve_monitor(monitor, NAMES, has_validation) == expected
+    assert monitored(monitor, NAMES, has_validation) == expected
     assert not caplog.records
 
 
 @pytest.mark.parametrize("monitor", ["val_loss", "poisson_val_loss"])
 def test_without_validation_the_training_loss_is_monitored_and_the_log_says_so(monitor, caplog):
     with caplog.at_level(logging.WARNING):
-        assert resolve_monitor(monitor, MODEL, has_validation=False) == "poisson_train_loss"
+        assert resolve_monitor(monitor, NAMES, has_validation=False) == "poisson_train_loss"
+        assert not caplog.records
+        assert monitored(monitor, NAMES, has_validation=False) == "poisson_train_loss"
     assert "poisson_train_loss" in caplog.text
 
 
 def test_an_unknown_metric_is_an_error_that_lists_the_known_ones():
     with pytest.raises(ConfigError) as error:
-        resolve_monitor("mae_val_los", MODEL, has_validation=True)
+        resolve_monitor("mae_val_los", NAMES)
     assert "poisson_val_loss" in error.value.expected
     assert "poisson_train_loss" in error.value.expected
 

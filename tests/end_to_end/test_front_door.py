@@ -146,10 +146,11 @@ def test_a_seed_repeats_a_training(run, backend, scan, execution):
     assert relative_error(other.get_weights()[name], run.model.get_weights()[name]) > 0.1
 
 
-def test_training_needs_no_validation_data(backend, scan, execution):
+def test_training_needs_no_validation_data(backend, scan, execution, caplog):
     trained = pb.train(scan, small(backend=backend.name, validation_fraction=0.0, nepochs=1), execution)
     assert "poisson_val_loss" not in trained.history[0]
     assert trained.monitor == "poisson_train_loss"
+    assert sum("no validation data" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_a_scan_of_its_own_is_validated_on_whole(backend, scan, execution, tmp_path):
