@@ -92,5 +92,6 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
 
 
 def costs_of(model_file: str, model: Model) -> list[float]:
-    """Return the training losses that a model file remembers, one per epoch."""
-    return [float(epoch.get(model.train_loss_name, float("nan"))) for epoch in read_bundle(model_file).history]
+    """Return the training losses that a model file remembers, one per epoch; none where it had no epochs."""
+    name = model.train_loss_name
+    return [float(epoch[name]) for epoch in read_bundle(model_file).history if name in epoch]
