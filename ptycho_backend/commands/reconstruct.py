@@ -21,11 +21,13 @@ from ptycho_backend.commands.figures import show_rows
 from ptycho_backend.commands.files import IMAGE_FILES, add_scan_options, load, remove_earlier, result_folder
 from ptycho_backend.commands.results import (
     draw_result,
+    judge,
     make_result,
     provenance,
     result_rows,
     show_comparisons,
     show_place,
+    show_trust,
     write_result,
 )
 from ptycho_backend.config import ExecutionConfig, InferenceConfig
@@ -68,13 +70,15 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
             model = api.load_model(model_path, options.backend, execution)
         with terminal.progress(execution.progress) as on_event:
             result = make_result(scan, model, inference, on_event)
-        remove_earlier(folder, IMAGE_FILES)
-        history = read_bundle(model_path).history
-        costs = [float(epoch.get(model.train_loss_name, float("nan"))) for epoch in history]
-        made_from = {"model_file": str(model_path), "data_sha256": scan.data_hash()}
-        write_result(folder, result, costs, provenance(model, inference, made_from))
-        draw_result(folder, result)
+            remove_earlier(folder, IMAGE_FILES)
+            history = read_bundle(model_path).history
+            costs = [float(epoch.get(model.train_loss_name, float("nan"))) for epoch in history]
+            made_from = {"model_file": str(model_path), "data_sha256": scan.data_hash()}
+            write_result(folder, result, costs, provenance(model, inference, made_from))
+            draw_result(folder, result)
+            judge(folder, result, on_event)
         title = f"Reconstruction of {scan.source}"
         show_rows(terminal, title, [("model", f"{model_path} ({model.backend})"), *result_rows(result)])
         show_comparisons(terminal, result.comparisons, "Against the known object")
+        show_trust(terminal, result)
         show_place(terminal, folder)

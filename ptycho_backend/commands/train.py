@@ -33,11 +33,13 @@ from ptycho_backend.commands.files import (
 from ptycho_backend.commands.results import (
     Result,
     draw_result,
+    judge,
     make_result,
     provenance,
     result_rows,
     show_comparisons,
     show_place,
+    show_trust,
     write_result,
 )
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig, validate
@@ -164,6 +166,7 @@ def reconstructed(folder: Path, trained: Run, scan: Scan, inference: InferenceCo
     costs = [float(epoch[trained.model.train_loss_name]) for epoch in trained.history]
     write_result(folder, result, costs, provenance(trained.model, inference, trained.provenance))
     draw_result(folder, result)
+    judge(folder, result, on_event)
     return result
 
 
@@ -182,6 +185,7 @@ def tell(terminal: Terminal, folder: Path, trained: Run, scan: Scan, result: Res
     show_rows(terminal, "Training", rows + (result_rows(result) if result else []))
     if result:
         show_comparisons(terminal, result.comparisons, "Against the known object")
+        show_trust(terminal, result)
     show_place(terminal, folder)
 
 
