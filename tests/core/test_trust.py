@@ -186,15 +186,15 @@ def test_the_truth_leaves_shot_noise_and_nothing_else(exact):
 
 def test_patterns_vary_as_the_truth_says_once_the_noise_is_gone(exact):
     scan, _, image = exact
-    for dose in (1.0, 1e-2):
+    for dose, tolerance in ((1.0, 0.02), (1e-2, 0.1)):
         fewer = np.random.default_rng(3).binomial(scan.patterns * scan.mask, dose)
         thinned = dataclasses.replace(scan, patterns=fewer)
         found = misfit(thinned, calibrate(thinned, ModelConfig(N=32)), image)
         measured, error, predicted = dataclasses.astuple(found.variation)
         assert 0 < error < 0.1 * measured
-        # Photon noise itself varies by much more: patterns of 1000 photons differ more by it than by the object.
-        assert measured == pytest.approx(predicted, rel=0.01)
-        assert abs(found.unexplained.mean()) < 0.01 * measured
+        # Patterns of 1000 photons differ much more by noise than by the object, and noise is what has to be gone.
+        assert measured == pytest.approx(predicted, rel=tolerance)
+        assert abs(found.unexplained.mean()) < tolerance * measured
 
 
 def test_neither_chunks_nor_units_matter(exact, monkeypatch):
