@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ptycho_backend.api import evaluate, load_model, reconstruct, train
     from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
     from ptycho_backend.core.stitching import Image
+    from ptycho_backend.core.trust import Assessment, assess
     from ptycho_backend.data.npz import write_npz
     from ptycho_backend.data.readers import load_scan
     from ptycho_backend.data.scan import Scan
@@ -39,6 +40,8 @@ _HOMES = {
     "ModelConfig": "config",
     "TrainingConfig": "config",
     "Image": "core.stitching",
+    "Assessment": "core.trust",
+    "assess": "core.trust",
     "write_npz": "data.npz",
     "load_scan": "data.readers",
     "Scan": "data.scan",

@@ -20,6 +20,7 @@ from ptycho_backend.config import ExecutionConfig, InferenceConfig, TrainingConf
 from ptycho_backend.contract import Backend, Model, loss_names_of
 from ptycho_backend.core.batching import Samples, split
 from ptycho_backend.core.calibration import Calibration, calibrate
+from ptycho_backend.core.conditions import CONDITIONS, conditions_known, conditions_of
 from ptycho_backend.core.constants import consistency_share
 from ptycho_backend.core.control import Control, Keeper
 from ptycho_backend.core.devices import choose_device
@@ -117,13 +118,15 @@ def train(
     fitting, held_out = _samples(grouped, apart, training, calibration)
     model = backend.create_model(training, calibration, own)
     provenance["start"] = _start(model)
+    measured = {CONDITIONS: conditions_of(scan, calibration.probe, calibration.photons_per_pattern).to_dict()}
+    model.known = conditions_known(measured, calibration)
     control = _control(model, keeper, earlier, metrics, callbacks)
     with control.stop.on_signals() if keeper else nullcontext(), recording(metrics, training, execution):
         history = backend.fit(model, fitting, held_out, own, on_event, control)
     summary = {"training_seconds": time.perf_counter() - started, **refinement}
     summary |= _fit_quality(model, held_out or fitting)
     monitor = resolve_monitor(execution.monitor, loss_names_of(training), held_out is not None)
-    return Run(model, training, execution, history, monitor, summary, provenance)
+    return Run(model, training, execution, history, monitor, summary, {**provenance, **measured})
 
 
 def reconstruct(
@@ -180,6 +183,7 @@ def load_model(
     training = dataclasses.replace(bundle.training, backend=engine.name)
     model = engine.create_model(training, bundle.calibration, execution)
     model.set_weights(bundle.weights)
+    model.known = conditions_known(bundle.provenance, bundle.calibration)
     return model
 
 

@@ -176,6 +176,9 @@ class InferenceConfig:
     calibration : {"auto", "model", "scan"}
         Where probe and scale come from: the model's own when the scan carries the probe guess the model was
         trained with, else the scan's ("auto"); or always the one or the other.
+    half_scans : bool
+        Judge an image by two reconstructions of half the patterns each (`assess` and the command line), for about the
+        time of the reconstruction.
     neighbor_count : int
         As in training.
     seed : int
@@ -189,6 +192,7 @@ class InferenceConfig:
     refine_passes: Annotated[int, Ge(0)] = 0
     probe_refinement_passes: Annotated[int, Ge(0)] | None = None
     calibration: Literal["auto", "model", "scan"] = "auto"
+    half_scans: bool = True
     neighbor_count: Annotated[int, Ge(1)] = 7
     seed: Annotated[int, Ge(0)] = 0
 

@@ -21,6 +21,7 @@ from ptycho_backend.events import OnEvent
 from ptycho_backend.operators import Operators
 
 if TYPE_CHECKING:
+    from ptycho_backend.core.conditions import Conditions
     from ptycho_backend.core.control import Control
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -43,6 +44,7 @@ class Model(ABC):
     training: TrainingConfig
     calibration: Calibration
     execution: ExecutionConfig
+    known: Conditions | None = None  # what its training has prepared it for; None: scans like its calibration's
 
     @property
     def loss_name(self) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ptycho_backend.errors import DataError
 from ptycho_backend.registration import find_shift, fit_plane, level, remove_ramp, sample, windowed_spectrum
 
-__all__ = ["Comparison", "agreement_db", "compare", "fourier_ring_correlation", "remove_ramp"]
+__all__ = ["Comparison", "agreement_db", "compare", "first_crossing", "fourier_ring_correlation", "remove_ramp"]
 
 Complex = NDArray[np.complex128]
 Real = NDArray[np.float64]
@@ -131,7 +131,7 @@ def compare(
     return Comparison(
         **_amplitude_scores(aligned, piece, warnings),
         **_phase_scores(aligned, piece, warnings),
-        frc_half=0.0 if flat else _first_crossing(frequency, frc),
+        frc_half=0.0 if flat else first_crossing(frequency, frc),
         shift_px=(float(shift[0]), float(shift[1])),
         ramp_rad_per_px=(float(ramp[0]), float(ramp[1])),
         amplitude_scale=scale,
@@ -344,11 +344,12 @@ def _unwrapped(truth: Complex) -> Real:
     return np.asarray(phase, dtype=np.float64)
 
 
-def _first_crossing(frequency: Real, correlation: Real) -> float:
-    below = np.flatnonzero(correlation[FIRST_JUDGED_RING:] < HALF)
+def first_crossing(frequency: Real, correlation: Real, level: float = HALF) -> float:
+    """Return the frequency at which a ring correlation first falls to a level, from the third ring on; else 1."""
+    below = np.flatnonzero(correlation[FIRST_JUDGED_RING:] < level)
     if len(below) == 0:
         return 1.0
     ring = int(below[0]) + FIRST_JUDGED_RING
     before = float(correlation[ring - 1]) if ring > FIRST_JUDGED_RING else 1.0
     after = float(correlation[ring])
-    return float(np.interp((before - HALF) / (before - after), [0.0, 1.0], frequency[ring - 1 : ring + 1]))
+    return float(np.interp((before - level) / (before - after), [0.0, 1.0], frequency[ring - 1 : ring + 1]))

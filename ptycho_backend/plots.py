@@ -64,8 +64,8 @@ def plot_object(
     wide = np.asarray(obj[::step, ::step], dtype=np.complex128)
     plane = fit_plane(wide)
     seen = np.abs(wide) > 0
-    extent, unit = _extent(np.shape(obj), origin_px, pixel_size_m)
-    figure = _figure(10.0, 4.8, title)
+    extent, unit = extent_of(np.shape(obj), origin_px, pixel_size_m)
+    figure = new_figure(10.0, 4.8, title)
     left, right = figure.subplots(1, 2)
     _amplitude(left, np.where(seen, np.abs(wide), np.nan), extent)
     _phase(right, np.where(seen, np.angle(level(wide, plane)), np.nan), extent)
@@ -77,7 +77,7 @@ def plot_object(
     for axes in (left, right):
         axes.set_xlabel(f"x, {unit}", fontsize=SMALL)
         axes.set_ylabel(f"y, {unit}", fontsize=SMALL)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def plot_image(path: Path | str, values: NDArray[Any], title: str, is_phase: bool = False) -> None:
@@ -93,13 +93,13 @@ def plot_image(path: Path | str, values: NDArray[Any], title: str, is_phase: boo
     is_phase : bool
         Values are radians.
     """
-    extent, unit = _extent(values.shape, (0.0, 0.0), None)
-    figure = _figure(5.4, 4.8, title)
+    extent, unit = extent_of(values.shape, (0.0, 0.0), None)
+    figure = new_figure(5.4, 4.8, title)
     axes = figure.subplots()
     (_phase if is_phase else _amplitude)(axes, np.asarray(values, dtype=np.float64), extent)
     axes.set_xlabel(f"x, {unit}", fontsize=SMALL)
     axes.set_ylabel(f"y, {unit}", fontsize=SMALL)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def plot_probe(path: Path | str, probe: NDArray[Any], title: str = "") -> None:
@@ -117,7 +117,7 @@ def plot_probe(path: Path | str, probe: NDArray[Any], title: str = "") -> None:
     energy = (np.abs(modes) ** 2).sum(axis=(1, 2))
     columns = min(4, len(modes))
     rows = -(-len(modes) // columns)
-    figure = _figure(2.9 * columns + 0.9, 3.0 * rows + 0.4, title)
+    figure = new_figure(2.9 * columns + 0.9, 3.0 * rows + 0.4, title)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for number, axes in enumerate(panels):
         if number >= len(modes):
@@ -128,7 +128,7 @@ def plot_probe(path: Path | str, probe: NDArray[Any], title: str = "") -> None:
         axes.set_title(f"Mode {number + 1}: {share:.1%} of the photons", fontsize=NORMAL)
         axes.tick_params(labelsize=SMALL)
     _phase_bar(figure, list(panels))
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def plot_losses(
@@ -160,7 +160,7 @@ def plot_losses(
             received=f"{len(history)} epochs with the keys {sorted({key for e in history for key in e})}",
             fix="pass run.history after training",
         )
-    figure = _figure(7.0, 4.2, title)
+    figure = new_figure(7.0, 4.2, title)
     axes = figure.subplots()
     kinds = list(dict.fromkeys(name.replace("_val_", "_train_") for name in names))
     for name in names:
@@ -170,7 +170,7 @@ def plot_losses(
         axes.axhline(floor, color="0.35", linestyle=":", label=f"shot-noise floor ({floor:.3g})")
     _label_losses(axes)
     _learning_rate(axes, history)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def plot_comparison(path: Path | str, comparison: Comparison, title: str = "") -> None:
@@ -187,8 +187,8 @@ def plot_comparison(path: Path | str, comparison: Comparison, title: str = "") -
     """
     image, truth = comparison.image, comparison.truth
     top, left_x = comparison.area[:2]
-    extent, _ = _extent(truth.shape, (top, left_x), None)
-    figure = _figure(14.5, 6.9, title)
+    extent, _ = extent_of(truth.shape, (top, left_x), None)
+    figure = new_figure(14.5, 6.9, title)
     grid = figure.add_gridspec(2, 4, width_ratios=(1, 1, 1, 1.15))
     panels = [[figure.add_subplot(grid[row, column]) for column in range(3)] for row in range(2)]
     piston = np.exp(-1j * np.angle(truth.sum()))
@@ -198,10 +198,11 @@ def plot_comparison(path: Path | str, comparison: Comparison, title: str = "") -
     _headings(panels, comparison)
     _correlation_curve(figure.add_subplot(grid[0, 3]), comparison)
     _summary(figure.add_subplot(grid[1, 3]), comparison)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
-def _figure(width: float, height: float, title: str) -> Figure:
+def new_figure(width: float, height: float, title: str) -> Figure:
+    """Return an empty figure, in inches, that belongs to no global state."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -210,12 +211,13 @@ def _figure(width: float, height: float, title: str) -> Figure:
     return figure
 
 
-def _write(figure: Figure, path: Path | str) -> None:
+def write_figure(figure: Figure, path: Path | str) -> None:
+    """Write a figure as a PNG file, whole or not at all."""
     with atomic_path(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=DPI)
 
 
-def _extent(
+def extent_of(
     shape: tuple[int, ...], origin_px: tuple[float, float], pixel_size_m: tuple[float, float] | None
 ) -> tuple[Extent, str]:
     """Return left, right, bottom, top of an image in scan coordinates, and their unit."""
@@ -230,7 +232,8 @@ def _extent(
     return (low[1], high[1], high[0], low[0]), unit
 
 
-def _show(axes: Axes, values: Real, extent: Extent, colours: str, limits: Limits) -> None:
+def show_map(axes: Axes, values: Real, extent: Extent, colours: str, limits: Limits) -> None:
+    """Draw a map with its scale; what is not finite stays light grey."""
     import matplotlib
 
     colormap = matplotlib.colormaps[colours].with_extremes(bad=NO_DATA)
@@ -242,15 +245,15 @@ def _show(axes: Axes, values: Real, extent: Extent, colours: str, limits: Limits
 
 
 def _amplitude(axes: Axes, values: Real, extent: Extent, limits: Limits | None = None) -> None:
-    _show(axes, values, extent, "gray", limits or _robust(values))
+    show_map(axes, values, extent, "gray", limits or _robust(values))
 
 
 def _phase(axes: Axes, values: Real, extent: Extent, limits: Limits | None = None) -> None:
     low, high = limits or _robust(values)
     if high - low > WRAPPING_SPAN_RAD:
-        _show(axes, values, extent, "twilight", (-np.pi, np.pi))
+        show_map(axes, values, extent, "twilight", (-np.pi, np.pi))
     else:
-        _show(axes, values, extent, "cividis", (low, high))
+        show_map(axes, values, extent, "cividis", (low, high))
 
 
 def _robust(values: Real) -> tuple[float, float]:
@@ -266,7 +269,7 @@ def _compared(panels: list[Axes], image: Real, truth: Real, difference: Real, ex
     draw(panels[0], image, extent, limits)
     draw(panels[1], truth, extent, limits)
     reach = max(abs(v) for v in _robust(difference))
-    _show(panels[2], difference, extent, "RdBu_r", (-reach, reach))
+    show_map(panels[2], difference, extent, "RdBu_r", (-reach, reach))
 
 
 def _headings(panels: list[list[Axes]], comparison: Comparison) -> None:

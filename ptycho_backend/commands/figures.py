@@ -12,6 +12,7 @@ from ptycho_backend.metrics import Comparison
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ptycho_backend.core.trust import Assessment
     from ptycho_backend.progress import Terminal
 
 NAME_COLUMN, SMALLEST_COLUMN = 22, 40
@@ -67,6 +68,26 @@ def loss_rows(summary: Mapping[str, Any], data: str) -> list[tuple[str, str]]:
     return [
         ("loss", f"{number(loss, '.4g')} half-deviance per pixel, {data}"),
         ("shot-noise floor", f"{number(floor, '.4g')} {_meaning(loss, floor, bool(summary.get('overfitted')))}"),
+    ]
+
+
+def trust_rows(found: Assessment) -> list[tuple[str, str]]:
+    """Return what the patterns say about an image."""
+    ratio = found.residual / max(found.shot_noise_floor, 1e-30)
+    misfits = f"{len(found.outliers)} of {len(found.residual_per_pattern)} patterns fit much worse than the others"
+    halves = found.halves
+    agreed = (
+        f"agree up to {halves.resolution:.2f} of Nyquist; spread {halves.spread_amplitude:.2%} in amplitude, "
+        f"{halves.spread_phase_rad:.2g} rad in phase"
+        if halves
+        else f"not compared: {found.no_halves}"
+    )
+    return [
+        ("residual", f"{found.residual:.4g} half-deviance per pixel, {ratio:.3g} times the shot noise"),
+        ("unexplained", f"{max(found.unexplained, 0.0):.2%} of what patterns differ in"),
+        ("misfits", misfits if found.outliers else "none: all patterns fit alike"),
+        ("patches", f"differ from the image by {found.disagreement:.1%}"),
+        ("half scans", agreed),
     ]
 
 

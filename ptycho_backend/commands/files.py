@@ -22,7 +22,9 @@ logger = logging.getLogger(__name__)
 
 RECONSTRUCTION = "reconstruction.h5"
 EVALUATION = "evaluation.json"
-IMAGE_FILES = (RECONSTRUCTION, EVALUATION, "object.png", "probe.png", "baseline.png", "comparison.png")
+TRUST = "trust.json"
+PICTURES = ("object.png", "probe.png", "baseline.png", "comparison.png", "trust.png")
+IMAGE_FILES = (RECONSTRUCTION, EVALUATION, TRUST, *PICTURES)
 BESIDE_IMAGE = tuple(name for name in IMAGE_FILES if name != RECONSTRUCTION)
 
 

@@ -22,11 +22,13 @@ from ptycho_backend.commands.files import BESIDE_IMAGE, add_scan_options, load, 
 from ptycho_backend.commands.growing import GrowingImage
 from ptycho_backend.commands.results import (
     draw_result,
+    judge,
     make_result,
     provenance,
     result_rows,
     show_comparisons,
     show_place,
+    show_trust,
     write_result,
 )
 from ptycho_backend.config import ExecutionConfig, InferenceConfig
@@ -79,15 +81,18 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
         costs = costs_of(model_file, model)
         attributes = provenance(model, inference, {"model_file": model_file, "data_sha256": scan.data_hash()})
         growing = GrowingImage(folder, scan, costs, attributes)
-        with terminal.progress(execution.progress) as shown, growing.kept_on_signals(shown) as on_event:
-            result = make_result(scan, model, inference, on_event, growing)
-        remove_earlier(folder, BESIDE_IMAGE)
-        write_result(folder, result, costs, attributes)
-        draw_result(folder, result)
+        with terminal.progress(execution.progress) as shown:
+            with growing.kept_on_signals(shown) as on_event:
+                result = make_result(scan, model, inference, on_event, growing)
+            remove_earlier(folder, BESIDE_IMAGE)
+            write_result(folder, result, costs, attributes)
+            draw_result(folder, result)
+            judge(folder, result, shown)
         title = f"Reconstruction of {scan.source}"
         name = options.model or "the network that ships with the package"
         show_rows(terminal, title, [("model", f"{name} ({model.backend})"), *result_rows(result)])
         show_comparisons(terminal, result.comparisons, "Against the known object")
+        show_trust(terminal, result)
         show_place(terminal, folder)
 
 

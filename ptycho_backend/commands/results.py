@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from ptycho_backend import api, plots
 from ptycho_backend.baseline import without_network
-from ptycho_backend.commands.figures import comparison_table, number, seconds, verdict
-from ptycho_backend.commands.files import EVALUATION, RECONSTRUCTION, draw
+from ptycho_backend.commands.figures import comparison_table, number, seconds, show_rows, trust_rows, verdict
+from ptycho_backend.commands.files import EVALUATION, RECONSTRUCTION, TRUST, draw
 from ptycho_backend.config import InferenceConfig, to_dict
 from ptycho_backend.contract import Model
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.inference import calibration_of, fit_to_scan
 from ptycho_backend.core.stitching import Image
+from ptycho_backend.core.trust import Assessment, assess
 from ptycho_backend.data.product import NUMBERS, Product, write_product
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import DataError
@@ -28,6 +29,7 @@ from ptycho_backend.events import OnEvent
 from ptycho_backend.metrics import Comparison
 from ptycho_backend.progress import Terminal
 from ptycho_backend.run import write_json
+from ptycho_backend.trust_picture import plot_trust
 
 if TYPE_CHECKING:
     from ptycho_backend.commands.growing import GrowingImage
@@ -49,8 +51,14 @@ class Result:
         That both were made with.
     seconds : float
         That the network's image took.
+    model : Model
+        As it was fitted to the scan.
+    inference : InferenceConfig
+        As the network's image was made with that model.
     comparisons : dict of str to Comparison
         With the known object; empty where there is none.
+    assessment : Assessment, optional
+        What the patterns say about the image, once they have been asked.
     """
 
     scan: Scan
@@ -58,7 +66,10 @@ class Result:
     baseline: Image
     calibration: Calibration
     seconds: float
+    model: Model
+    inference: InferenceConfig
     comparisons: dict[str, Comparison] = field(default_factory=dict)
+    assessment: Assessment | None = None
 
 
 def make_result(
@@ -73,9 +84,16 @@ def make_result(
     growing.complete(image, calibration)
     duration = time.perf_counter() - started
     baseline = without_network(scan, calibration, fitted.config, inference, on_event)
-    result = Result(scan, image, baseline, calibration, duration)
+    result = Result(scan, image, baseline, calibration, duration, fitted, as_fitted)
     result.comparisons = compared({"network": image, "no network": result.baseline}, scan)
     return result
+
+
+def judge(folder: Path, result: Result, on_event: OnEvent) -> None:
+    """Ask the patterns how far the image can be trusted, and write and draw the answer."""
+    result.assessment = assess(result.scan, result.image, result.model, result.inference, on_event)
+    write_json(folder / TRUST, result.assessment.to_dict())
+    draw(plot_trust, folder / "trust.png", result.assessment, result.scan, title="How far to trust the reconstruction")
 
 
 def compared(images: dict[str, Image], truth: Scan) -> dict[str, Comparison]:
@@ -164,6 +182,16 @@ def result_rows(result: Result) -> list[tuple[str, str]]:
         ("image", f"{height} × {width} px from {len(result.scan)} patterns"),
         ("reconstruction time", f"{seconds(result.seconds)} ({number(rate, '.3g')} patterns/s)"),
     ]
+
+
+def show_trust(terminal: Terminal, result: Result) -> None:
+    """Show what the patterns say about the image, and what to do about it."""
+    if result.assessment is None:
+        return
+    terminal.show()
+    show_rows(terminal, "By the patterns alone", trust_rows(result.assessment))
+    for warning in result.assessment.warnings:
+        terminal.show(f"Warning: {warning}", style="bold red")
 
 
 def show_comparisons(terminal: Terminal, comparisons: dict[str, Comparison], title: str) -> None:

@@ -34,11 +34,13 @@ from ptycho_backend.commands.growing import GrowingImage
 from ptycho_backend.commands.results import (
     Result,
     draw_result,
+    judge,
     make_result,
     provenance,
     result_rows,
     show_comparisons,
     show_place,
+    show_trust,
     write_result,
 )
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig, validate
@@ -165,6 +167,7 @@ def reconstructed(folder: Path, trained: Run, scan: Scan, inference: InferenceCo
         result = make_result(scan, trained.model, inference, told, growing)
     write_result(folder, result, costs, attributes)
     draw_result(folder, result)
+    judge(folder, result, on_event)
     return result
 
 
@@ -183,6 +186,7 @@ def tell(terminal: Terminal, folder: Path, trained: Run, scan: Scan, result: Res
     show_rows(terminal, "Training", rows + (result_rows(result) if result else []))
     if result:
         show_comparisons(terminal, result.comparisons, "Against the known object")
+        show_trust(terminal, result)
     show_place(terminal, folder)
 
 

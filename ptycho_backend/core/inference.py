@@ -15,6 +15,7 @@ from ptycho_backend.config import InferenceConfig, TrainingConfig
 from ptycho_backend.contract import LOG_SCALE, PROBE, Model
 from ptycho_backend.core.batching import Batch, Samples
 from ptycho_backend.core.calibration import Calibration, calibrate, probe_hash
+from ptycho_backend.core.conditions import conditions_known
 from ptycho_backend.core.constants import patch_weight
 from ptycho_backend.core.epie import polish
 from ptycho_backend.core.grouping import group_positions
@@ -118,6 +119,7 @@ def recalibrated(model: Model, calibration: Calibration, gridsize: int | None = 
     own = twin.get_weights()
     network = {name: value for name, value in model.get_weights().items() if name not in (LOG_SCALE, PROBE)}
     twin.set_weights({**own, **network})
+    twin.known = model.known or conditions_known({}, model.calibration)
     return twin
 
 

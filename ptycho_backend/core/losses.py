@@ -87,13 +87,18 @@ def shot_noise_floor(expected: NDArray[Any], mask: NDArray[Any]) -> float:
     Spec: physics 5.4. E[D] over k ~ Poisson(λ), by summation up to λ = 60 and by 1/2 + 1/(12 λ) + 1/(12 λ²) above.
     A fitted model stands slightly lower still, since it has adapted to the noise.
     """
+    return _masked_mean(expected_half_deviance(expected), mask)
+
+
+def expected_half_deviance(expected: NDArray[Any]) -> NDArray[np.float64]:
+    """Return what photon noise alone gives every pixel on average, E[D] over k ~ Poisson(λ); see above."""
     lam = np.maximum(np.asarray(expected, dtype=np.float64), MIN_COUNTS)
     grid = np.concatenate([np.geomspace(MIN_COUNTS, 1.0, 300), np.geomspace(1.0, 60.0, 200)[1:]])
-    table = np.interp(np.log(lam), np.log(grid), _expected_half_deviance(grid))
-    return _masked_mean(np.where(lam > 60.0, 0.5 + 1 / (12 * lam) + 1 / (12 * lam**2), table), mask)
+    table = np.interp(np.log(lam), np.log(grid), _summed_half_deviance(grid))
+    return np.where(lam > 60.0, 0.5 + 1 / (12 * lam) + 1 / (12 * lam**2), table)
 
 
-def _expected_half_deviance(lam: NDArray[np.float64]) -> NDArray[np.float64]:
+def _summed_half_deviance(lam: NDArray[np.float64]) -> NDArray[np.float64]:
     from scipy.special import gammaln
 
     k = np.arange(200.0)[:, None]

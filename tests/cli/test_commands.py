@@ -22,7 +22,8 @@ from ptycho_backend.metrics import Comparison
 from ptycho_backend.registry import missing_packages
 
 CORE = {"wts.h5.zip", "config.yaml", "metrics.csv", "summary.json", "checkpoints"}
-IMAGE = {"reconstruction.h5", "evaluation.json", "object.png", "probe.png", "baseline.png", "comparison.png"}
+PICTURES = {"object.png", "probe.png", "baseline.png", "comparison.png", "trust.png"}
+IMAGE = {"reconstruction.h5", "evaluation.json", "trust.json"} | PICTURES
 PNG = b"\x89PNG\r\n"
 
 
@@ -72,6 +73,15 @@ class TestTrain:
             assert line.rstrip().endswith(f"{scores['frc_half']:.2f}")
         assert "patterns/s" in outcome.out
         assert f"Written to {folder}:" in outcome.out
+
+    def test_what_the_patterns_say_is_told_and_kept(self, trained):
+        folder, outcome = trained
+        found = json.loads((folder / "trust.json").read_text())
+        assert len(found["residual_per_pattern"]) == 64
+        assert f"{found['residual']:.4g} half-deviance per pixel" in outcome.out
+        assert f"differ from the image by {found['disagreement']:.1%}" in outcome.out
+        assert f"agree up to {found['halves']['resolution']:.2f} of Nyquist" in outcome.out
+        assert outcome.out.count("Warning: ") == len(found["warnings"])
 
     def test_size_and_settings_stand_in_the_configuration(self, trained):
         values = yaml.safe_load((trained[0] / "config.yaml").read_text())
@@ -134,10 +144,11 @@ class TestTrain:
 
         for name in ("plot_object", "plot_probe", "plot_losses", "plot_comparison"):
             monkeypatch.setattr(plots, name, broken)
+        monkeypatch.setattr(results, "plot_trust", broken)
         outcome = ptychopinn("train", scan_file, "--output", tmp_path / "run", *quick)
         assert outcome.status == 0
-        assert names(tmp_path / "run") == CORE | {"reconstruction.h5", "evaluation.json"}
-        assert outcome.err.count("could not be drawn: ValueError: no font") == 5
+        assert names(tmp_path / "run") == CORE | IMAGE - PICTURES
+        assert outcome.err.count("could not be drawn: ValueError: no font") == 6
 
     def test_a_failure_after_training_keeps_the_model(
         self, scan_file, ptychopinn, quick, needs_pytorch, tmp_path, monkeypatch

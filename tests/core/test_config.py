@@ -75,6 +75,7 @@ DEFAULTS = {
         "refine_passes": 0,
         "probe_refinement_passes": None,
         "calibration": "auto",
+        "half_scans": True,
         "neighbor_count": 7,
         "seed": 0,
     },

@@ -29,13 +29,13 @@ HISTORY = [
 def drawn(monkeypatch):
     """Collect the figures that are written, to look at what they show."""
     figures: list[Figure] = []
-    write = plots._write
+    write = plots.write_figure
 
     def keep(figure, path):
         figures.append(figure)
         write(figure, path)
 
-    monkeypatch.setattr(plots, "_write", keep)
+    monkeypatch.setattr(plots, "write_figure", keep)
     return figures
 
 

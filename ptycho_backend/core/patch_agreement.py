@@ -1,0 +1,121 @@
+"""Whether what a network predicts of single patterns fits the image that all of them make (spec: metrics 8.3, 8.6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from ptycho_backend.config import InferenceConfig
+from ptycho_backend.contract import PROBE, Model
+from ptycho_backend.core.batching import Samples
+from ptycho_backend.core.constants import patch_weight
+from ptycho_backend.core.grouping import group_positions
+from ptycho_backend.core.stitching import Image
+from ptycho_backend.core.weights import complex_of
+from ptycho_backend.core.windows import AXES, Windows, spectrum_of, square
+from ptycho_backend.data.scan import Scan
+from ptycho_backend.events import OnEvent, StageEvent, ignore
+
+PIXELS = (-3, -2, -1)  # mode, y, x
+Real = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PatchAgreement:
+    """
+    How patches compare with the image.
+
+    Parameters
+    ----------
+    disagreement : float64, shape (position,)
+        Rms of exit wave of the patch minus exit wave of the image, over the rms of the latter; 0 is agreement.
+    patch_contrast, image_contrast : float
+        Share of the exit waves that is no multiple of the probe: what the object does to the wave, 0 to 1.
+    """
+
+    disagreement: Real
+    patch_contrast: float
+    image_contrast: float
+
+
+def patch_agreement(
+    scan: Scan, model: Model, image: Image, inference: InferenceConfig, on_event: OnEvent = ignore
+) -> PatchAgreement:
+    """
+    Predict all patches once more and compare each with the image, its constant phase aside.
+
+    Exit waves are compared, where the probe says what counts and a fraction of a pixel can be moved without
+    interpolation.
+
+    Parameters
+    ----------
+    scan : Scan
+        Read in batches.
+    model : Model
+        With the calibration of this scan.
+    image : Image
+    inference : InferenceConfig
+    on_event : callable
+        Receives StageEvents.
+
+    Notes
+    -----
+    Spec: metrics 8.3 and 8.6.
+    """
+    groups = group_positions(
+        scan.positions_px,
+        model.config.gridsize,
+        inference.neighbor_count,
+        None,
+        np.random.default_rng([inference.seed, 3]),
+    )
+    samples = Samples(scan, groups, model.calibration)
+    state = _Exits(scan, model, image)
+    misfit, energy = np.zeros(len(scan)), np.zeros(len(scan))
+    contrasts = np.zeros(4)
+    for start in range(0, len(samples), inference.batch_size):
+        chosen = np.arange(start, min(start + inference.batch_size, len(samples)))
+        rows = groups.indices[chosen].ravel()
+        patches = model.predict_patches(samples.batch(chosen), data_consistency=inference.data_consistency)
+        wrong, seen, parts = state.compared(patches.reshape(-1, scan.N, scan.N), rows)
+        np.add.at(misfit, rows, wrong)
+        np.add.at(energy, rows, seen)
+        contrasts += parts
+        on_event(StageEvent("agreement", int(chosen[-1]) + 1, len(samples)))
+    patch, patch_all, whole, whole_all = (float(value) for value in np.maximum(contrasts, 1e-30))
+    return PatchAgreement(np.sqrt(misfit / np.maximum(energy, 1e-30)), patch / patch_all, whole / whole_all)
+
+
+class _Exits:
+    """Exit waves of patches and of the image, on the image's pixels."""
+
+    def __init__(self, scan: Scan, model: Model, image: Image) -> None:
+        probe = complex_of(model.get_weights()[PROBE].astype(np.float32))
+        # "cnn" may predict the middle of a window only.
+        self._probe = np.asarray(probe * (patch_weight(model.config, probe) > 0), dtype=np.complex64)
+        self._spectrum = spectrum_of(self._probe)
+        self._windows = Windows(scan)
+        self._canvas = self._windows.canvas(image)
+
+    def compared(self, patches: NDArray[np.complex64], rows: NDArray[np.intp]) -> tuple[Real, Real, Real]:
+        """Return |difference|² and |image|² of some positions, and four sums of which contrasts are made."""
+        spectra = scipy.fft.fft2(patches[:, None] * self._probe, axes=AXES, norm="ortho", overwrite_x=True)
+        own = self._windows.probes(spectra, rows)
+        probes = self._windows.probes(self._spectrum, rows)
+        common = probes * self._windows.cut(self._canvas, rows)
+        product = (own * np.conj(common)).sum(axis=PIXELS, keepdims=True)
+        turn = np.conj(product) / np.maximum(np.abs(product), 1e-30)
+        wrong, seen = (square(part).sum(axis=PIXELS, dtype=np.float64) for part in (own * turn - common, common))
+        parts = [*_contrast(own, probes), *_contrast(common, probes)]
+        return wrong, seen, np.array(parts)
+
+
+def _contrast(waves: NDArray[np.complex64], probes: NDArray[np.complex64]) -> tuple[float, float]:
+    """Return Σ|ψ − c·P|² with the best c of every position, and Σ|ψ|²."""
+    light = square(probes).sum(axis=PIXELS, dtype=np.float64)
+    overlap = np.abs((waves * np.conj(probes)).sum(axis=PIXELS)) ** 2
+    energy = square(waves).sum(axis=PIXELS, dtype=np.float64)
+    return float((energy - overlap / light).sum()), float(energy.sum())
