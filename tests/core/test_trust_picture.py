@@ -87,7 +87,7 @@ def test_it_says_why_there_are_no_halves(drawn, scan, tmp_path):
     plot_trust(tmp_path / "trust.png", assessment(None, outliers=()), scan)
     said = texts(drawn[0])
     assert said.replace("\n", " ").count("a half would have 3 patterns, fewer than 8") == 2
-    assert "Nothing here speaks against this image." in said
+    assert "No alarm was raised; the numbers above say how far to trust it." in said
     assert "ringed" not in said
 
 
