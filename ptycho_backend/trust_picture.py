@@ -49,7 +49,7 @@ def plot_trust(path: Path | str, assessment: Assessment, scan: Scan, title: str 
         _correlation(correlation, assessment.halves)
     words = figure.add_subplot(grid[1, :])
     words.set_axis_off()
-    text = "\n".join(lines) or "Nothing here speaks against this image."
+    text = "\n".join(lines) or "No alarm was raised; the numbers above say how far to trust it."
     words.text(0.0, 1.0, text, fontsize=NORMAL, va="top", color=RING if lines else "0.3", transform=words.transAxes)
     plots.write_figure(figure, path)
 

@@ -12,17 +12,18 @@ import torch
 import yaml
 
 import ptycho_backend as pb
-from ptycho_backend.bundle import read_bundle
+from ptycho_backend.bundle import read_bundle, write_bundle
 from ptycho_backend.config import ExecutionConfig, to_dict
 from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.constants import PhysicsConstants
 from ptycho_backend.core.grouping import groups_from_indices
-from ptycho_backend.core.inference import recalibrated
+from ptycho_backend.core.inference import fit_to_scan, recalibrated
 from ptycho_backend.core.interruption import Stop
 from ptycho_backend.data.simulate import simulate_scan
 from ptycho_backend.errors import ConfigError, TrainingStopped
-from ptycho_backend.pretraining import Lessons, config_from
+from ptycho_backend.pretraining import Lessons, PretrainingConfig, config_from, nominal_calibration
+from ptycho_backend.run import bundle_of
 from ptycho_torch.module import to_tensors
 from ptycho_torch.pretraining import CHECKPOINT, MODEL, Pretraining, lesson_loss, log_error, log_merged_error, main
 
@@ -196,3 +197,15 @@ def test_the_last_estimate_is_the_prediction(setup):
         estimates = model.module.estimates(to_tensors(batch))
     assert len(estimates) == 3
     np.testing.assert_array_equal(estimates[-1], model.predict_patches(batch))
+
+
+def test_a_model_file_says_for_which_scans_its_network_is_made(tmp_path):
+    """The ranges of the recipe come along with the file, also to a copy of the model for a scan of another kind."""
+    config = PretrainingConfig()
+    model = pb.get_backend("pytorch").create_model(config.training, nominal_calibration())
+    path = write_bundle(tmp_path / "wts.h5.zip", bundle_of(model, [], {"pretraining": to_dict(config)}))
+    known = pb.load_model(path).known
+    assert known.size_px == (32.0, 256.0)
+    assert known.photons[1] >= 1e8
+    scan = simulate_scan(N=32, n_positions=9, photons_per_pattern=50.0)
+    assert fit_to_scan(pb.load_model(path), scan, pb.InferenceConfig()).known == known
