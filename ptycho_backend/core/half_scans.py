@@ -136,7 +136,11 @@ def _of_half(on_event: OnEvent, number: int) -> OnEvent:
     """Tell stages of a half apart from those of the whole."""
 
     def tell(event: Event) -> None:
-        on_event(replace(event, stage=f"half {number}: {event.stage}") if isinstance(event, StageEvent) else event)
+        on_event(
+            replace(event, stage=f"half {number}: {event.stage}", image=None)
+            if isinstance(event, StageEvent)
+            else event
+        )
 
     return tell
 

@@ -85,7 +85,7 @@ def test_fewer_positions_than_a_group_needs(ptychopinn, complains, needs_pytorch
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--checkpoint-monitor=loss", ("Unknown metric 'loss'", "poisson_val_loss, poisson_train_loss")),
+        ("--execution.monitor=loss", ("Unknown metric 'loss'", "poisson_val_loss, poisson_train_loss")),
         ("--execution.precision=16-mixed", ("need a GPU", "use precision=")),
     ],
 )

@@ -14,7 +14,8 @@ from ptycho_backend.data.product import read_product
 from ptycho_backend.data.readers import load_scan
 
 RECONSTRUCTION = "reconstruction.h5"
-FINISHED = {RECONSTRUCTION, "object.png", "baseline.png", "probe.png", "evaluation.json", "comparison.png"}
+PICTURES = {"object.png", "baseline.png", "probe.png", "comparison.png", "trust.png"}
+FINISHED = {RECONSTRUCTION, "evaluation.json", "trust.json", *PICTURES}
 
 
 @pytest.fixture

@@ -389,6 +389,9 @@ def test_half_scans_that_agree_on_little_are_noticed():
     assert any("half scans agree only up to" in warning for warning in found.warnings)
 
 
+STAGES = ("reconstruction", "phase alignment", "stitching", "overlap")
+
+
 def test_stages_of_halves_have_names_of_their_own(scan):
     told = []
     model = model_of(scan)
@@ -397,8 +400,10 @@ def test_stages_of_halves_have_names_of_their_own(scan):
     assert {event.stage for event in told} == {
         "residual",
         "agreement",
-        *(f"half {n}: {stage}" for n in (1, 2) for stage in ("reconstruction", "overlap")),
+        *(f"half {n}: {stage}" for n in (1, 2) for stage in STAGES),
     }
+    # Half an image is nobody's image of the scan.
+    assert all(event.image is None for event in told)
 
 
 # --- the smallest scans -------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from ptycho_backend.testing.tolerances import EXACT32, Tolerance
 
 N = 32
 OTHER_ENGINE = Tolerance(1e-3, "float32 on two engines, through two networks and ten divisions by the probe")
+SCORES = ("amplitude_psnr_db", "phase_psnr_db")
 NETWORK_ALONE = {"overlap_passes": 0, "probe_refinement_passes": 0}
 
 
@@ -53,11 +54,14 @@ def test_every_engine_makes_the_same_image(scan, model):
 
 
 def test_the_network_alone_sees_more_than_the_physics_alone(model):
-    scan, settings = pb.simulate_scan(n_positions=144, seed=77), pb.InferenceConfig(**NETWORK_ALONE)
-    network = pb.evaluate(pb.reconstruct(scan, model, settings), scan)
-    physics = pb.evaluate(without_network(scan, calibrate(scan, model.config), model.config, settings), scan)
-    assert network.phase_psnr_db > physics.phase_psnr_db + 0.5
-    assert network.amplitude_psnr_db > physics.amplitude_psnr_db
+    """In the mean of three scans; a single small one may hold nothing that a network could add."""
+    settings, gained = pb.InferenceConfig(**NETWORK_ALONE), []
+    for seed in (5000, 5001, 5002):
+        scan = pb.simulate_scan(n_positions=144, seed=seed)
+        network = pb.evaluate(pb.reconstruct(scan, model, settings), scan)
+        physics = pb.evaluate(without_network(scan, calibrate(scan, model.config), model.config, settings), scan)
+        gained.append([getattr(network, name) - getattr(physics, name) for name in SCORES])
+    assert (np.mean(gained, axis=0) > (0.3, 1.0)).all(), gained
 
 
 def test_a_wrong_probe_is_refined_unless_told_otherwise(model):
@@ -65,7 +69,7 @@ def test_a_wrong_probe_is_refined_unless_told_otherwise(model):
     asked: list = []
     refined = pb.evaluate(pb.reconstruct(wrong, model, on_event=asked.append), wrong)
     kept = pb.evaluate(pb.reconstruct(wrong, model, probe_refinement_passes=0), wrong)
-    assert [event.total for event in asked if event.stage == "ePIE"] == [20] * 20
+    assert {event.total for event in asked if event.stage == "ePIE"} == {20}
     assert refined.amplitude_psnr_db > kept.amplitude_psnr_db + 3
 
 
