@@ -9,7 +9,7 @@ import pytest
 
 import ptycho_backend as pb
 
-pytestmark = [pytest.mark.client, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.client, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture
