@@ -17,7 +17,7 @@ from ptycho_backend.bundle import Bundle, read_bundle
 from ptycho_backend.checkpoints import FOLDER, VALIDATION_HASH, Checkpoints, check_resumable, read_checkpoint
 from ptycho_backend.checks import check_training
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, TrainingConfig, validate
-from ptycho_backend.contract import Backend, Model, loss_names_of
+from ptycho_backend.contract import Backend, Model, Weights, loss_names_of
 from ptycho_backend.core.batching import Samples, split
 from ptycho_backend.core.calibration import Calibration, calibrate
 from ptycho_backend.core.conditions import CONDITIONS, conditions_known, conditions_of
@@ -110,6 +110,7 @@ def train(
     provenance = _provenance(backend, training, scan, validation)
     if earlier:
         check_resumable(earlier, training, provenance)
+    provenance["start"], weights = _start(training, earlier)
     metrics = _logger(execution, checkpoints, earlier) if place.rank == 0 else None
     grouped = _grouped(scan, training, training.n_groups, 6)
     apart = None if validation is None else _grouped(validation, training, None, 7)
@@ -117,7 +118,7 @@ def train(
     calibration, refinement = _calibrate_and_refine(scan, training, on_event, earlier)
     fitting, held_out = _samples(grouped, apart, training, calibration)
     model = backend.create_model(training, calibration, own)
-    provenance["start"] = _start(model)
+    model.set_weights({**model.get_weights(), **weights})
     measured = {CONDITIONS: conditions_of(scan, calibration.probe, calibration.photons_per_pattern).to_dict()}
     model.known = conditions_known(measured, calibration)
     control = _control(model, keeper, earlier, metrics, callbacks)
@@ -284,18 +285,18 @@ def _logger(execution: ExecutionConfig, checkpoints: Path | str | None, earlier:
     return make_logger(execution.logger, folder, history=earlier.history if earlier else [])
 
 
-def _start(model: Model) -> str:
-    """Give an untrained model its first weights, and return where they come from."""
-    training = model.training
+def _start(training: TrainingConfig, earlier: Bundle | None) -> tuple[str, Weights]:
+    """Return where a training's first weights come from, and those that are not drawn at random."""
+    if earlier:
+        return earlier.provenance.get("start", "scratch"), earlier.weights
     if training.start == "scratch" or training.model.architecture != "unet":
-        return "scratch"
+        return "scratch", {}
     weights = pretrained_weights(training.model)
     if weights is None:
         logger.info("trained from scratch: the network that ships with the package has other sizes than this model")
-        return "scratch"
-    model.set_weights({**model.get_weights(), **weights})
+        return "scratch", {}
     logger.info("training starts from the network that ships with the package")
-    return "pretrained"
+    return "pretrained", weights
 
 
 def _control(
@@ -309,7 +310,6 @@ def _control(
         keeper.check_room(model)
     control = Control(checkpoints=keeper, logger=metrics, callbacks=callbacks)
     if earlier is not None:
-        model.set_weights(earlier.weights)
         control.resume, control.history = earlier.state, earlier.history
     return control
 

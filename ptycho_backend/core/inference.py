@@ -66,10 +66,10 @@ def fit_to_scan(model: Model, scan: Scan, inference: InferenceConfig, on_event: 
     "auto" keeps the model's probe where the scan carries the probe guess it was made from, and else takes
     the scan's; the scale always follows the scan's photons. Passes of probe refinement follow.
     """
-    suited = _suited_to_scan(model, scan, inference)
-    before = calibration_of(suited)
-    calibration, _ = refined_calibration(scan, before, suited.training, _refinement_passes(model, inference), on_event)
-    return suited if calibration is before else recalibrated(suited, calibration)
+    before = _suited_to_scan(model, scan, inference)
+    calibration, _ = refined_calibration(scan, before, model.training, _refinement_passes(model, inference), on_event)
+    # Another model would have to be built, and compiled, only to compute the same numbers.
+    return model if _equal(calibration, calibration_of(model)) else recalibrated(model, calibration)
 
 
 def _refinement_passes(model: Model, inference: InferenceConfig) -> int:
@@ -78,7 +78,7 @@ def _refinement_passes(model: Model, inference: InferenceConfig) -> int:
     return 0 if model.calibration.probe_guess_sha256 else TrainingConfig().probe_refinement_passes
 
 
-def _suited_to_scan(model: Model, scan: Scan, inference: InferenceConfig) -> Model:
+def _suited_to_scan(model: Model, scan: Scan, inference: InferenceConfig) -> Calibration:
     same_probe = model.calibration.probe_guess_sha256 == probe_hash(scan.probe)
     if inference.calibration == "model" and not model.calibration.probe_guess_sha256:
         raise _no_calibration()
@@ -87,15 +87,13 @@ def _suited_to_scan(model: Model, scan: Scan, inference: InferenceConfig) -> Mod
             raise _wrong_size(model, scan)
         probe = calibration_of(model).probe
         if inference.calibration == "model":
-            return model
+            return calibration_of(model)
     else:
         probe = None
     if model.config.architecture == "cnn" and model.config.N != scan.N:
         raise _wrong_size(model, scan)
     config = dataclasses.replace(model.config, N=scan.N)
-    calibration = calibrate(scan, config, model.training.nphotons, probe)
-    # Another model would have to be built, and compiled, only to compute the same numbers.
-    return model if _equal(calibration, calibration_of(model)) else recalibrated(model, calibration)
+    return calibrate(scan, config, model.training.nphotons, probe)
 
 
 def _equal(one: Calibration, other: Calibration) -> bool:
@@ -130,9 +128,8 @@ def calibration_of(model: Model) -> Calibration:
 
 def stitch_predictions(scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent = ignore) -> Image:
     """Predict all patches of a scan, give them one phase reference, and stitch them."""
-    rng = np.random.default_rng([inference.seed, 3])
-    groups = group_positions(scan.positions_px, model.config.gridsize, inference.neighbor_count, None, rng)
-    samples = Samples(scan, groups, model.calibration)
+    samples = samples_of(scan, model, inference)
+    groups = samples.groups
     weight = patch_weight(model.config, calibration_of(model).probe)
     half = lit_half(weight)
     lit, aligned = central(weight, half), inference.phase_alignment
@@ -142,6 +139,13 @@ def stitch_predictions(scan: Scan, model: Model, inference: InferenceConfig, on_
         so_far = partial(assemble, patches, scan, groups.indices[:done], lit, aligned)
         on_event(StageEvent("reconstruction", done, len(samples), image=so_far))
     return assemble(patches, scan, groups.indices, lit, aligned, on_event)
+
+
+def samples_of(scan: Scan, model: Model, inference: InferenceConfig) -> Samples:
+    """Return the groups of a scan that a model predicts, equal for equal seeds."""
+    rng = np.random.default_rng([inference.seed, 3])
+    groups = group_positions(scan.positions_px, model.config.gridsize, inference.neighbor_count, None, rng)
+    return Samples(scan, groups, model.calibration)
 
 
 def estimated(

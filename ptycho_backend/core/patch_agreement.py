@@ -9,12 +9,10 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from ptycho_backend.config import InferenceConfig
-from ptycho_backend.contract import PROBE, Model
-from ptycho_backend.core.batching import Samples
+from ptycho_backend.contract import Model
 from ptycho_backend.core.constants import patch_weight
-from ptycho_backend.core.grouping import group_positions
+from ptycho_backend.core.inference import calibration_of, samples_of
 from ptycho_backend.core.stitching import Image
-from ptycho_backend.core.weights import complex_of
 from ptycho_backend.core.windows import AXES, Windows, spectrum_of, square
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.events import OnEvent, StageEvent, ignore
@@ -65,20 +63,13 @@ def patch_agreement(
     -----
     Spec: metrics 8.3 and 8.6.
     """
-    groups = group_positions(
-        scan.positions_px,
-        model.config.gridsize,
-        inference.neighbor_count,
-        None,
-        np.random.default_rng([inference.seed, 3]),
-    )
-    samples = Samples(scan, groups, model.calibration)
+    samples = samples_of(scan, model, inference)
     state = _Exits(scan, model, image)
     misfit, energy = np.zeros(len(scan)), np.zeros(len(scan))
     contrasts = np.zeros(4)
     for start in range(0, len(samples), inference.batch_size):
         chosen = np.arange(start, min(start + inference.batch_size, len(samples)))
-        rows = groups.indices[chosen].ravel()
+        rows = samples.groups.indices[chosen].ravel()
         patches = model.predict_patches(samples.batch(chosen), data_consistency=inference.data_consistency)
         wrong, seen, parts = state.compared(patches.reshape(-1, scan.N, scan.N), rows)
         np.add.at(misfit, rows, wrong)
@@ -93,7 +84,7 @@ class _Exits:
     """Exit waves of patches and of the image, on the image's pixels."""
 
     def __init__(self, scan: Scan, model: Model, image: Image) -> None:
-        probe = complex_of(model.get_weights()[PROBE].astype(np.float32))
+        probe = calibration_of(model).probe
         # "cnn" may predict the middle of a window only.
         self._probe = np.asarray(probe * (patch_weight(model.config, probe) > 0), dtype=np.complex64)
         self._spectrum = spectrum_of(self._probe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import ptycho_backend as pb
 from ptycho_backend.baseline import without_network
+from ptycho_backend.checkpoints import read_checkpoint
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.errors import ConfigError
 from ptycho_backend.shipped import pretrained_weights
@@ -101,3 +103,14 @@ def test_training_starts_from_scratch_where_asked_or_needed(scan, backend, execu
         run = pb.train(scan.subset(np.arange(8)), config, execution)
     assert run.provenance["start"] == "scratch"
     assert said in caplog.text
+
+
+def test_a_training_that_goes_on_remembers_where_it_began(scan, backend, execution, tmp_path):
+    config = pb.TrainingConfig(
+        model=pb.ModelConfig(N=N), backend=backend.name, nepochs=1, probe_refinement_passes=0, n_groups=8
+    )
+    pb.train(scan, config, execution, checkpoints=tmp_path)
+    assert read_checkpoint(tmp_path).provenance["start"] == "pretrained"
+    longer = dataclasses.replace(config, nepochs=2)
+    resumed = pb.train(scan, longer, execution, checkpoints=tmp_path, resume=True)
+    assert resumed.provenance["start"] == "pretrained"
