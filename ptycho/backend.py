@@ -86,8 +86,10 @@ def _require_keras_on_tensorflow() -> None:
     wanted = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if "keras" not in sys.modules and wanted != "tensorflow":
         raise _wrong_backend(wanted)  # before the import, which would load the other framework
-    # TensorFlow reads this once, at import: its start-up notes go to stderr, past any logging.
+    # TensorFlow reads these once, at import: its start-up notes go to stderr, past any logging; and by itself it
+    # leaves oneDNN's convolutions, twice as fast, to processors with AVX-512.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     import keras
 
     if keras.backend.backend() != "tensorflow":

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ptycho_backend.core.forward import MERGE_FLOOR
 from ptycho_backend.core.losses import MIN_COUNTS
-from ptycho_backend.core.unrolled import REGULARISATION, TINY
+from ptycho_backend.core.unrolled import BACKGROUND, REGULARISATION
 
 AXES = (-2, -1)
 NO_COUNTS = 1e-20  # below it a pixel counts as dark: (λ − k)/k must not overflow float32
@@ -88,13 +88,24 @@ def initial_estimate(x: tf.Tensor, probe: tf.Tensor) -> tf.Tensor:
 
 
 def data_consistency(patches: tf.Tensor, x: tf.Tensor, probe: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Return D(O): measured amplitude, predicted phase, probe divided out (spec: physics 6.2)."""
-    detector = far_field(exit_waves(patches, probe))
-    total = tf.sqrt(tf.reduce_sum(intensity_of(detector), axis=-3, keepdims=True) + TINY)
-    correction = (x[..., None, :, :] / total - 1.0) * mask
-    update = tf.reduce_sum(tf.math.conj(probe) * near_field(times(detector, correction)), axis=-3)
+    """
+    Return D(O): measured amplitude, predicted phase, probe divided out (spec: physics 6.2).
+
+    Of the signs that centre the two transforms, those on the detector meet nothing but intensities and cancel; the
+    others are the probe's. The factors that make the transforms orthonormal cancel too.
+    """
+    N, M = probe.shape[-2:]
+    forward, inverse, size = far_field, near_field, 1
     lit = tf.reduce_sum(intensity_of(probe), axis=0)
-    return patches + times(update, 1.0 / (lit + REGULARISATION * tf.reduce_max(lit)))
+    if N % 4 == 0 and M % 4 == 0:
+        probe = times(probe, _checkerboard(N, M))
+        forward, inverse, size = tf.signal.fft2d, tf.signal.ifft2d, N * M
+    back = times(tf.math.conj(probe), 1.0 / (lit + REGULARISATION * tf.reduce_max(lit)))
+    detector = forward(exit_waves(patches, probe))
+    predicted = tf.reduce_sum(intensity_of(detector), axis=-3, keepdims=True) / size
+    measured = tf.sqrt(tf.square(x) + BACKGROUND)[..., None, :, :]
+    correction = (measured * tf.math.rsqrt(predicted + BACKGROUND) - 1.0) * mask
+    return patches + tf.reduce_sum(back * inverse(times(detector, correction)), axis=-3)
 
 
 def accelerated(patches: tf.Tensor, x: tf.Tensor, probe: tf.Tensor, mask: tf.Tensor, iterations: int) -> tf.Tensor:
@@ -148,6 +159,11 @@ def label_mae(patches: tf.Tensor, labels: tf.Tensor, weight: tf.Tensor) -> tf.Te
 def smooth_abs(values: tf.Tensor) -> tf.Tensor:
     """Return sqrt(|z|² + 1e-12): |z| with a finite slope at 0."""
     return tf.sqrt(intensity_of(values) + 1e-12)
+
+
+def _checkerboard(N: int, M: int) -> tf.Tensor:
+    rows, columns = (1.0 - 2.0 * (tf.range(side, dtype=tf.float32) % 2.0) for side in (N, M))
+    return rows[:, None] * columns
 
 
 def _root_size(wave: tf.Tensor) -> tf.Tensor:

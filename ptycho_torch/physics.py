@@ -6,12 +6,14 @@ Shapes are those of the core: patches (group, channel, y, x), offsets (group, ch
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from ptycho_backend.core.forward import MERGE_FLOOR
 from ptycho_backend.core.losses import MIN_COUNTS
-from ptycho_backend.core.unrolled import REGULARISATION, TINY
+from ptycho_backend.core.unrolled import BACKGROUND, REGULARISATION
 
 AXES = (-2, -1)
 NO_COUNTS = 1e-20  # below it a pixel counts as dark: (λ − k)/k must not overflow float32
@@ -105,13 +107,24 @@ def initial_estimate(x: Tensor, probe: Tensor) -> Tensor:
 
 
 def data_consistency(patches: Tensor, x: Tensor, probe: Tensor, mask: Tensor) -> Tensor:
-    """Return D(O): measured amplitude, predicted phase, probe divided out (spec: physics 6.2)."""
-    detector = far_field(exit_waves(patches, probe))
-    total = (intensity_of(detector).sum(dim=-3, keepdim=True) + TINY).sqrt()
-    correction = (x.unsqueeze(-3) / total - 1.0) * mask
-    update = (probe.conj() * near_field(detector * correction)).sum(dim=-3)
+    """
+    Return D(O): measured amplitude, predicted phase, probe divided out (spec: physics 6.2).
+
+    Of the signs that centre the two transforms, those on the detector meet nothing but intensities and cancel; the
+    others are the probe's.
+    """
+    N, M = probe.shape[-2:]
+    forward, inverse = far_field, near_field
     lit = intensity_of(probe).sum(dim=0)
-    return patches + update / (lit + REGULARISATION * lit.max())
+    if N % 4 == 0 and M % 4 == 0:
+        probe = probe * _checkerboard(N, M, probe.device)
+        forward, inverse = partial(torch.fft.fft2, norm="ortho"), partial(torch.fft.ifft2, norm="ortho")
+    back = probe.conj().resolve_conj() / (lit + REGULARISATION * lit.max())
+    detector = forward(exit_waves(patches, probe))
+    predicted = intensity_of(detector).sum(dim=-3, keepdim=True)
+    measured = (x.square() + BACKGROUND).sqrt().unsqueeze(-3)
+    correction = (measured * (predicted + BACKGROUND).rsqrt() - 1.0) * mask
+    return patches + (back * inverse(detector * correction)).sum(dim=-3)
 
 
 def accelerated(patches: Tensor, x: Tensor, probe: Tensor, mask: Tensor, iterations: int) -> Tensor:

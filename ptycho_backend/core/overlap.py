@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.devices import processors
 from ptycho_backend.core.stitching import Image
-from ptycho_backend.core.unrolled import TINY
 from ptycho_backend.core.windows import AXES, Windows, spectrum_of, square
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.events import OnEvent, StageEvent, Steps, ignore
 
 REGULARISATION = 0.02  # of the brightest pixel of the summed illumination: bounds the correction at the rim
+TINY = 1e-8  # (normalised amplitude 1e-4)²: keeps ψ/|ψ| finite; neighbours settle what one dark pixel leaves open
 CHUNK_PIXELS = 64**3  # patterns that a thread holds at a time, in pixels; small enough for the processor's cache
 CACHE_BYTES = 512 * 2**20  # moved probes are kept where they fit in this
 STAGE = "overlap"

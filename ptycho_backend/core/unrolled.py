@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ptycho_backend.core.propagation import far_field, near_field
 
 REGULARISATION = 0.05  # of the brightest probe pixel: bounds the division where the probe is dark
-TINY = 1e-8  # (normalised amplitude 1e-4)²: keeps z/|z| and its slope finite at dark pixels
+BACKGROUND = 1e-3  # of a mean intensity of 1/4; a wave far below it has the phase of its rounding
 
 
 def fill_amplitude(probe: NDArray[Any]) -> NDArray[np.float64]:
@@ -48,10 +48,11 @@ def data_consistency(
     patches: NDArray[Any], x: NDArray[Any], probe: NDArray[Any], mask: NDArray[Any] | float = 1.0
 ) -> NDArray[Any]:
     """
-    Return D(O) = O + Σ_m P̄_m·(F⁻¹(x·exp(i·arg F(P_m O))·s_m) − P_m O) / (Σ|P|² + 0.05·max Σ|P|²).
+    Return D(O) = O + Σ_m P̄_m·F⁻¹(c·F(P_m O)) / (Σ|P|² + 0.05·max Σ|P|²), c = sqrt((x² + β)/(Σ|F(P_m O)|² + β)) − 1.
 
-    s_m is the mode's share of the predicted amplitude, so x·exp(i·arg ψ_m)·s_m = x·ψ_m / sqrt(Σ|ψ|²). Bad pixels
-    (mask 0) keep the predicted wave.
+    The measured amplitude replaces the predicted one; each mode keeps its phase and its share. The background β
+    stands on both sides: a pixel where neither is more than that changes nothing. Bad pixels (mask 0) keep the
+    predicted wave.
 
     Notes
     -----
@@ -60,8 +61,8 @@ def data_consistency(
     """
     waves = patches[..., None, :, :] * probe
     detector = far_field(waves)
-    total = np.sqrt((np.abs(detector) ** 2).sum(axis=-3, keepdims=True) + TINY)
-    correction = (x[..., None, :, :] / total - 1.0) * mask
+    predicted = (np.abs(detector) ** 2).sum(axis=-3, keepdims=True)
+    correction = (np.sqrt((x[..., None, :, :] ** 2 + BACKGROUND) / (predicted + BACKGROUND)) - 1.0) * mask
     update = (np.conj(probe) * near_field(detector * correction)).sum(axis=-3)
     return patches + update / regularised_intensity(probe)
 

@@ -60,14 +60,9 @@ def scan():
 
 @pytest.fixture(scope="module")
 def other():
-    """
-    Another object, probe and dose.
-
-    The probe is a disc too: where a Gaussian beam leaves the detector dark, the phase of its wave is rounding, and
-    engines differ by it.
-    """
+    """Another object, probe and dose."""
     return pb.simulate_scan(
-        N=N, n_positions=81, object_name="lines", diameter_fraction=0.5, photons_per_pattern=2e4, seed=6
+        N=N, n_positions=81, object_name="lines", probe_name="gaussian", photons_per_pattern=2e4, seed=6
     )
 
 
