@@ -21,13 +21,12 @@ from ptycho_backend.core.calibration import Calibration, probe_weight
 from ptycho_backend.core.stitching import Image, stitch
 from ptycho_backend.core.windows import AXES, Windows, probe_of, spectrum_of, square
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.events import OnEvent, StageEvent, Steps, ignore, without_images
+from ptycho_backend.events import OnEvent, StageEvent, Steps, ignore
 
 OBJECT_STEP = 1.0  # share of the full correction given to the object
 PROBE_STEP = 1.0  # and to the probe
 CACHE_BYTES = 512 * 2**20  # shifted probes are kept where they fit in this
 STAGE = "ePIE"
-REFINEMENT_PATTERNS = 1000  # a probe is refined on this many neighbouring patterns at the most
 
 
 @dataclass(eq=False)
@@ -93,31 +92,6 @@ def epie(
         errors.append(wrong / energy)
         on_event(StageEvent(STAGE, number + 1, plan.passes, f"error {errors[-1]:.3g}", state.image_so_far()))
     return EpieResult(state.image(), state.probe(), errors)
-
-
-def refine_probe(
-    scan: Scan, calibration: Calibration, passes: int, rng: np.random.Generator, on_event: OnEvent = ignore
-) -> tuple[NDArray[np.complex64], bool]:
-    """
-    Refine a probe on the patterns around the scan's centre.
-
-    Returns
-    -------
-    probe : complex64, shape (mode, y, x)
-        The refined probe, or the given one where refining does not lower ePIE's own error.
-    used : bool
-        Whether it is the refined one.
-    """
-    if passes < 2:  # the probe is corrected from the second pass on
-        return calibration.probe, False
-    part = scan.subset(_central_rows(scan.positions_px, REFINEMENT_PATTERNS))
-    seeds = rng.spawn(2)
-    refined = epie(part, calibration, Plan(passes), seeds[0], without_images(on_event))
-    given = epie(part, calibration, Plan(passes, update_probe=False), seeds[1])
-    better = refined.errors[-1] <= given.errors[-1]  # False for NaN
-    if better and np.isfinite(refined.probe).all():
-        return refined.probe, True
-    return calibration.probe, False
 
 
 def polish(
@@ -208,9 +182,3 @@ class _State:
 
     def _peak(self) -> np.float32:
         return np.float32(square(self.probe()).sum(axis=0).max())
-
-
-def _central_rows(positions_px: NDArray[np.float64], most: int) -> NDArray[np.intp]:
-    centre = (positions_px.min(axis=0) + positions_px.max(axis=0)) / 2
-    nearest = np.argsort(((positions_px - centre) ** 2).sum(axis=1), kind="stable")[:most]
-    return np.sort(nearest)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -62,7 +63,7 @@ def overlap_passes(
     """
     if passes == 0:
         return image
-    state = _Passes(scan, calibration, on_event)
+    state = Passes(scan, calibration, on_event)
     steps = Steps(on_event, STAGE, passes)
     before = canvas = state.windows.canvas(image)
     with ThreadPoolExecutor(processors()) as pool:
@@ -76,8 +77,38 @@ def overlap_passes(
     return state.image(canvas, image)
 
 
-class _Passes:
-    """Data, probe and illumination of running passes, in the FFT's own pixel order on the detector."""
+class Part(NamedTuple):
+    """
+    What some patterns ask for: their correction of the object, Σ(x − |ψ|)² and Σx² over good pixels.
+
+    ``windows`` (position, 1, y, x) are the object as they saw it, ``change`` (position, mode, y, x) what their exit
+    waves lack.
+    """
+
+    rows: slice
+    correction: Canvas
+    misfit: float
+    energy: float
+    windows: Canvas
+    change: NDArray[np.complex64]
+
+
+class Passes:
+    """
+    Data, probe and illumination of running passes, in the FFT's own pixel order on the detector.
+
+    Parameters
+    ----------
+    scan : Scan
+    calibration : Calibration
+    on_event : callable
+
+    Attributes
+    ----------
+    windows : Windows
+    error : float
+        Σ(x − |ψ|)² / Σx² over good pixels, as met during the last pass.
+    """
 
     def __init__(self, scan: Scan, calibration: Calibration, on_event: OnEvent = ignore) -> None:
         self.windows = Windows(scan)
@@ -92,11 +123,12 @@ class _Passes:
     def corrected(self, canvas: Canvas, pool: ThreadPoolExecutor, tell: Callable[[float], None]) -> Canvas:
         """Return the object after one step from `canvas`, and keep the error that was met; tell the share done."""
         total, wrong, energy = np.zeros_like(canvas), 0.0, 0.0
-        for rows, correction, misfit, seen in self._corrections(canvas, pool):
+        for part in self._parts(canvas, pool):
             # In the order of the patterns, whichever thread was first: sums of floats depend on their order.
-            self.windows.add(total, correction, rows)
-            wrong, energy = wrong + misfit, energy + seen
-            tell(rows.stop / len(self._scan))
+            self.windows.add(total, part.correction, part.rows)
+            self._take(part)
+            wrong, energy = wrong + part.misfit, energy + part.energy
+            tell(part.rows.stop / len(self._scan))
         self.error = wrong / max(energy, 1e-30)
         total /= self._illumination
         total += canvas
@@ -124,17 +156,20 @@ class _Passes:
         n = len(self._scan)
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
-    def _corrections(self, canvas: Canvas, pool: ThreadPoolExecutor) -> Iterator[tuple[slice, Canvas, float, float]]:
-        """Yield what :meth:`_correction` finds, chunk after chunk, a few of them ahead."""
+    def _take(self, part: Part) -> None:
+        """Take from a part what the object does not need; here nothing."""
+
+    def _parts(self, canvas: Canvas, pool: ThreadPoolExecutor) -> Iterator[Part]:
+        """Yield what :meth:`_part` finds, chunk after chunk, a few of them ahead."""
         chunks = self._chunks()
         while ahead := list(islice(chunks, 2 * processors())):
-            yield from pool.map(lambda rows: self._correction(canvas, rows), ahead)
+            yield from pool.map(lambda rows: self._part(canvas, rows), ahead)
 
-    def _correction(self, canvas: Canvas, rows: slice) -> tuple[slice, Canvas, float, float]:
-        """Return what some patterns add to the object, with their Σ(x − |ψ|)² and Σx²."""
+    def _part(self, canvas: Canvas, rows: slice) -> Part:
+        """Return what some patterns ask for."""
         x = np.fft.ifftshift(self._scan.amplitude(rows), axes=AXES) * self._r
-        probes = self._moved(rows)
-        detector = scipy.fft.fft2(probes * self.windows.cut(canvas, rows), axes=AXES, norm="ortho", overwrite_x=True)
+        probes, windows = self._moved(rows), self.windows.cut(canvas, rows)
+        detector = scipy.fft.fft2(probes * windows, axes=AXES, norm="ortho", overwrite_x=True)
         predicted = np.sqrt(square(detector).sum(axis=1) + np.float32(TINY))
         missing = x - predicted
         if self._good is not None:
@@ -142,7 +177,7 @@ class _Passes:
         detector *= (missing / predicted)[:, None]
         change = scipy.fft.ifft2(detector, axes=AXES, norm="ortho", overwrite_x=True)
         correction = (np.conj(probes) * change).sum(axis=1)
-        return rows, correction, float(np.vdot(missing, missing)), float(np.vdot(x, x))
+        return Part(rows, correction, float(np.vdot(missing, missing)), float(np.vdot(x, x)), windows, change)
 
     def _moved(self, rows: slice) -> NDArray[np.complex64]:
         if rows.start not in self._probes:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ptycho_backend.config import TrainingConfig
 from ptycho_backend.core.calibration import Calibration, calibrate
-from ptycho_backend.core.epie import refine_probe
+from ptycho_backend.core.epie import Plan, epie
+from ptycho_backend.core.joint import JointResult, joint_passes
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.events import OnEvent, ignore
+from ptycho_backend.events import OnEvent, ignore, without_images
+
+REFINEMENT_PATTERNS = 1000  # a probe is refined on this many neighbouring patterns at the most
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +26,7 @@ def refined_calibration(
     scan: Scan, calibration: Calibration, training: TrainingConfig, passes: int, on_event: OnEvent = ignore
 ) -> tuple[Calibration, dict[str, Any]]:
     """
-    Return the calibration with the probe after passes of ePIE, or as it was where that explains the data no better.
+    Return the calibration with the refined probe, or as it was where that explains the data no better.
 
     Parameters
     ----------
@@ -48,3 +53,59 @@ def refined_calibration(
     if used:
         calibration = calibrate(scan, training.model, training.nphotons, probe)
     return calibration, {"probe_refined": used, "probe_refinement_seconds": seconds}
+
+
+def refine_probe(
+    scan: Scan, calibration: Calibration, passes: int, rng: np.random.Generator, on_event: OnEvent = ignore
+) -> tuple[NDArray[np.complex64], bool]:
+    """
+    Refine a probe on the patterns around the scan's centre.
+
+    Parameters
+    ----------
+    scan : Scan
+    calibration : Calibration
+        Scale of the data, and the probe guess.
+    passes : int
+        Of ePIE; half as many over all patterns at once follow, which take its noise out again.
+    rng : numpy Generator
+    on_event : callable
+
+    Returns
+    -------
+    probe : complex64, shape (mode, y, x)
+        The refined probe, or the given one where as many passes explain the data as well with it.
+    used : bool
+        Whether it is the refined one.
+
+    Notes
+    -----
+    Spec: physics 8.4, 8.5.
+    """
+    if passes < 2:  # ePIE corrects the probe from its second pass on
+        return calibration.probe, False
+    part = scan.subset(_central_rows(scan.positions_px, REFINEMENT_PATTERNS))
+    seeds, told = rng.spawn(2), without_images(on_event)
+    found, given = (
+        _after(part, calibration, passes, update, seed, told if update else ignore)
+        for update, seed in zip((True, False), seeds, strict=True)
+    )
+    better = found.errors[-1] < given.errors[-1]  # False for NaN
+    if better and np.isfinite(found.probe).all():
+        return found.probe, True
+    return calibration.probe, False
+
+
+def _after(
+    part: Scan, calibration: Calibration, passes: int, update_probe: bool, rng: np.random.Generator, on_event: OnEvent
+) -> JointResult:
+    """Return the probe, updated or held, and the errors of the passes over all patterns that follow those of ePIE."""
+    rough = epie(part, calibration, Plan(passes, update_probe), rng, on_event)
+    rough_calibration = dataclasses.replace(calibration, probe=rough.probe)
+    return joint_passes(part, rough_calibration, rough.image, max(2, passes // 2), update_probe, on_event)
+
+
+def _central_rows(positions_px: NDArray[np.float64], most: int) -> NDArray[np.intp]:
+    centre = (positions_px.min(axis=0) + positions_px.max(axis=0)) / 2
+    nearest = np.argsort(((positions_px - centre) ** 2).sum(axis=1), kind="stable")[:most]
+    return np.sort(nearest)

@@ -1,4 +1,4 @@
-"""How far an image is from a simulated scan's object, pixel by pixel."""
+"""How far an image, or a probe, is from a simulated scan's own, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -25,3 +25,9 @@ def error_of(image: Image, scan: Scan, share: float = 0.3) -> float:
     found, truth = image.obj[good], truth_on(image, scan)[good]
     factor = np.vdot(found, truth) / np.vdot(found, found)
     return float(np.linalg.norm(factor * found - truth) / np.linalg.norm(truth))
+
+
+def probe_distance(probe: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Return the relative error of a probe (mode, y, x), one complex factor aside."""
+    factor = np.vdot(probe, truth) / np.vdot(probe, probe)
+    return float(np.linalg.norm(factor * probe - truth) / np.linalg.norm(truth))

@@ -11,11 +11,11 @@ from ptycho_backend.config import ModelConfig
 from ptycho_backend.core import epie as module
 from ptycho_backend.core import windows
 from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.epie import EpieResult, Plan, epie, polish, refine_probe
+from ptycho_backend.core.epie import EpieResult, Plan, epie, polish
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.simulate import simulate_scan
 from ptycho_backend.events import StageEvent, ignore
-from ptycho_backend.testing.images import error_of
+from ptycho_backend.testing.images import error_of, probe_distance
 
 N = 32
 SETTINGS = {"N": N, "n_positions": 36, "object_name": "lines", "photons_per_pattern": 1e7, "step_px": 3.0}
@@ -120,52 +120,10 @@ def test_incoherent_modes_are_told_apart():
 
 def test_a_wrong_probe_is_corrected():
     guessed, true = simulated(probe_error=0.25), simulated()
-    calibration = calibration_of(guessed)
     np.testing.assert_array_equal(guessed.patterns, true.patterns)
-    probe, used = refine_probe(guessed, calibration, 12, np.random.default_rng(0))
-    assert used
-
-    def distance(candidate):
-        exact = calibration_of(true).probe
-        return 1 - abs(np.vdot(candidate, exact)) / np.linalg.norm(candidate) / np.linalg.norm(exact)
-
-    assert distance(probe) < 0.3 * distance(calibration.probe)
-    refined = dataclasses.replace(calibration, probe=probe)
-    after = epie(guessed, refined, Plan(6, update_probe=False), np.random.default_rng(1))
-    before = epie(guessed, calibration, Plan(6, update_probe=False), np.random.default_rng(1))
-    assert after.errors[-1] < 0.3 * before.errors[-1]
-
-
-@pytest.mark.parametrize("last", [2.0, np.nan, None])
-def test_a_refinement_that_does_not_help_is_not_used(scan, monkeypatch, last):
-    calibration = calibration_of(scan)
-
-    def staged(scan, calibration, plan, *_):
-        error = 1.0 if not plan.update_probe else last
-        probe = calibration.probe * (1 if last is not None else np.nan)
-        return EpieResult(None, probe, [1.0, 0.5 if error is None else error])
-
-    monkeypatch.setattr(module, "epie", staged)
-    probe, used = refine_probe(scan, calibration, 2, np.random.default_rng(0))
-    assert not used
-    assert probe is calibration.probe
-
-
-def test_a_large_scan_is_refined_on_the_patterns_around_its_centre(scan, monkeypatch):
-    monkeypatch.setattr(module, "REFINEMENT_PATTERNS", 9)
-    seen = []
-
-    def staged(part, calibration, *_):
-        seen.append(part)
-        return EpieResult(None, calibration.probe, [1.0])
-
-    monkeypatch.setattr(module, "epie", staged)
-    refine_probe(scan, calibration_of(scan), 2, np.random.default_rng(0))
-    middle = (scan.positions_px.min(axis=0) + scan.positions_px.max(axis=0)) / 2
-    distance = np.linalg.norm(scan.positions_px - middle, axis=1)
-    assert [len(part) for part in seen] == [9, 9]
-    used = np.linalg.norm(seen[0].positions_px - middle, axis=1)
-    np.testing.assert_allclose(np.sort(used), np.sort(distance)[:9])
+    probe = run(guessed, 12).probe
+    exact, guess = calibration_of(true).probe, calibration_of(guessed).probe
+    assert probe_distance(probe, exact) < 0.3 * probe_distance(guess, exact)
 
 
 def test_every_pass_is_reported(scan):
@@ -181,9 +139,3 @@ def test_uncovered_pixels_are_zero_and_coverage_is_that_of_stitching(scan, resul
     np.testing.assert_array_equal(image.obj[image.coverage == 0], 0)
     peak = np.unravel_index(image.coverage.argmax(), image.coverage.shape) + np.array(image.origin_px)
     assert np.linalg.norm(peak - scan.positions_px.mean(axis=0)) < 10
-
-
-def test_a_single_pass_refines_nothing_and_says_so(scan):
-    probe, used = refine_probe(scan, calibration_of(scan), 1, np.random.default_rng(0))
-    assert not used
-    np.testing.assert_array_equal(probe, calibration_of(scan).probe)

@@ -66,7 +66,7 @@ def test_the_true_object_stays_where_noise_is_absent(scan):
     """A fixed point: what explains every pattern is not corrected."""
     once = passed(scan, 60)
     windows, calibration = Windows(scan), calibration_of(scan)
-    state = overlap._Passes(scan, calibration)
+    state = overlap.Passes(scan, calibration)
     waves = state._moved(slice(0, len(scan))) * windows.cut(windows.canvas(once), slice(None))
     amplitude = np.sqrt((np.abs(np.fft.fftshift(np.fft.fft2(waves, norm="ortho"), axes=(-2, -1))) ** 2).sum(axis=1))
     exact = dataclasses.replace(
