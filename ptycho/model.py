@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from ptycho_backend.config import ExecutionConfig, TrainingConfig
 from ptycho_backend.contract import Model, Weights, trainable_names
 from ptycho_backend.core.batching import Batch
 from ptycho_backend.core.calibration import Calibration
+from ptycho_backend.core.devices import processors
 from ptycho_backend.core.weights import check_weights
 
 Question = Callable[[TensorBatch], Any]
@@ -45,6 +47,7 @@ class TensorFlowModel(Model):
         join(execution)
         with tf.device(placement(self.device)):
             self.module = PtychoModule(training, calibration)
+        self._compiling = threading.Lock()
         self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     def trained(self) -> dict[str, Any]:
@@ -71,6 +74,11 @@ class TensorFlowModel(Model):
         patches: NDArray[np.complex64] = self._ask(f"patches {data_consistency}", question, batch).numpy()
         return patches
 
+    @property
+    def workers(self) -> int:
+        """One for every processor; a GPU is busy with one batch."""
+        return (self.execution.threads or processors()) if self.device == "cpu" else 1
+
     def expected_counts(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.float32]:
         """Return predicted photons per pixel (group, channel, y, x)."""
 
@@ -94,8 +102,9 @@ class TensorFlowModel(Model):
         arrays = arrays_of(batch)
         canvas_px = batch.canvas_px if self.module.merges else 0
         key = (name, canvas_px, len(arrays))
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(question, canvas_px, specification(batch))
+        with self._compiling:
+            if key not in self._compiled:
+                self._compiled[key] = self._compile(question, canvas_px, specification(batch))
         return self._compiled[key](*arrays)
 
     def _compile(self, question: Question, canvas_px: int, signature: tuple[tf.TensorSpec, ...]) -> Any:

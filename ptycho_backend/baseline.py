@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 from ptycho_backend.config import InferenceConfig, ModelConfig
 from ptycho_backend.core.batching import Batch, Samples
 from ptycho_backend.core.calibration import Calibration, probe_weight
+from ptycho_backend.core.devices import processors
 from ptycho_backend.core.grouping import groups_from_indices
 from ptycho_backend.core.inference import assemble, central, estimated, improved, lit_half
+from ptycho_backend.core.side_by_side import side_by_side
 from ptycho_backend.core.stitching import Image
 from ptycho_backend.core.unrolled import accelerated, initial_estimate
 from ptycho_backend.data.scan import Scan
@@ -76,6 +79,9 @@ def baseline_image(scan: Scan, calibration: Calibration, on_event: OnEvent = ign
     def estimate(batch: Batch) -> NDArray[Any]:
         return accelerated(initial_estimate(batch.x, probe), batch.x, probe, batch.mask, iterations)
 
-    for patches in estimated(Samples(scan, groups, calibration), estimate, CHUNK, half):
+    def estimates(batches: Iterable[Batch]) -> Iterator[NDArray[Any]]:
+        return side_by_side(estimate, batches, processors())
+
+    for patches in estimated(Samples(scan, groups, calibration), estimates, CHUNK, half):
         on_event(StageEvent("baseline", len(patches), len(scan)))
     return assemble(patches, scan, groups.indices, central(weight, half), on_event=on_event)

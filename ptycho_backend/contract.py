@@ -8,7 +8,8 @@ NumPy goes in and NumPy comes out; layouts, devices and tensors stay inside the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_backend.core.batching import Batch, Samples
 from ptycho_backend.core.calibration import Calibration
+from ptycho_backend.core.side_by_side import side_by_side
 from ptycho_backend.events import OnEvent
 from ptycho_backend.operators import Operators
 
@@ -76,6 +78,20 @@ class Model(ABC):
 
         With `data_consistency`, "unet" ends with one more step D.
         """
+
+    def predictions(self, batches: Iterable[Batch], data_consistency: bool = False) -> Iterator[NDArray[np.complex64]]:
+        """
+        Yield the object patches of many batches, in order (clause 4.1).
+
+        On a processor, :attr:`workers` batches are worked on at a time.
+        """
+        predict = partial(self.predict_patches, data_consistency=data_consistency)
+        yield from side_by_side(predict, batches, self.workers) if self.workers > 1 else map(predict, batches)
+
+    @property
+    def workers(self) -> int:
+        """How many batches :meth:`predictions` works on at a time."""
+        return 1
 
     @abstractmethod
     def expected_counts(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.float32]:

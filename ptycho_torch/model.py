@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ptycho_backend.config import ExecutionConfig, TrainingConfig
 from ptycho_backend.contract import LOG_SCALE, PROBE, Model, Weights, trainable_names
 from ptycho_backend.core.batching import Batch
 from ptycho_backend.core.calibration import Calibration
+from ptycho_backend.core.side_by_side import side_by_side
 from ptycho_backend.core.weights import check_weights, starting_weights
 from ptycho_torch.execution import apply_threads, convolution_dtype, prepare_device, resolve_device
 from ptycho_torch.module import PtychoModule, to_tensors
@@ -75,6 +77,23 @@ class TorchModel(Model):
     def predict_patches(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.complex64]:
         """Return object patches (group, channel, y, x)."""
         return _to_numpy(self.module(to_tensors(batch, self.device), data_consistency))
+
+    @property
+    def workers(self) -> int:
+        """One for every processor thread; a GPU is busy with one batch."""
+        return torch.get_num_threads() if self.device.type == "cpu" else 1
+
+    def predictions(self, batches: Iterable[Batch], data_consistency: bool = False) -> Iterator[NDArray[np.complex64]]:
+        """Yield the object patches of many batches, each worked on by one thread."""
+        threads = self.workers
+        if threads == 1:
+            yield from super().predictions(batches, data_consistency)
+            return
+        predict = partial(self.predict_patches, data_consistency=data_consistency)
+        try:
+            yield from side_by_side(predict, batches, threads, partial(torch.set_num_threads, 1))
+        finally:
+            torch.set_num_threads(threads)  # a part of it belongs to the process, not to a thread
 
     @torch.inference_mode()
     def expected_counts(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.float32]:

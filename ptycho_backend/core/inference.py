@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -133,7 +133,7 @@ def stitch_predictions(scan: Scan, model: Model, inference: InferenceConfig, on_
     weight = patch_weight(model.config, calibration_of(model).probe)
     half = lit_half(weight)
     lit, aligned = central(weight, half), inference.phase_alignment
-    predict = partial(model.predict_patches, data_consistency=inference.data_consistency)
+    predict = partial(model.predictions, data_consistency=inference.data_consistency)
     for patches in estimated(samples, predict, inference.batch_size, half):
         done = len(patches)
         so_far = partial(assemble, patches, scan, groups.indices[:done], lit, aligned)
@@ -149,7 +149,7 @@ def samples_of(scan: Scan, model: Model, inference: InferenceConfig) -> Samples:
 
 
 def estimated(
-    samples: Samples, estimate: Callable[[Batch], NDArray[Any]], batch_size: int, half: int
+    samples: Samples, estimates: Callable[[Iterable[Batch]], Iterable[NDArray[Any]]], batch_size: int, half: int
 ) -> Iterator[NDArray[np.complex64]]:
     """
     Estimate all patches of a scan, batch after batch; yield all there are so far, (group, channel, y, x), after each.
@@ -158,10 +158,10 @@ def estimated(
     """
     patches = scratch_array((len(samples), samples.groups.channels, 2 * half, 2 * half), np.complex64)
     done = 0
-    for batch in samples.batches(batch_size):
-        patches[done : done + len(batch)] = central(estimate(batch), half)
+    for part in estimates(samples.batches(batch_size)):
+        patches[done : done + len(part)] = central(part, half)
         release(patches)
-        done += len(batch)
+        done += len(part)
         yield patches[:done]
 
 

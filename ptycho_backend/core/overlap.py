@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.devices import processors
+from ptycho_backend.core.side_by_side import AHEAD, in_order
 from ptycho_backend.core.stitching import Image
 from ptycho_backend.core.windows import AXES, Windows, spectrum_of, square
 from ptycho_backend.data.scan import Scan
@@ -161,9 +161,7 @@ class Passes:
 
     def _parts(self, canvas: Canvas, pool: ThreadPoolExecutor) -> Iterator[Part]:
         """Yield what :meth:`_part` finds, chunk after chunk, a few of them ahead."""
-        chunks = self._chunks()
-        while ahead := list(islice(chunks, 2 * processors())):
-            yield from pool.map(lambda rows: self._part(canvas, rows), ahead)
+        return in_order(pool, partial(self._part, canvas), self._chunks(), AHEAD * processors())
 
     def _part(self, canvas: Canvas, rows: slice) -> Part:
         """Return what some patterns ask for."""

@@ -67,15 +67,16 @@ def patch_agreement(
     state = _Exits(scan, model, image)
     misfit, energy = np.zeros(len(scan)), np.zeros(len(scan))
     contrasts = np.zeros(4)
-    for start in range(0, len(samples), inference.batch_size):
-        chosen = np.arange(start, min(start + inference.batch_size, len(samples)))
+    done = 0
+    for patches in model.predictions(samples.batches(inference.batch_size), inference.data_consistency):
+        chosen = np.arange(done, done + len(patches))
+        done += len(patches)
         rows = samples.groups.indices[chosen].ravel()
-        patches = model.predict_patches(samples.batch(chosen), data_consistency=inference.data_consistency)
         wrong, seen, parts = state.compared(patches.reshape(-1, scan.N, scan.N), rows)
         np.add.at(misfit, rows, wrong)
         np.add.at(energy, rows, seen)
         contrasts += parts
-        on_event(StageEvent("agreement", int(chosen[-1]) + 1, len(samples)))
+        on_event(StageEvent("agreement", done, len(samples)))
     patch, patch_all, whole, whole_all = (float(value) for value in np.maximum(contrasts, 1e-30))
     return PatchAgreement(np.sqrt(misfit / np.maximum(energy, 1e-30)), patch / patch_all, whole / whole_all)
 

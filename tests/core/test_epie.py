@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ptycho_backend.config import ModelConfig
-from ptycho_backend.core import epie as module
 from ptycho_backend.core import windows
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.epie import EpieResult, Plan, epie, polish

@@ -199,7 +199,7 @@ def test_an_interruption_is_not_swallowed(scan, stage):
 def test_images_of_a_part_of_the_scan_are_not_offered(scan):
     events = []
     fit_to_scan(model_of(scan), scan, InferenceConfig(probe_refinement_passes=2), events.append)
-    assert [(event.stage, event.image) for event in events] == [("ePIE", None)] * 2
+    assert [(event.stage, event.image) for event in events] == [("ePIE", None)] * 2 + [("probe", None)] * 2
 
 
 def test_the_step_at_the_end_is_an_option(scan):

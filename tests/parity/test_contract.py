@@ -115,6 +115,13 @@ def test_asking_changes_nothing(model, merged):
     np.testing.assert_array_equal(model.get_weights()[PROBE], merged.weights[PROBE])
 
 
+def test_many_batches_have_the_answers_that_each_has_alone(model, merged):
+    batches = [merged.batch] + [dataclasses.replace(merged.batch, x=merged.batch.x * scale) for scale in (0.9, 1.1)]
+    for found, batch in zip(model.predictions(batches), batches, strict=True):
+        assert_close(found, model.predict_patches(batch), PATCHES)
+    assert list(model.predictions([])) == []
+
+
 def test_the_scale_multiplies_the_counts(model, merged):
     counts = model.expected_counts(merged.batch)
     model.set_weights({**merged.weights, LOG_SCALE: merged.weights[LOG_SCALE] + np.float32(np.log(3) / 2)})

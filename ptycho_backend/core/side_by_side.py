@@ -1,0 +1,45 @@
+"""Work on several items at a time, answers in order: processors share batches better than they share one operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+AHEAD = 2  # items that every worker may be ahead of what has been asked for: memory stays bounded
+
+
+def side_by_side(
+    work: Callable[[Item], Answer],
+    items: Iterable[Item],
+    workers: int,
+    prepare: Callable[[], Any] | None = None,
+) -> Iterator[Answer]:
+    """
+    Yield what `work` makes of each item, in their order.
+
+    Parameters
+    ----------
+    work : callable
+        Safe to call from several threads.
+    items : iterable
+        Drawn in this thread, a few ahead.
+    workers : int
+    prepare : callable, optional
+        Called once by every thread.
+    """
+    with ThreadPoolExecutor(workers, initializer=prepare) as pool:
+        yield from in_order(pool, work, items, AHEAD * workers)
+
+
+def in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Answer], items: Iterable[Item], ahead: int
+) -> Iterator[Answer]:
+    """Yield what a pool makes of each item, in their order, up to `ahead` of them at a time."""
+    remaining = iter(items)
+    while some := list(islice(remaining, ahead)):
+        yield from pool.map(work, some)
