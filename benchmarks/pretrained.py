@@ -135,9 +135,7 @@ def scored(image: pb.Image, scan: pb.Scan, started: float) -> Row:
 def print_table(case: str, rows: list[dict[str, Row]]) -> None:
     """Print medians, and the worst scan, as Markdown."""
     print(f"\n### {case}, {len(rows)} scans\n")
-    print(
-        "| | amplitude dB, median (worst) | phase dB, median (worst) | FRC at 0.5 | patterns/s | refinement, s |"
-    )
+    print("| | amplitude dB, median (worst) | phase dB, median (worst) | FRC at 0.5 | patterns/s | refinement, s |")
     print("|---|---|---|---|---|---|")
     for name in rows[0]:
         values = {key: [row[name][key] for row in rows] for key in rows[0][name]}
