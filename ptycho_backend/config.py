@@ -118,8 +118,7 @@ class TrainingConfig:
     probe_trainable, intensity_scale_trainable : bool
         Train the probe, and the scale between predicted and measured intensity.
     probe_refinement_passes : int
-        Passes of ePIE that refine the probe before training, and half as many over all patterns at once that follow
-        (physics 8.4); 0 switches them off.
+        Passes that refine the probe before training (physics 8.4); 0 switches them off.
     validation_fraction : float
         Share of the groups held out; at least one group where it is positive.
     start : {"pretrained", "scratch"}
@@ -172,8 +171,7 @@ class InferenceConfig:
     refine_passes : int
         Passes of ePIE that polish the image at last.
     probe_refinement_passes : int, optional
-        Passes of ePIE, and half as many over all patterns at once (physics 8.4), that adapt the probe first, for a
-        probe guess that is wrong; None takes 20 for the network that
+        Passes that adapt the probe first (physics 8.4), for a guess that is wrong; None takes 20 for the network that
         ships with the package, which never saw this probe, and none for a model trained on a scan.
     calibration : {"auto", "model", "scan"}
         Where probe and scale come from: the model's own when the scan carries the probe guess the model was

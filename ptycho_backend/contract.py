@@ -90,7 +90,7 @@ class Model(ABC):
 
     @property
     def workers(self) -> int:
-        """How many batches :meth:`predictions` works on at a time."""
+        """How many batches :meth:`predictions` works on at a time (clause 4.1)."""
         return 1
 
     @abstractmethod
