@@ -14,6 +14,7 @@ from ptycho_backend.config import TrainingConfig
 from ptycho_backend.core.calibration import Calibration, calibrate
 from ptycho_backend.core.epie import Plan, epie
 from ptycho_backend.core.joint import JointResult, joint_passes
+from ptycho_backend.core.windows import probe_of, shift_ramps, spectrum_of, square
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.events import OnEvent, ignore, without_images
 
@@ -92,8 +93,28 @@ def refine_probe(
     )
     better = found.errors[-1] < given.errors[-1]  # False for NaN
     if better and np.isfinite(found.probe).all():
-        return found.probe, True
+        return centred_like(found.probe, calibration.probe), True
     return calibration.probe, False
+
+
+def centred_like(probe: NDArray[np.complex64], guess: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """
+    Move a probe (mode, y, x) so that its light is centred where the guess has it.
+
+    The data do not say where: a probe and an object that are moved together explain them as well. Positions do, if
+    the probe stays.
+    """
+    shift = _centre_px(guess) - _centre_px(probe)
+    along_y, along_x = shift_ramps(shift[None], probe.shape[-1])
+    return probe_of(spectrum_of(probe) * along_y[0][:, None] * along_x[0])
+
+
+def _centre_px(probe: NDArray[np.complex64]) -> NDArray[np.float64]:
+    """Return the centre of the light, squared so that noise in the dark has no say, (y, x)."""
+    light = square(probe).sum(axis=0).astype(np.float64) ** 2
+    return (
+        np.array([(np.arange(n) * light.sum(axis=1 - axis)).sum() for axis, n in enumerate(light.shape)]) / light.sum()
+    )
 
 
 def _after(

@@ -12,10 +12,13 @@ from ptycho_backend.core import overlap, refinement
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.epie import EpieResult, Plan, epie
 from ptycho_backend.core.joint import JointResult, joint_passes
-from ptycho_backend.core.refinement import refine_probe, refined_calibration
+from ptycho_backend.core.refinement import centred_like, refine_probe, refined_calibration
+from ptycho_backend.core.windows import probe_of, shift_ramps, spectrum_of
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.simulate import simulate_scan
+from ptycho_backend.testing import assert_close
 from ptycho_backend.testing.images import probe_distance
+from ptycho_backend.testing.tolerances import Tolerance
 
 N = 32
 SETTINGS = {"N": N, "n_positions": 36, "object_name": "lines", "photons_per_pattern": 1e7, "step_px": 3.0}
@@ -109,6 +112,15 @@ def test_a_refined_probe_is_used_where_it_is_better(guessed, true):
     probe, used = refine_probe(guessed, calibration, PASSES, np.random.default_rng(0))
     assert used
     assert probe_distance(probe, true) < 0.3 * probe_distance(calibration.probe, true)
+
+
+@pytest.mark.parametrize("moved_px", [(0.0, 0.0), (0.4, -0.3), (2.0, 1.5)])
+def test_a_refined_probe_stays_where_its_guess_is(true, moved_px):
+    along_y, along_x = shift_ramps(np.array([moved_px]), N)
+    moved = probe_of(spectrum_of(true) * along_y[0][:, None] * along_x[0])
+    assert_close(
+        centred_like(moved, true), true, Tolerance(1e-3, "the Nyquist component of a disc, which a move loses")
+    )
 
 
 @pytest.mark.parametrize("last", [2.0, np.nan, None])
