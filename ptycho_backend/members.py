@@ -21,7 +21,7 @@ def weights_to_bytes(weights: Arrays, calibration: Calibration, dtype: str = "fl
     import h5py
 
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w", track_order=True) as file:
+    with h5py.File(buffer, "w") as file:
         _store(file, "weights", weights, dtype)
         group = file.create_group("calibration")
         group.create_dataset("probe", data=calibration.probe)
@@ -62,7 +62,7 @@ def state_to_bytes(state: TrainerState) -> bytes:
     import h5py
 
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w", track_order=True) as file:
+    with h5py.File(buffer, "w") as file:
         for name in ARRAYS:
             _store(file, name, getattr(state, name))
         for name in MAPPINGS:
