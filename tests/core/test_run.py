@@ -2,9 +2,9 @@
 
 import csv
 import dataclasses
-import time
 import json
 import platform
+import time
 
 import numpy as np
 import pytest
