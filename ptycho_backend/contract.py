@@ -86,7 +86,7 @@ class Model(ABC):
         On a processor, :attr:`workers` batches are worked on at a time.
         """
         predict = partial(self.predict_patches, data_consistency=data_consistency)
-        yield from side_by_side(predict, batches, self.workers) if self.workers > 1 else map(predict, batches)
+        yield from side_by_side(predict, batches, self.workers)
 
     @property
     def workers(self) -> int:

@@ -85,13 +85,10 @@ class TorchModel(Model):
 
     def predictions(self, batches: Iterable[Batch], data_consistency: bool = False) -> Iterator[NDArray[np.complex64]]:
         """Yield the object patches of many batches, each worked on by one thread."""
-        threads = self.workers
-        if threads == 1:
-            yield from super().predictions(batches, data_consistency)
-            return
+        threads = torch.get_num_threads()
         predict = partial(self.predict_patches, data_consistency=data_consistency)
         try:
-            yield from side_by_side(predict, batches, threads, partial(torch.set_num_threads, 1))
+            yield from side_by_side(predict, batches, self.workers, partial(torch.set_num_threads, 1))
         finally:
             torch.set_num_threads(threads)  # a part of it belongs to the process, not to a thread
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.devices import processors
-from ptycho_backend.core.overlap import Part, Passes
+from ptycho_backend.core.overlap import Canvas, Passes
 from ptycho_backend.core.stitching import Image
 from ptycho_backend.core.windows import AXES, probe_of, spectrum_of, square
 from ptycho_backend.data.scan import Scan
@@ -25,6 +25,7 @@ from ptycho_backend.events import OnEvent, StageEvent, Steps, ignore
 SHARE = np.float32(0.5)  # of its correction that each takes: both answer the same misfit
 REGULARISATION = 0.02  # of the brightest pixel of Σ|O|²
 STAGE = "probe"
+Asked = tuple[NDArray[np.complex64], NDArray[np.float32]]  # spectrum of a probe's correction, and Σ|O|²
 
 
 @dataclass(eq=False)
@@ -79,8 +80,7 @@ def joint_passes(
             ahead = canvas + momentum * (canvas - before)
             probe_ahead = probe + momentum * (probe - probe_before)
             state.turn_to(probe_ahead)
-            change = state.corrected(ahead, pool, partial(steps.tell, k)) - ahead
-            before, canvas = canvas, ahead + SHARE * change
+            before, canvas = canvas, ahead + SHARE * state.change(ahead, pool, partial(steps.tell, k))
             if update_probe:
                 probe_before, probe = probe, probe_ahead + SHARE * state.probe_change()
             errors.append(state.error)
@@ -92,9 +92,7 @@ class _JointPasses(Passes):
     """Passes that also gather what all patterns ask of the probe."""
 
     def __init__(self, scan: Scan, calibration: Calibration) -> None:
-        super().__init__(scan, calibration)
-        self._cached = False  # the probe moves
-        self._probes.clear()
+        super().__init__(scan, calibration, keep_probes=False)
 
     def turn_to(self, probe: NDArray[np.complex64]) -> None:
         """Go on with another probe; nothing has been asked of it yet."""
@@ -107,7 +105,10 @@ class _JointPasses(Passes):
         bounded = self._light + np.float32(REGULARISATION) * self._light.max()
         return np.asarray(probe_of(self._asked) / bounded)
 
-    def _take(self, part: Part) -> None:
-        asked = scipy.fft.fft2(np.conj(part.windows) * part.change, axes=AXES, norm="ortho", overwrite_x=True)
-        self._asked += (asked * np.conj(self.windows.ramps(part.rows))).sum(axis=0)
-        self._light += square(part.windows[:, 0]).sum(axis=0)
+    def _of_probe(self, rows: slice, windows: Canvas, change: NDArray[np.complex64]) -> Asked:
+        asked = scipy.fft.fft2(np.conj(windows) * change, axes=AXES, norm="ortho", overwrite_x=True)
+        return (asked * np.conj(self.windows.ramps(rows))).sum(axis=0), square(windows[:, 0]).sum(axis=0)
+
+    def _take(self, asked: Asked) -> None:
+        self._asked += asked[0]
+        self._light += asked[1]

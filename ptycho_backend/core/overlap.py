@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -71,7 +71,9 @@ def overlap_passes(
             ahead = canvas - before
             ahead *= np.float32(k / (k + 3))
             ahead += canvas
-            before, canvas = canvas, state.corrected(ahead, pool, partial(steps.tell, k))
+            change = state.change(ahead, pool, partial(steps.tell, k))
+            change += ahead
+            before, canvas = canvas, change
             so_far = partial(state.image, canvas, image)
             on_event(StageEvent(STAGE, k + 1, passes, f"error {state.error:.3g}", so_far))
     return state.image(canvas, image)
@@ -81,16 +83,14 @@ class Part(NamedTuple):
     """
     What some patterns ask for: their correction of the object, Σ(x − |ψ|)² and Σx² over good pixels.
 
-    ``windows`` (position, 1, y, x) are the object as they saw it, ``change`` (position, mode, y, x) what their exit
-    waves lack.
+    ``probe`` is what they ask of the probe, where that is gathered.
     """
 
     rows: slice
     correction: Canvas
     misfit: float
     energy: float
-    windows: Canvas
-    change: NDArray[np.complex64]
+    probe: Any
 
 
 class Passes:
@@ -102,6 +102,8 @@ class Passes:
     scan : Scan
     calibration : Calibration
     on_event : callable
+    keep_probes : bool
+        Keep the moved probes where they fit; False for a probe that changes.
 
     Attributes
     ----------
@@ -110,28 +112,29 @@ class Passes:
         Σ(x − |ψ|)² / Σx² over good pixels, as met during the last pass.
     """
 
-    def __init__(self, scan: Scan, calibration: Calibration, on_event: OnEvent = ignore) -> None:
+    def __init__(
+        self, scan: Scan, calibration: Calibration, on_event: OnEvent = ignore, keep_probes: bool = True
+    ) -> None:
         self.windows = Windows(scan)
         self.error = np.nan
         self._scan, self._r = scan, np.float32(calibration.rms_input_scale)
         self._spectrum = spectrum_of(calibration.probe)
         self._good = None if scan.mask.all() else np.fft.ifftshift(scan.mask).astype(np.float32)
-        self._cached = len(scan) * calibration.probe.nbytes <= CACHE_BYTES
+        self._cached = keep_probes and len(scan) * calibration.probe.nbytes <= CACHE_BYTES
         self._probes: dict[int, NDArray[np.complex64]] = {}
         self._illumination = self._summed_illumination(Steps(on_event, "illumination", len(scan)))
 
-    def corrected(self, canvas: Canvas, pool: ThreadPoolExecutor, tell: Callable[[float], None]) -> Canvas:
-        """Return the object after one step from `canvas`, and keep the error that was met; tell the share done."""
+    def change(self, canvas: Canvas, pool: ThreadPoolExecutor, tell: Callable[[float], None]) -> Canvas:
+        """Return what one step adds to `canvas`, and keep the error that was met; tell the share done."""
         total, wrong, energy = np.zeros_like(canvas), 0.0, 0.0
         for part in self._parts(canvas, pool):
             # In the order of the patterns, whichever thread was first: sums of floats depend on their order.
             self.windows.add(total, part.correction, part.rows)
-            self._take(part)
+            self._take(part.probe)
             wrong, energy = wrong + part.misfit, energy + part.energy
             tell(part.rows.stop / len(self._scan))
         self.error = wrong / max(energy, 1e-30)
         total /= self._illumination
-        total += canvas
         return total
 
     def image(self, canvas: Canvas, start: Image) -> Image:
@@ -156,8 +159,16 @@ class Passes:
         n = len(self._scan)
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
-    def _take(self, part: Part) -> None:
-        """Take from a part what the object does not need; here nothing."""
+    def _of_probe(self, rows: slice, windows: Canvas, change: NDArray[np.complex64]) -> Any:
+        """
+        Return what some patterns ask of the probe; here nothing.
+
+        `windows` (position, 1, y, x) are the object as they saw it, `change` (position, mode, y, x) what their exit
+        waves lack: too large to leave the thread that made them.
+        """
+
+    def _take(self, asked: Any) -> None:
+        """Gather what :meth:`_of_probe` returned; here nothing."""
 
     def _parts(self, canvas: Canvas, pool: ThreadPoolExecutor) -> Iterator[Part]:
         """Yield what :meth:`_part` finds, chunk after chunk, a few of them ahead."""
@@ -175,7 +186,8 @@ class Passes:
         detector *= (missing / predicted)[:, None]
         change = scipy.fft.ifft2(detector, axes=AXES, norm="ortho", overwrite_x=True)
         correction = (np.conj(probes) * change).sum(axis=1)
-        return Part(rows, correction, float(np.vdot(missing, missing)), float(np.vdot(x, x)), windows, change)
+        asked = self._of_probe(rows, windows, change)
+        return Part(rows, correction, float(np.vdot(missing, missing)), float(np.vdot(x, x)), asked)
 
     def _moved(self, rows: slice) -> NDArray[np.complex64]:
         if rows.start not in self._probes:

@@ -112,9 +112,7 @@ def centred_like(probe: NDArray[np.complex64], guess: NDArray[np.complex64]) -> 
 def _centre_px(probe: NDArray[np.complex64]) -> NDArray[np.float64]:
     """Return the centre of the light, squared so that noise in the dark has no say, (y, x)."""
     light = square(probe).sum(axis=0).astype(np.float64) ** 2
-    return (
-        np.array([(np.arange(n) * light.sum(axis=1 - axis)).sum() for axis, n in enumerate(light.shape)]) / light.sum()
-    )
+    return np.array([np.average(np.arange(n), weights=light.sum(axis=1 - axis)) for axis, n in enumerate(light.shape)])
 
 
 def _after(

@@ -29,9 +29,13 @@ def side_by_side(
     items : iterable
         Drawn in this thread, a few ahead.
     workers : int
+        1 works in this thread.
     prepare : callable, optional
-        Called once by every thread.
+        Called once by every other thread that works.
     """
+    if workers == 1:
+        yield from map(work, items)
+        return
     with ThreadPoolExecutor(workers, initializer=prepare) as pool:
         yield from in_order(pool, work, items, AHEAD * workers)
 

@@ -7,25 +7,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ptycho_backend.config import ModelConfig
 from ptycho_backend.core import windows
-from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.epie import EpieResult, Plan, epie, polish
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.data.simulate import simulate_scan
 from ptycho_backend.events import StageEvent, ignore
 from ptycho_backend.testing.images import error_of, probe_distance
+from ptycho_backend.testing.scans import calibration_of_scan as calibration_of
+from ptycho_backend.testing.scans import small_scan as simulated
 
 N = 32
-SETTINGS = {"N": N, "n_positions": 36, "object_name": "lines", "photons_per_pattern": 1e7, "step_px": 3.0}
-
-
-def simulated(**fields) -> Scan:
-    return simulate_scan(**{**SETTINGS, **fields})
-
-
-def calibration_of(scan):
-    return calibrate(scan, ModelConfig(N=N))
 
 
 def run(scan, passes=12, on_event=ignore, **fields) -> EpieResult:

@@ -8,27 +8,15 @@ import numpy as np
 import pytest
 
 from ptycho_backend import events as events_module
-from ptycho_backend.config import ModelConfig
 from ptycho_backend.core import overlap
-from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.epie import Plan, epie
 from ptycho_backend.core.overlap import overlap_passes
 from ptycho_backend.core.stitching import CanvasFrame, Image
 from ptycho_backend.core.windows import Windows
-from ptycho_backend.data.scan import Scan
-from ptycho_backend.data.simulate import simulate_scan
 from ptycho_backend.events import StageEvent
 from ptycho_backend.testing.images import error_of
-
-SETTINGS = {"N": 32, "n_positions": 36, "object_name": "lines", "photons_per_pattern": 1e7, "step_px": 3.0}
-
-
-def simulated(**fields) -> Scan:
-    return simulate_scan(**{**SETTINGS, **fields})
-
-
-def calibration_of(scan):
-    return calibrate(scan, ModelConfig(N=32))
+from ptycho_backend.testing.scans import calibration_of_scan as calibration_of
+from ptycho_backend.testing.scans import small_scan as simulated
 
 
 @pytest.fixture(scope="module")

@@ -9,28 +9,18 @@ import pytest
 
 from ptycho_backend.config import ModelConfig, TrainingConfig
 from ptycho_backend.core import overlap, refinement
-from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.epie import EpieResult, Plan, epie
 from ptycho_backend.core.joint import JointResult, joint_passes
 from ptycho_backend.core.refinement import centred_like, refine_probe, refined_calibration
 from ptycho_backend.core.windows import probe_of, shift_ramps, spectrum_of
-from ptycho_backend.data.scan import Scan
-from ptycho_backend.data.simulate import simulate_scan
 from ptycho_backend.testing import assert_close
 from ptycho_backend.testing.images import probe_distance
+from ptycho_backend.testing.scans import calibration_of_scan as calibration_of
+from ptycho_backend.testing.scans import small_scan as simulated
 from ptycho_backend.testing.tolerances import Tolerance
 
 N = 32
-SETTINGS = {"N": N, "n_positions": 36, "object_name": "lines", "photons_per_pattern": 1e7, "step_px": 3.0}
 PASSES = 12
-
-
-def simulated(**fields) -> Scan:
-    return simulate_scan(**{**SETTINGS, **fields})
-
-
-def calibration_of(scan):
-    return calibrate(scan, ModelConfig(N=N))
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,13 @@ def test_several_threads_work_and_each_is_prepared():
     assert sorted(prepared) == sorted(seen)
 
 
+def test_a_single_worker_is_this_thread():
+    def where(item):
+        return threading.get_ident()
+
+    assert set(side_by_side(where, range(3), 1, pytest.fail)) == {threading.get_ident()}
+
+
 def test_items_are_drawn_a_few_ahead():
     drawn = []
 
