@@ -81,15 +81,23 @@ class TensorFlowBackend(Backend):
         return TensorFlowOperators(device)
 
 
+def prepare_start() -> None:
+    """
+    Set, where the environment does not, what TensorFlow reads once, when it is imported.
+
+    Its start-up notes go to stderr, past any logging; and by itself it leaves oneDNN's convolutions, twice as fast, to
+    processors with AVX-512.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
 def _require_keras_on_tensorflow() -> None:
     """Import Keras and TensorFlow; refuse a Keras that stands on another framework."""
     wanted = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if "keras" not in sys.modules and wanted != "tensorflow":
         raise _wrong_backend(wanted)  # before the import, which would load the other framework
-    # TensorFlow reads these once, at import: its start-up notes go to stderr, past any logging; and by itself it
-    # leaves oneDNN's convolutions, twice as fast, to processors with AVX-512.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    prepare_start()
     import keras
 
     if keras.backend.backend() != "tensorflow":

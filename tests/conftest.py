@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from ptycho.backend import prepare_start
 from ptycho_backend.contract import Backend
 from ptycho_backend.errors import BackendNotInstalledError
 from ptycho_backend.loggers import DATABASE_PACKAGES, PACKAGES
 from ptycho_backend.registry import get_backend
 
 BACKENDS = ("pytorch", "tensorflow")
+
+# Some files import TensorFlow while they are collected: every test shall see it as users do.
+prepare_start()
 
 # "dev" draws the same few examples every time, "full" new and many ones.
 settings.register_profile(
