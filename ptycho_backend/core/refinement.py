@@ -17,8 +17,10 @@ from ptycho_backend.core.joint import JointResult, joint_passes
 from ptycho_backend.core.windows import probe_of, shift_ramps, spectrum_of, square
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.events import OnEvent, ignore, without_images
+from ptycho_backend.registration import find_shift
 
 REFINEMENT_PATTERNS = 1000  # a probe is refined on this many neighbouring patterns at the most
+ROUNDS = 3  # a probe is registered again where it was moved to: the window of the correlation holds back large moves
 
 logger = logging.getLogger(__name__)
 
@@ -99,20 +101,26 @@ def refine_probe(
 
 def centred_like(probe: NDArray[np.complex64], guess: NDArray[np.complex64]) -> NDArray[np.complex64]:
     """
-    Move a probe (mode, y, x) so that its light is centred where the guess has it.
+    Move a probe (mode, y, x) to where its guess lies.
 
     The data do not say where: a probe and an object that are moved together explain them as well. Positions do, if
     the probe stays.
     """
-    shift = _centre_px(guess) - _centre_px(probe)
-    along_y, along_x = shift_ramps(shift[None], probe.shape[-1])
-    return probe_of(spectrum_of(probe) * along_y[0][:, None] * along_x[0])
+    for _ in range(ROUNDS):
+        along_y, along_x = shift_ramps(-drift_px(probe, guess)[None], probe.shape[-1])
+        probe = probe_of(spectrum_of(probe) * along_y[0][:, None] * along_x[0])
+    return probe
 
 
-def _centre_px(probe: NDArray[np.complex64]) -> NDArray[np.float64]:
-    """Return the centre of the light, squared so that noise in the dark has no say, (y, x)."""
-    light = square(probe).sum(axis=0).astype(np.float64) ** 2
-    return np.array([np.average(np.arange(n), weights=light.sum(axis=1 - axis)) for axis, n in enumerate(light.shape)])
+def drift_px(probe: NDArray[np.complex64], guess: NDArray[np.complex64]) -> NDArray[np.float64]:
+    """
+    Return how far a probe (mode, y, x) lies from its guess, (y, x), by the correlation of their amplitudes.
+
+    The outline decides. A centre of light would not do: it moves by pixels when the light inside the outline becomes
+    more even, as that of a measured guess does.
+    """
+    amplitude, expected = (np.sqrt(square(each).sum(axis=0)) for each in (probe, guess))
+    return find_shift(amplitude, expected, probe.shape[-1] / 4)
 
 
 def _after(

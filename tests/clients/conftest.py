@@ -108,10 +108,14 @@ def star_reference(star: ClientScan) -> pb.Image:
     """Return what 20 passes of ePIE make of the star."""
     from ptycho_backend.core.calibration import calibrate
     from ptycho_backend.core.epie import Plan, epie
+    from ptycho_backend.core.refinement import drift_px
 
     scan = star.truth
     calibration = calibrate(scan, pb.ModelConfig(N=scan.N), None)
-    return epie(scan, calibration, Plan(20), np.random.default_rng(3)).image
+    found = epie(scan, calibration, Plan(20), np.random.default_rng(3))
+    # Its object goes where its probe goes; the positions mean the probe where the guess has it.
+    y, x = np.asarray(found.image.origin_px) - drift_px(found.probe, calibration.probe)
+    return replace(found.image, origin_px=(float(y), float(x)))
 
 
 @dataclass
