@@ -19,7 +19,7 @@ from ptycho_backend.commands.files import EVALUATION, RECONSTRUCTION, TRUST, dra
 from ptycho_backend.config import InferenceConfig, to_dict
 from ptycho_backend.contract import Model
 from ptycho_backend.core.calibration import Calibration
-from ptycho_backend.core.inference import calibration_of, fit_to_scan
+from ptycho_backend.core.inference import Predicted, calibration_of, fit_to_scan, image_of, predict
 from ptycho_backend.core.stitching import Image
 from ptycho_backend.core.trust import Assessment, assess
 from ptycho_backend.data.product import NUMBERS, Product, write_product
@@ -55,6 +55,8 @@ class Result:
         As it was fitted to the scan.
     inference : InferenceConfig
         As the network's image was made with that model.
+    predicted : Predicted, optional
+        What the model predicted, until the image has been judged.
     comparisons : dict of str to Comparison
         With the known object; empty where there is none.
     assessment : Assessment, optional
@@ -68,6 +70,7 @@ class Result:
     seconds: float
     model: Model
     inference: InferenceConfig
+    predicted: Predicted | None
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     assessment: Assessment | None = None
 
@@ -80,18 +83,21 @@ def make_result(
     fitted = fit_to_scan(model, scan, inference, on_event)
     as_fitted = dataclasses.replace(inference, calibration="model", probe_refinement_passes=0)
     calibration = calibration_of(fitted)
-    image = api.reconstruct(scan, fitted, as_fitted, growing.listener(calibration, on_event))
+    heard = growing.listener(calibration, on_event)
+    predicted = predict(scan, fitted, as_fitted, heard)
+    image = image_of(scan, fitted, predicted, as_fitted, heard)
     growing.complete(image, calibration)
     duration = time.perf_counter() - started
     baseline = without_network(scan, calibration, fitted.config, inference, on_event)
-    result = Result(scan, image, baseline, calibration, duration, fitted, as_fitted)
+    result = Result(scan, image, baseline, calibration, duration, fitted, as_fitted, predicted)
     result.comparisons = compared({"network": image, "no network": result.baseline}, scan)
     return result
 
 
 def judge(folder: Path, result: Result, on_event: OnEvent) -> None:
     """Ask the patterns how far the image can be trusted, and write and draw the answer."""
-    result.assessment = assess(result.scan, result.image, result.model, result.inference, on_event)
+    predicted, result.predicted = result.predicted, None  # memory, or room on a disk, that nothing else needs
+    result.assessment = assess(result.scan, result.image, result.model, result.inference, on_event, predicted)
     write_json(folder / TRUST, result.assessment.to_dict())
     draw(plot_trust, folder / "trust.png", result.assessment, result.scan, title="How far to trust the reconstruction")
 

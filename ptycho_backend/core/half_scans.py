@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ptycho_backend.config import InferenceConfig
 from ptycho_backend.contract import Model
 from ptycho_backend.core.conditions import probe_diameter_px
-from ptycho_backend.core.inference import reconstruct_scan
+from ptycho_backend.core.inference import Predicted, image_of, reconstruct_scan
+from ptycho_backend.core.stitching import Image
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import DataError
 from ptycho_backend.events import Event, OnEvent, StageEvent, ignore
@@ -57,7 +58,9 @@ class HalfScans:
     origin_px: tuple[float, float] = (0.0, 0.0)
 
 
-def half_scans(scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent = ignore) -> HalfScans | str:
+def half_scans(
+    scan: Scan, model: Model, predicted: Predicted, inference: InferenceConfig, on_event: OnEvent = ignore
+) -> HalfScans | str:
     """
     Reconstruct two halves of a scan with one model and compare them.
 
@@ -66,6 +69,8 @@ def half_scans(scan: Scan, model: Model, inference: InferenceConfig, on_event: O
     scan : Scan
     model : Model
         With the calibration of this scan.
+    predicted : Predicted
+        What it predicts of the whole scan. Groups of neighbours reach across halves and are predicted anew.
     inference : InferenceConfig
         As for the whole scan; its calibration is the model's.
     on_event : callable
@@ -85,7 +90,7 @@ def half_scans(scan: Scan, model: Model, inference: InferenceConfig, on_event: O
         if reason := _unlinked(scan.positions_px[rows], diameter_px):
             return reason
     one, other = (
-        reconstruct_scan(scan.subset(rows), model, inference, _of_half(on_event, number))
+        _half_image(scan.subset(rows), model, predicted, rows, inference, _of_half(on_event, number))
         for number, rows in enumerate(halves, 1)
     )
     try:
@@ -93,6 +98,14 @@ def half_scans(scan: Scan, model: Model, inference: InferenceConfig, on_event: O
     except DataError:
         return "the area that both halves cover is too small"
     return _judged(found.image, found.truth, found.frc_frequency, found.frc, found.area[:2])
+
+
+def _half_image(
+    half: Scan, model: Model, predicted: Predicted, rows: Rows, inference: InferenceConfig, on_event: OnEvent
+) -> Image:
+    if not predicted.single:
+        return reconstruct_scan(half, model, inference, on_event)
+    return image_of(half, model, predicted.subset(rows), inference, on_event)
 
 
 def split_evenly(scan: Scan) -> tuple[Rows, Rows]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from ptycho_backend.core.phase_alignment import align_phases
 from ptycho_backend.core.refinement import refined_calibration
 from ptycho_backend.core.stitching import CanvasFrame, Image, Stitcher
 from ptycho_backend.core.weights import complex_of
-from ptycho_backend.data.mapped import release, scratch_array
+from ptycho_backend.data.mapped import gathered, release, scratch_array
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import ConfigError, ShapeError
 from ptycho_backend.events import OnEvent, StageEvent, ignore
@@ -46,8 +47,15 @@ def reconstruct_scan(scan: Scan, model: Model, inference: InferenceConfig, on_ev
         Receives StageEvents.
     """
     fitted = fit_to_scan(model, scan, inference, on_event)
-    image = stitch_predictions(scan, fitted, inference, on_event)
-    return improved(scan, calibration_of(fitted), image, inference, on_event)
+    return image_of(scan, fitted, predict(scan, fitted, inference, on_event), inference, on_event)
+
+
+def image_of(
+    scan: Scan, model: Model, predicted: Predicted, inference: InferenceConfig, on_event: OnEvent = ignore
+) -> Image:
+    """Return the image that predicted patches make together, and passes over all patterns improve."""
+    image = predicted.stitched(scan, inference, on_event)
+    return improved(scan, calibration_of(model), image, inference, on_event)
 
 
 def improved(
@@ -126,19 +134,55 @@ def calibration_of(model: Model) -> Calibration:
     return dataclasses.replace(model.calibration, probe=complex_of(model.get_weights()[PROBE].astype(np.float32)))
 
 
-def stitch_predictions(scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent = ignore) -> Image:
-    """Predict all patches of a scan, give them one phase reference, and stitch them."""
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """
+    What a model predicts of a scan: of every patch the part that is stitched.
+
+    Parameters
+    ----------
+    indices : int64, shape (group, channel)
+        Positions in the scan.
+    patches : complex64, shape (group, channel, y, x)
+        The squares around the windows' centres; of a large scan they lie in a file.
+    weight : float32, shape (y, x)
+        Trust in each pixel of a square.
+    """
+
+    indices: NDArray[np.int64]
+    patches: NDArray[np.complex64]
+    weight: NDArray[np.float32]
+
+    @property
+    def single(self) -> bool:
+        """Whether every pattern was looked at by itself, so that its patch is the same in any part of the scan."""
+        return self.indices.shape[1] == 1
+
+    def subset(self, rows: NDArray[np.intp] | slice) -> Predicted:
+        """Return what is predicted of a part of the scan, where patterns were looked at one by one."""
+        patches = self.patches[rows] if isinstance(rows, slice) else gathered(self.patches, rows)
+        return Predicted(np.arange(len(patches))[:, None], patches, self.weight)
+
+    def stitched(self, scan: Scan, inference: InferenceConfig, on_event: OnEvent = ignore) -> Image:
+        """Give all patches one phase reference, and stitch them."""
+        return assemble(self.patches, scan, self.indices, self.weight, inference.phase_alignment, on_event)
+
+
+def predict(
+    scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent = ignore, stage: str = "reconstruction"
+) -> Predicted:
+    """Predict all patches of a scan, under the name of a stage."""
     samples = samples_of(scan, model, inference)
-    groups = samples.groups
+    indices = samples.groups.indices
     weight = patch_weight(model.config, calibration_of(model).probe)
     half = lit_half(weight)
     lit, aligned = central(weight, half), inference.phase_alignment
-    predict = partial(model.predictions, data_consistency=inference.data_consistency)
-    for patches in estimated(samples, predict, inference.batch_size, half):
+    estimate = partial(model.predictions, data_consistency=inference.data_consistency)
+    for patches in estimated(samples, estimate, inference.batch_size, half):
         done = len(patches)
-        so_far = partial(assemble, patches, scan, groups.indices[:done], lit, aligned)
-        on_event(StageEvent("reconstruction", done, len(samples), image=so_far))
-    return assemble(patches, scan, groups.indices, lit, aligned, on_event)
+        so_far = partial(assemble, patches, scan, indices[:done], lit, aligned)
+        on_event(StageEvent(stage, done, len(samples), image=so_far))
+    return Predicted(indices, patches, lit)
 
 
 def samples_of(scan: Scan, model: Model, inference: InferenceConfig) -> Samples:

@@ -8,12 +8,11 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from ptycho_backend.config import InferenceConfig
-from ptycho_backend.contract import Model
-from ptycho_backend.core.constants import patch_weight
-from ptycho_backend.core.inference import calibration_of, samples_of
+from ptycho_backend.core.calibration import Calibration
+from ptycho_backend.core.inference import Predicted, central
 from ptycho_backend.core.stitching import Image
 from ptycho_backend.core.windows import AXES, Windows, spectrum_of, square
+from ptycho_backend.data.mapped import release
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.events import OnEvent, StageEvent, ignore
 
@@ -40,10 +39,15 @@ class PatchAgreement:
 
 
 def patch_agreement(
-    scan: Scan, model: Model, image: Image, inference: InferenceConfig, on_event: OnEvent = ignore
+    scan: Scan,
+    calibration: Calibration,
+    predicted: Predicted,
+    image: Image,
+    chunk: int,
+    on_event: OnEvent = ignore,
 ) -> PatchAgreement:
     """
-    Predict all patches once more and compare each with the image, its constant phase aside.
+    Compare each predicted patch with the image, its constant phase aside.
 
     Exit waves are compared, where the probe says what counts and a fraction of a pixel can be moved without
     interpolation.
@@ -51,11 +55,12 @@ def patch_agreement(
     Parameters
     ----------
     scan : Scan
-        Read in batches.
-    model : Model
-        With the calibration of this scan.
+    calibration : Calibration
+        Whose probe the patches were predicted with.
+    predicted : Predicted
     image : Image
-    inference : InferenceConfig
+    chunk : int
+        Groups compared at a time.
     on_event : callable
         Receives StageEvents.
 
@@ -63,38 +68,42 @@ def patch_agreement(
     -----
     Spec: metrics 8.3 and 8.6.
     """
-    samples = samples_of(scan, model, inference)
-    state = _Exits(scan, model, image)
+    state = _Exits(scan, calibration.probe, predicted, image)
     misfit, energy = np.zeros(len(scan)), np.zeros(len(scan))
     contrasts = np.zeros(4)
-    done = 0
-    for patches in model.predictions(samples.batches(inference.batch_size), inference.data_consistency):
-        chosen = np.arange(done, done + len(patches))
-        done += len(patches)
-        rows = samples.groups.indices[chosen].ravel()
-        wrong, seen, parts = state.compared(patches.reshape(-1, scan.N, scan.N), rows)
+    for start in range(0, len(predicted.patches), chunk):
+        chosen = slice(start, start + chunk)
+        rows = predicted.indices[chosen].ravel()
+        wrong, seen, parts = state.compared(predicted.patches[chosen], rows)
         np.add.at(misfit, rows, wrong)
         np.add.at(energy, rows, seen)
         contrasts += parts
-        on_event(StageEvent("agreement", done, len(samples)))
+        release(predicted.patches)
+        on_event(StageEvent("agreement", min(chosen.stop, len(predicted.patches)), len(predicted.patches)))
     patch, patch_all, whole, whole_all = (float(value) for value in np.maximum(contrasts, 1e-30))
     return PatchAgreement(np.sqrt(misfit / np.maximum(energy, 1e-30)), patch / patch_all, whole / whole_all)
 
 
 class _Exits:
-    """Exit waves of patches and of the image, on the image's pixels."""
+    """Exit waves of patches and of the image, on the image's pixels, as far as patches are stitched."""
 
-    def __init__(self, scan: Scan, model: Model, image: Image) -> None:
-        probe = calibration_of(model).probe
-        # "cnn" may predict the middle of a window only.
-        self._probe = np.asarray(probe * (patch_weight(model.config, probe) > 0), dtype=np.complex64)
+    def __init__(self, scan: Scan, probe: NDArray[np.complex64], predicted: Predicted, image: Image) -> None:
+        self._half = predicted.weight.shape[-1] // 2
+        self._probe = np.zeros_like(probe)
+        central(self._probe, self._half)[:] = central(probe, self._half) * (predicted.weight > 0)
         self._spectrum = spectrum_of(self._probe)
         self._windows = Windows(scan)
         self._canvas = self._windows.canvas(image)
 
     def compared(self, patches: NDArray[np.complex64], rows: NDArray[np.intp]) -> tuple[Real, Real, Real]:
-        """Return |difference|² and |image|² of some positions, and four sums of which contrasts are made."""
-        spectra = scipy.fft.fft2(patches[:, None] * self._probe, axes=AXES, norm="ortho", overwrite_x=True)
+        """
+        Return |difference|² and |image|² of some positions, and four sums of which contrasts are made.
+
+        Patches are (group, channel, y, x), rows the positions of all of them in turn.
+        """
+        waves = np.repeat(self._probe[None], len(rows), axis=0)
+        central(waves, self._half)[:] *= patches.reshape(-1, 1, *patches.shape[2:])
+        spectra = scipy.fft.fft2(waves, axes=AXES, norm="ortho", overwrite_x=True)
         own = self._windows.probes(spectra, rows)
         probes = self._windows.probes(self._spectrum, rows)
         common = probes * self._windows.cut(self._canvas, rows)

@@ -17,12 +17,12 @@ from ptycho_backend.config import InferenceConfig, validate
 from ptycho_backend.contract import Model
 from ptycho_backend.core.conditions import Conditions, conditions_known, conditions_of, outside
 from ptycho_backend.core.half_scans import HalfScans, half_scans
-from ptycho_backend.core.inference import calibration_of, fit_to_scan
+from ptycho_backend.core.inference import Predicted, calibration_of, fit_to_scan, predict
 from ptycho_backend.core.misfit import Misfit, misfit
 from ptycho_backend.core.patch_agreement import PatchAgreement, patch_agreement
 from ptycho_backend.core.stitching import Image
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.events import OnEvent, ignore
+from ptycho_backend.events import OnEvent, ignore, without_images
 
 Real = NDArray[np.float64]
 
@@ -103,6 +103,7 @@ def assess(
     model: Model,
     inference: InferenceConfig | None = None,
     on_event: OnEvent = ignore,
+    predicted: Predicted | None = None,
 ) -> Assessment:
     """
     Say how far an image can be trusted, from the patterns alone.
@@ -118,6 +119,8 @@ def assess(
     inference : InferenceConfig, optional
         With which it was made. `half_scans` off saves the time of a second reconstruction.
     on_event : callable, optional
+    predicted : Predicted, optional
+        What the model predicted for this image; None predicts it again.
 
     Returns
     -------
@@ -134,10 +137,12 @@ def assess(
     as_fitted = dataclasses.replace(inference, calibration="model", probe_refinement_passes=0)
     calibration = calibration_of(fitted)
     explained = misfit(scan, calibration, image, on_event)
-    agreement = patch_agreement(scan, fitted, image, as_fitted, on_event)
+    if predicted is None:
+        predicted = predict(scan, fitted, as_fitted, without_images(on_event), "prediction")
+    agreement = patch_agreement(scan, calibration, predicted, image, inference.batch_size, on_event)
     halves: HalfScans | str = "not asked for"
     if inference.half_scans:
-        halves = half_scans(scan, fitted, as_fitted, on_event)
+        halves = half_scans(scan, fitted, predicted, as_fitted, on_event)
     conditions = conditions_of(scan, calibration.probe, explained.photons)
     return _assessed(
         explained, agreement, halves, (conditions, fitted.known or conditions_known({}, model.calibration))

@@ -15,12 +15,13 @@ from ptycho_backend.core import half_scans as halves_module
 from ptycho_backend.core import misfit as misfit_module
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.core.half_scans import split_evenly
-from ptycho_backend.core.inference import reconstruct_scan
+from ptycho_backend.core.inference import predict, recalibrated, reconstruct_scan
 from ptycho_backend.core.misfit import misfit
 from ptycho_backend.core.stitching import Image
 from ptycho_backend.core.trust import assess
 from ptycho_backend.core.unrolled import accelerated, initial_estimate
 from ptycho_backend.core.weights import starting_weights
+from ptycho_backend.data import mapped
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.simulate import covering_frame, detected, expected_counts, simulate_scan
 from ptycho_backend.testing.images import error_of
@@ -389,7 +390,7 @@ def test_half_scans_that_agree_on_little_are_noticed():
     assert any("half scans agree only up to" in warning for warning in found.warnings)
 
 
-STAGES = ("reconstruction", "phase alignment", "stitching", "overlap")
+STAGES = ("phase alignment", "stitching", "overlap")
 
 
 def test_stages_of_halves_have_names_of_their_own(scan):
@@ -399,11 +400,56 @@ def test_stages_of_halves_have_names_of_their_own(scan):
     assess(scan, image, model, INFERENCE, told.append)
     assert {event.stage for event in told} == {
         "residual",
+        "prediction",
         "agreement",
         *(f"half {n}: {stage}" for n in (1, 2) for stage in STAGES),
     }
     # Half an image is nobody's image of the scan.
     assert all(event.image is None for event in told)
+
+
+class Counting(Physicist):
+    """A model that counts the patterns it is asked for."""
+
+    asked = 0
+
+    def predict_patches(self, batch, data_consistency=False):
+        Counting.asked += len(batch.x)
+        return super().predict_patches(batch, data_consistency)
+
+
+def test_every_pattern_is_predicted_once(scan):
+    model = model_of(scan, Counting)
+    image = reconstruct_scan(scan, model, INFERENCE)
+    again = assess(scan, image, model, INFERENCE)
+    predicted = predict(scan, model, INFERENCE)
+    Counting.asked = 0
+    found = assess(scan, image, model, INFERENCE, predicted=predicted)
+    assert Counting.asked == 0
+    assert found.to_dict() == again.to_dict()
+    assess(scan, image, model, INFERENCE)
+    assert Counting.asked == len(scan)
+
+
+@pytest.mark.parametrize("gridsize", [1, 2])
+@pytest.mark.parametrize("large", [False, True])
+def test_halves_are_what_a_reconstruction_of_each_gives(scan, engine, monkeypatch, gridsize, large):
+    if large:  # halves are every second pattern, and patches lie in a file
+        monkeypatch.setattr(halves_module, "COPIED_BYTES", 0)
+        monkeypatch.setattr(mapped, "IN_MEMORY_BYTES", 1000)
+    model = recalibrated(model_of(scan), model_of(scan).calibration, gridsize)
+    made, real = [], halves_module.compare
+
+    def seen(one, one_origin, other, *more):
+        made.extend((one, other))
+        return real(one, one_origin, other, *more)
+
+    monkeypatch.setattr(halves_module, "compare", seen)
+    assess(scan, reconstruct_scan(scan, model, INFERENCE), model, INFERENCE)
+    settings = dataclasses.replace(INFERENCE, calibration="model", probe_refinement_passes=0)
+    for rows, obj in zip(split_evenly(scan), made, strict=True):
+        expected = reconstruct_scan(scan.subset(rows), model, settings)
+        np.testing.assert_allclose(obj, expected.obj, atol=1e-5)
 
 
 # --- the smallest scans -------------------------------------------------------------------------------------------

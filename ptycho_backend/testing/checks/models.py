@@ -14,7 +14,7 @@ from ptycho_backend.contract import LOG_SCALE, PROBE, Model, trainable_names
 from ptycho_backend.core import reference
 from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.inference import LIT, stitch_predictions
+from ptycho_backend.core.inference import LIT, predict
 from ptycho_backend.core.phase_alignment import align_phases
 from ptycho_backend.core.stitching import CanvasFrame, Image
 from ptycho_backend.core.translation import translation_matrix
@@ -196,7 +196,8 @@ def _untrained(subject: Subject, rng: np.random.Generator) -> ModelCase:
 
 
 def _stitched(model: Model, scan: Scan) -> Image:
-    return stitch_predictions(scan, model, InferenceConfig(batch_size=8))
+    inference = InferenceConfig(batch_size=8)
+    return predict(scan, model, inference).stitched(scan, inference)
 
 
 def _image_error(found: Image, expected: Image) -> float:

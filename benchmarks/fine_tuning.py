@@ -1,0 +1,83 @@
+"""
+Whether training that starts from the shipped network reaches in a fifth of the epochs what training from scratch does.
+
+Simulated scans that no training saw; for each the shipped network as it is, trained on the scan, and a new network
+trained on it. Median over scans of the stitched image alone, and after the default passes over all patterns.
+
+    python benchmarks/fine_tuning.py --backend pytorch --scans 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from statistics import median
+from typing import Any
+
+from pretrained import ALONE, FIRST_SEED
+
+import ptycho_backend as pb
+
+HELD = {"probe_refinement_passes": 0}  # the probe is exact: nothing but the network differs between rows
+Row = dict[str, float]
+
+
+def main() -> None:
+    """Train, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--scans", type=int, default=5)
+    parser.add_argument("--positions", type=int, default=400)
+    parser.add_argument("--epochs", type=int, default=10, help="from scratch; a fifth of them from the shipped network")
+    options = parser.parse_args()
+    results: dict[str, list[Row]] = {}
+    for k in range(options.scans):
+        diameter = (0.35, 0.25, 0.4)[k % 3]
+        scan = pb.simulate_scan(seed=FIRST_SEED + k, n_positions=options.positions, diameter_fraction=diameter)
+        for name, row in rows_of(scan, options):
+            results.setdefault(name, []).append(row)
+            print(f"scan {k}, {name}:", {key: round(value, 3) for key, value in row.items()}, flush=True)
+    print("\n| start, epochs | amplitude / phase dB alone | after the passes | validation loss | seconds of training |")
+    print("|---|---|---|---|---|")
+    for name, rows in results.items():
+        middle = {key: median(row[key] for row in rows) for key in rows[0]}
+        print(
+            f"| {name} | {middle['amplitude alone']:.1f} / {middle['phase alone']:.1f} "
+            f"| {middle['amplitude']:.1f} / {middle['phase']:.1f} | {middle['loss']:.4f} | {middle['seconds']:.0f} |"
+        )
+
+
+def rows_of(scan: pb.Scan, options: argparse.Namespace) -> list[tuple[str, Row]]:
+    """Return the figures of one scan for every start."""
+    shipped = pb.load_model(None, options.backend)
+    rows = [("shipped, 0", quality(scan, shipped) | {"loss": float("nan"), "seconds": 0.0})]
+    fifth = max(1, options.epochs // 5)
+    for start, epochs in (("pretrained", fifth), ("scratch", fifth), ("scratch", options.epochs)):
+        started = time.perf_counter()
+        run = pb.train(scan, configuration(scan, options.backend, start, epochs))
+        seconds = time.perf_counter() - started
+        loss = float(run.history[-1][run.model.val_loss_name])
+        rows.append((f"{start}, {epochs}", quality(scan, run.model) | {"loss": loss, "seconds": seconds}))
+    return rows
+
+
+def configuration(scan: pb.Scan, backend: str, start: Any, epochs: int) -> pb.TrainingConfig:
+    """Return a training of the default network."""
+    model = pb.ModelConfig(N=scan.N)
+    return pb.TrainingConfig(model=model, backend=backend, start=start, nepochs=epochs, **HELD)
+
+
+def quality(scan: pb.Scan, model: Any) -> Row:
+    """Return the scores of the image alone and after the passes."""
+    alone = pb.evaluate(pb.reconstruct(scan, model, **HELD, **ALONE), scan)
+    whole = pb.evaluate(pb.reconstruct(scan, model, **HELD), scan)
+    return {
+        "amplitude alone": alone.amplitude_psnr_db,
+        "phase alone": alone.phase_psnr_db,
+        "amplitude": whole.amplitude_psnr_db,
+        "phase": whole.phase_psnr_db,
+    }
+
+
+if __name__ == "__main__":
+    main()
