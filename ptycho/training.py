@@ -23,6 +23,7 @@ from ptycho_backend.core.allocation import freed_memory_kept
 from ptycho_backend.core.batching import Samples
 from ptycho_backend.core.control import Control
 from ptycho_backend.core.course import Course
+from ptycho_backend.core.schedules import first_rate
 from ptycho_backend.errors import DeviceError, PtychoError
 from ptycho_backend.events import OnEvent
 
@@ -116,7 +117,7 @@ class Trainer(keras.Model):
         self._convolutions = model.dtype if automatic else convolution_dtype(execution, model.device)
         self._accumulates = execution.accumulate_grad_batches > 1
         self._trained = list(model.trained().values())
-        optimizer = Adam(model.training.learning_rate, execution.gradient_clip_val, execution.gradient_clip_algorithm)
+        optimizer = Adam(first_rate(model.training), execution.gradient_clip_val, execution.gradient_clip_algorithm)
         optimizer.build(self._trained)
         # On processors XLA's convolutions are slower than oneDNN's: only on request.
         self.compile(optimizer, jit_compile=execution.compile)

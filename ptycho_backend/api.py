@@ -30,6 +30,7 @@ from ptycho_backend.core.losses import poisson, shot_noise_floor
 from ptycho_backend.core.monitoring import resolve_monitor
 from ptycho_backend.core.precision import check_precision
 from ptycho_backend.core.refinement import refined_calibration
+from ptycho_backend.core.schedules import first_rate
 from ptycho_backend.core.stitching import Image, well_covered
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import ConfigError, DataError
@@ -108,9 +109,10 @@ def train(
     resolve_monitor(execution.monitor, loss_names_of(training))
     place, own = _place(execution, backend)
     provenance = _provenance(backend, training, scan, validation)
+    provenance["start"], weights = _start(training, earlier)
+    training = dataclasses.replace(training, learning_rate=first_rate(training, provenance["start"]))
     if earlier:
         check_resumable(earlier, training, provenance)
-    provenance["start"], weights = _start(training, earlier)
     metrics = _logger(execution, checkpoints, earlier) if place.rank == 0 else None
     grouped = _grouped(scan, training, training.n_groups, 6)
     apart = None if validation is None else _grouped(validation, training, None, 7)

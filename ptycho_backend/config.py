@@ -102,8 +102,9 @@ class TrainingConfig:
         The engine; "auto" takes PyTorch if it is installed, else TensorFlow.
     nepochs, batch_size : int
         Passes over the data, and groups per batch.
-    learning_rate : float
-        Of the optimiser, before scheduling.
+    learning_rate : float, optional
+        Of the optimiser, before scheduling. None takes 0.001 for random weights and 0.0001 for those of the network
+        that ships with the package, which are to be adapted and not forgotten.
     nll_weight, mae_weight : float
         Weights of the Poisson half-deviance (counts) and of the amplitude mean absolute error.
     consistency_share : float
@@ -136,7 +137,7 @@ class TrainingConfig:
     backend: str = "auto"
     nepochs: Annotated[int, Ge(1)] = 50
     batch_size: Annotated[int, Ge(1)] = 16
-    learning_rate: Annotated[float, Gt(0.0), Lt(10.0)] = 1e-3
+    learning_rate: Annotated[float, Gt(0.0), Lt(10.0)] | None = None
     nll_weight: NonNegative = 1.0
     mae_weight: NonNegative = 0.0
     consistency_share: Annotated[float, Interval(ge=0.0, le=1.0)] = 1.0

@@ -9,6 +9,7 @@ from torch import Tensor
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.core.course import Course
 from ptycho_backend.core.monitoring import refuse_non_finite
+from ptycho_backend.core.schedules import first_rate
 from ptycho_backend.parallel import Place
 from ptycho_torch.checkpoint import restore_moments
 from ptycho_torch.model import TorchModel
@@ -62,7 +63,7 @@ class PtychoLightning(pl.LightningModule):
 
     def configure_optimizers(self):
         """Return Adam with the shared constants and the shared learning rates by epoch."""
-        trained, rate = self._model.trained(), self._model.training.learning_rate
+        trained, rate = self._model.trained(), first_rate(self._model.training)
         start, schedule = self._course.start, self._course.schedule
         # A fused optimiser would undo the scaling of float16 losses by itself, past Lightning's clipping.
         fused = self._model.module.convolution_dtype != torch.float16

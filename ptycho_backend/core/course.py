@@ -11,7 +11,7 @@ from ptycho_backend.core.batching import batches_per_epoch
 from ptycho_backend.core.control import Control
 from ptycho_backend.core.means import Mean
 from ptycho_backend.core.monitoring import BestEpoch, monitored, refuse_non_finite
-from ptycho_backend.core.schedules import RateSchedule
+from ptycho_backend.core.schedules import RateSchedule, first_rate
 from ptycho_backend.core.state import TrainerState
 from ptycho_backend.events import BatchEvent, EpochEvent, OnEvent
 
@@ -87,7 +87,7 @@ class Course:
     @property
     def rate(self) -> float:
         """Learning rate of the epoch that begins."""
-        return self.model.training.learning_rate * self.schedule.factor(self.epoch)
+        return first_rate(self.model.training) * self.schedule.factor(self.epoch)
 
     @property
     def between_steps(self) -> bool:

@@ -5,7 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ptycho_backend.config import ExecutionConfig
+from ptycho_backend.config import ExecutionConfig, TrainingConfig
+
+RATES = {"scratch": 1e-3, "pretrained": 1e-4}  # by where weights start
+
+
+def first_rate(training: TrainingConfig, start: str = "scratch") -> float:
+    """
+    Return the learning rate before scheduling.
+
+    Trained weights get a tenth: the misfit of single patterns falls as they are fitted to their noise, and steps as
+    large as those from random weights lose within an epoch what the network knows of slow phases (ADR-013).
+    """
+    return RATES[start] if training.learning_rate is None else training.learning_rate
 
 
 class RateSchedule:

@@ -51,7 +51,7 @@ DEFAULTS = {
         "backend": "auto",
         "nepochs": 50,
         "batch_size": 16,
-        "learning_rate": 1e-3,
+        "learning_rate": None,
         "nll_weight": 1.0,
         "mae_weight": 0.0,
         "consistency_share": 1.0,

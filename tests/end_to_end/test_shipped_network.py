@@ -102,6 +102,7 @@ def test_training_starts_from_scratch_where_asked_or_needed(scan, backend, execu
     with caplog.at_level(logging.INFO, "ptycho_backend"):
         run = pb.train(scan.subset(np.arange(8)), config, execution)
     assert run.provenance["start"] == "scratch"
+    assert run.training.learning_rate == run.history[0]["lr"] == 1e-3
     assert said in caplog.text
 
 
@@ -114,3 +115,18 @@ def test_a_training_that_goes_on_remembers_where_it_began(scan, backend, executi
     longer = dataclasses.replace(config, nepochs=2)
     resumed = pb.train(scan, longer, execution, checkpoints=tmp_path, resume=True)
     assert resumed.provenance["start"] == "pretrained"
+    assert resumed.training.learning_rate == resumed.history[0]["lr"] == 1e-4
+
+
+@pytest.mark.slow
+def test_adapting_it_takes_a_fifth_of_the_epochs(scan, backend, execution):
+    """And keeps what it knows of slow phases, which a network that starts from nothing has yet to learn."""
+
+    def phase_after(start, nepochs):
+        config = pb.TrainingConfig(
+            model=pb.ModelConfig(N=N), backend=backend.name, nepochs=nepochs, start=start, probe_refinement_passes=0
+        )
+        model = pb.train(scan, config, execution).model
+        return pb.evaluate(pb.reconstruct(scan, model, **NETWORK_ALONE), scan).phase_psnr_db
+
+    assert phase_after("pretrained", 1) > phase_after("scratch", 5)

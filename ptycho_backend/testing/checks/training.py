@@ -13,6 +13,7 @@ from ptycho_backend.config import TrainingConfig
 from ptycho_backend.contract import History, Model
 from ptycho_backend.core.batching import Samples, epoch_order
 from ptycho_backend.core.optimizer import adam
+from ptycho_backend.core.schedules import first_rate
 from ptycho_backend.core.weights import starting_weights
 from ptycho_backend.events import BatchEvent, EpochEvent, Event
 from ptycho_backend.testing.cases import ModelCase, described
@@ -150,7 +151,7 @@ def _adams(subject: Subject, case: ModelCase) -> dict[str, NDArray[np.float64]]:
         }
         flat = np.concatenate([gradient.ravel() for gradient in wide.values()])
         values = np.concatenate([case.weights[name].ravel() for name in wide])
-        after = adam(values, [flat], case.training.learning_rate, CLIP)
+        after = adam(values, [flat], first_rate(case.training), CLIP)
         parts = np.split(after, np.cumsum([gradient.size for gradient in wide.values()])[:-1])
         moved = {name: part.reshape(wide[name].shape) for name, part in zip(wide, parts, strict=True)}
         subject.kept[key] = {**{name: value.astype(float) for name, value in case.weights.items()}, **moved}
