@@ -179,7 +179,7 @@ class InferenceConfig:
         trained with, else the scan's ("auto"); or always the one or the other.
     half_scans : bool
         Judge an image by two reconstructions of half the patterns each (`assess` and the command line), for about the
-        time of the reconstruction.
+        time of the passes over all patterns; with `gridsize` above 1, of the whole reconstruction.
     neighbor_count : int
         As in training.
     seed : int
