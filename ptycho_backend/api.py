@@ -109,8 +109,7 @@ def train(
     resolve_monitor(execution.monitor, loss_names_of(training))
     place, own = _place(execution, backend)
     provenance = _provenance(backend, training, scan, validation)
-    provenance["start"], weights = _start(training, earlier)
-    training = dataclasses.replace(training, learning_rate=first_rate(training, provenance["start"]))
+    training, provenance["start"], weights = _started(training, earlier)
     if earlier:
         check_resumable(earlier, training, provenance)
     metrics = _logger(execution, checkpoints, earlier) if place.rank == 0 else None
@@ -285,6 +284,12 @@ def _logger(execution: ExecutionConfig, checkpoints: Path | str | None, earlier:
     if folder and folder.name == FOLDER:
         folder = folder.parent
     return make_logger(execution.logger, folder, history=earlier.history if earlier else [])
+
+
+def _started(training: TrainingConfig, earlier: Bundle | None) -> tuple[TrainingConfig, str, Weights]:
+    """Return the training with its learning rate, where its first weights come from, and those not drawn at random."""
+    start, weights = _start(training, earlier)
+    return dataclasses.replace(training, learning_rate=first_rate(training, start)), start, weights
 
 
 def _start(training: TrainingConfig, earlier: Bundle | None) -> tuple[str, Weights]:

@@ -103,8 +103,7 @@ class TrainingConfig:
     nepochs, batch_size : int
         Passes over the data, and groups per batch.
     learning_rate : float, optional
-        Of the optimiser, before scheduling. None takes 0.001 for random weights and 0.0001 for those of the network
-        that ships with the package, which are to be adapted and not forgotten.
+        Of the optimiser, before scheduling. None: 0.001 for random weights, 0.0001 for the shipped network's.
     nll_weight, mae_weight : float
         Weights of the Poisson half-deviance (counts) and of the amplitude mean absolute error.
     consistency_share : float
