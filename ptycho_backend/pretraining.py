@@ -123,7 +123,9 @@ class PretrainingConfig:
             unrolled_steps=self.unrolled_steps,
             initial_iterations=self.initial_iterations,
         )
-        return TrainingConfig(model=model, intensity_scale_trainable=False, seed=self.seed)
+        return TrainingConfig(
+            model=model, learning_rate=self.learning_rate, intensity_scale_trainable=False, seed=self.seed
+        )
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0: linear warm-up, then half a cosine."""

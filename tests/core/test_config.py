@@ -396,7 +396,7 @@ def test_the_json_schema_holds_limits_and_choices():
         "type": "integer",
     }
     assert model["architecture"]["enum"] == ["unet", "cnn"]
-    rate = json_schema(TrainingConfig)["properties"]["learning_rate"]
+    rate = json_schema(TrainingConfig)["properties"]["learning_rate"]["anyOf"][0]
     assert (rate["exclusiveMinimum"], rate["exclusiveMaximum"]) == (0, 10)
     assert json_schema(TrainingConfig)["properties"]["model"] == {"$ref": "#/$defs/ModelConfig"}
 

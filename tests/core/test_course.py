@@ -11,6 +11,7 @@ import pytest
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_backend.core.control import Control
 from ptycho_backend.core.course import Course
+from ptycho_backend.core.schedules import first_rate
 from ptycho_backend.core.state import TrainerState
 from ptycho_backend.errors import ConfigError, TrainingError, TrainingStopped
 from ptycho_backend.events import BatchEvent, EpochEvent, ignore
@@ -118,7 +119,7 @@ def test_what_is_held_out_decides_where_there_is_something():
 
 def test_rates_follow_the_schedule_and_the_losses():
     course = course_of(OneWeight(nepochs=9), scheduler="plateau", scheduler_patience=0, scheduler_factor=0.5)
-    first = course.model.training.learning_rate
+    first = first_rate(course.model.training)
     train(course, [1.0, 1.0, 1.0])
     assert [row["lr"] for row in course.history] == [first, first, first / 2]
     assert course.rate == first / 4
@@ -143,7 +144,7 @@ def test_a_resumed_course_is_the_one_that_never_stopped():
     assert len(control.history) == 2, "a list of its own"
     assert resumed.over
     assert whole.over
-    assert resumed.rate == whole.rate < whole.model.training.learning_rate
+    assert resumed.rate == whole.rate < first_rate(whole.model.training)
     assert resumed.model.weight == whole.model.weight == 1.0
     assert resumed.state(MOMENTS, {}).monitor == whole.state(MOMENTS, {}).monitor
 
