@@ -14,7 +14,7 @@ import time
 from statistics import median
 from typing import Any
 
-from pretrained import ALONE, FIRST_SEED
+from pretrained import ALONE, DIAMETERS, FIRST_SEED
 
 import ptycho_backend as pb
 
@@ -33,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     results: dict[str, list[Row]] = {}
     for k in range(options.scans):
-        diameter = (0.35, 0.25, 0.4)[k % 3]
+        diameter = DIAMETERS[k % len(DIAMETERS)]
         scan = pb.simulate_scan(seed=FIRST_SEED + k, n_positions=options.positions, diameter_fraction=diameter)
         for name, row in rows_of(scan, options):
             results.setdefault(name, []).append(row)

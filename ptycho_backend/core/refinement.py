@@ -14,13 +14,13 @@ from ptycho_backend.config import TrainingConfig
 from ptycho_backend.core.calibration import Calibration, calibrate
 from ptycho_backend.core.epie import Plan, epie
 from ptycho_backend.core.joint import JointResult, joint_passes
-from ptycho_backend.core.windows import probe_of, shift_ramps, spectrum_of, square
+from ptycho_backend.core.windows import moved, square
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.events import OnEvent, ignore, without_images
 from ptycho_backend.registration import find_shift
 
 REFINEMENT_PATTERNS = 1000  # a probe is refined on this many neighbouring patterns at the most
-ROUNDS = 3  # a probe is registered again where it was moved to: the window of the correlation holds back large moves
+ROUNDS = 4  # of registering a probe where it was moved to: the window of the correlation leaves a ninth each time
 
 logger = logging.getLogger(__name__)
 
@@ -106,10 +106,10 @@ def centred_like(probe: NDArray[np.complex64], guess: NDArray[np.complex64]) -> 
     The data do not say where: a probe and an object that are moved together explain them as well. Positions do, if
     the probe stays.
     """
+    move_px = np.zeros(2)
     for _ in range(ROUNDS):
-        along_y, along_x = shift_ramps(-drift_px(probe, guess)[None], probe.shape[-1])
-        probe = probe_of(spectrum_of(probe) * along_y[0][:, None] * along_x[0])
-    return probe
+        move_px -= drift_px(moved(probe, move_px), guess)
+    return moved(probe, move_px)  # once: every move loses some of the finest detail
 
 
 def drift_px(probe: NDArray[np.complex64], guess: NDArray[np.complex64]) -> NDArray[np.float64]:

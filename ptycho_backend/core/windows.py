@@ -96,6 +96,12 @@ def probe_of(spectrum: NDArray[Any]) -> NDArray[np.complex64]:
     return np.asarray(scipy.fft.ifft2(spectrum, axes=AXES, norm="ortho"), dtype=np.complex64)
 
 
+def moved(probe: NDArray[Any], move_px: NDArray[np.float64]) -> NDArray[np.complex64]:
+    """Return a centred probe (mode, y, x) moved by (y, x)."""
+    along_y, along_x = shift_ramps(np.asarray(move_px, dtype=np.float64)[None], probe.shape[-1])
+    return probe_of(spectrum_of(probe) * along_y[0][:, None] * along_x[0])
+
+
 def square(wave: NDArray[Any]) -> NDArray[Any]:
     """Return |wave|²."""
     return np.asarray(wave.real**2 + wave.imag**2)
