@@ -1,4 +1,4 @@
-"""Memory that a training frees and wants back a moment later."""
+"""Memory that a computation frees and wants back a moment later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 KEEP_ALL = 2**31 - 1  # bytes
 LARGEST = 32 * 2**20  # bytes: what glibc allows to come from the heap
-DEFAULT = 128 * 1024  # bytes, for both
+GROWN = (LARGEST, 2 * LARGEST)  # bytes: where glibc itself moves both thresholds as large arrays come and go
 
 
 @contextmanager
@@ -21,6 +21,9 @@ def freed_memory_kept() -> Iterator[None]:
 
     Each step needs the same arrays again. Giving them to the system in between costs a page fault for every 4 KiB:
     about a tenth of a step on a processor. Other C libraries are left alone.
+
+    A threshold that is set once no longer follows what is freed. The 128 KiB that a process begins with would send
+    every array after a training to the system and back: four times the time of a data-consistency step.
     """
     libc = _glibc()
     if libc is None:
@@ -31,8 +34,8 @@ def freed_memory_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        libc.mallopt(MMAP_THRESHOLD, DEFAULT)
-        libc.mallopt(TRIM_THRESHOLD, DEFAULT)
+        libc.mallopt(MMAP_THRESHOLD, GROWN[0])
+        libc.mallopt(TRIM_THRESHOLD, GROWN[1])
         libc.malloc_trim(0)
 
 
