@@ -47,7 +47,7 @@ def _checkerboard(N: int, M: int, device: torch.device) -> Tensor:
 
 def intensity_of(wave: Tensor) -> Tensor:
     """Return |z|² with a gradient that is finite everywhere."""
-    return wave.real.square() + wave.imag.square()
+    return (wave * wave.conj()).real  # one pass over memory, where real and imaginary part by themselves take three
 
 
 def translation_matrix(offset_px: Tensor, N: int, S: int) -> Tensor:
@@ -107,33 +107,49 @@ def initial_estimate(x: Tensor, probe: Tensor) -> Tensor:
 
 
 def data_consistency(patches: Tensor, x: Tensor, probe: Tensor, mask: Tensor) -> Tensor:
-    """
-    Return D(O): measured amplitude, predicted phase, probe divided out (spec: physics 6.2).
-
-    Of the signs that centre the two transforms, those on the detector meet nothing but intensities and cancel; the
-    others are the probe's.
-    """
-    N, M = probe.shape[-2:]
-    forward, inverse = far_field, near_field
-    lit = intensity_of(probe).sum(dim=0)
-    if N % 4 == 0 and M % 4 == 0:
-        probe = probe * _checkerboard(N, M, probe.device)
-        forward, inverse = partial(torch.fft.fft2, norm="ortho"), partial(torch.fft.ifft2, norm="ortho")
-    back = probe.conj().resolve_conj() / (lit + REGULARISATION * lit.max())
-    detector = forward(exit_waves(patches, probe))
-    predicted = intensity_of(detector).sum(dim=-3, keepdim=True)
-    measured = (x.square() + BACKGROUND).sqrt().unsqueeze(-3)
-    correction = (measured * (predicted + BACKGROUND).rsqrt() - 1.0) * mask
-    return patches + (back * inverse(detector * correction)).sum(dim=-3)
+    """Return D(O): measured amplitude, predicted phase, probe divided out (spec: physics 6.2)."""
+    return DataConsistency(x, probe, mask)(patches)
 
 
 def accelerated(patches: Tensor, x: Tensor, probe: Tensor, mask: Tensor, iterations: int) -> Tensor:
     """Repeat the data-consistency step from extrapolated patches (spec: physics 6.5)."""
-    before = patches
+    step, before = DataConsistency(x, probe, mask), patches
     for k in range(iterations):
-        ahead = patches + k / (k + 3) * (patches - before)
-        before, patches = patches, data_consistency(ahead, x, probe, mask)
+        ahead = torch.lerp(before, patches, 1.0 + k / (k + 3))
+        before, patches = patches, step(ahead)
     return patches
+
+
+class DataConsistency:
+    """
+    The step D for patterns, a probe and a mask: what does not depend on the patches is computed once.
+
+    Of the signs that centre the two transforms, those on the detector meet nothing but intensities and cancel; the
+    others are the probe's.
+    """
+
+    def __init__(self, x: Tensor, probe: Tensor, mask: Tensor) -> None:
+        N, M = probe.shape[-2:]
+        self._forward, self._inverse = far_field, near_field
+        lit = intensity_of(probe).sum(dim=0)
+        if N % 4 == 0 and M % 4 == 0:
+            probe = probe * _checkerboard(N, M, probe.device)
+            self._forward, self._inverse = partial(torch.fft.fft2, norm="ortho"), partial(torch.fft.ifft2, norm="ortho")
+        self._probe, self._mask = probe, mask
+        self._back = probe.conj().resolve_conj() / (lit + REGULARISATION * lit.max())
+        self._measured = (x.square() + BACKGROUND).sqrt().unsqueeze(-3)
+
+    def __call__(self, patches: Tensor) -> Tensor:
+        """Return D(O) of patches (group, channel, y, x)."""
+        detector = self._forward(exit_waves(patches, self._probe))
+        predicted = _over_modes(intensity_of(detector)).unsqueeze(-3)
+        correction = (self._measured * (predicted + BACKGROUND).rsqrt() - 1.0) * self._mask
+        return patches + _over_modes(self._back * self._inverse(detector * correction))
+
+
+def _over_modes(values: Tensor) -> Tensor:
+    """Sum over modes; a single one is not copied."""
+    return values.squeeze(-3) if values.shape[-3] == 1 else values.sum(dim=-3)
 
 
 def half_deviance(expected: Tensor, counts: Tensor) -> Tensor:
