@@ -24,7 +24,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import ptycho_backend as pb
-from ptycho_backend.baseline import baseline_image
+from ptycho_backend.baseline import without_network
 from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.data.product import read_product
 from ptycho_backend.metrics import compare
@@ -122,7 +122,8 @@ def draw(path: Path, scan_path: Path, run: Path) -> None:
     scan, product = pb.load_scan(scan_path), read_product(run / "reconstruction.h5")
     assert scan.obj is not None
     assert product.obj is not None
-    baseline = pb.evaluate(baseline_image(scan, calibrate(scan, pb.ModelConfig(N=scan.N))), scan)
+    model = pb.ModelConfig(N=scan.N)
+    baseline = pb.evaluate(without_network(scan, calibrate(scan, model), model, pb.InferenceConfig()), scan)
     network = compare(product.obj, product.obj_origin_px, scan.obj, scan.obj_origin_px, scan.positions_px)
     figure = Figure(figsize=(9.6, 4.9), layout="constrained")
     axes = figure.subplots(2, 4)

@@ -88,6 +88,8 @@ ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
 OPERATIONS: dict[str, Callable[[list[tf.Tensor], Mapping[str, Any]], tf.Tensor]] = {
     "pool": lambda operands, _: tf.nn.max_pool2d(operands[0], 2, 2, "VALID"),
     "upsample": _upsample,
+    "space_to_depth": lambda operands, _: tf.nn.space_to_depth(operands[0], 2),
+    "depth_to_space": lambda operands, _: tf.nn.depth_to_space(operands[0], 2),
     "activation": _activation,
     "scale": lambda operands, attributes: operands[0] * attributes["factor"],
     "pad": _pad,

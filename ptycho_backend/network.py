@@ -21,7 +21,10 @@ from ptycho_backend.errors import ConfigError
 AMPLITUDE_GAUGE = 2.0  # a sigmoid head starts at 1/2, the object at amplitude 1
 FRAME_CHANNELS = 4  # of the last decoder level, for the frame around the centre
 FRAME_WIDTH = 2048  # over N: filters of the last block, per unit of `n_filters_scale`
-KINDS = ("conv", "pool", "upsample", "activation", "scale", "pad", "border", "slice", "concatenate", "add")
+KINDS = (
+    *("conv", "pool", "upsample", "space_to_depth", "depth_to_space", "activation"),
+    *("scale", "pad", "border", "slice", "concatenate", "add"),
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Op:
 
     kind, attributes:
     "conv" (`name`; same padding, stride 1, bias), "pool" (2×2 maximum), "upsample" (nearest, ×2),
+    "space_to_depth" (the pixels of 2×2 blocks become channels, row by row), "depth_to_space" (its inverse),
     "activation" (`function`), "scale" (`factor`), "pad" (`width` zeros on each side),
     "border" (zero the central square but `width` pixels on each side), "slice" (`start`, `stop` channels),
     "concatenate" (channels), "add".
@@ -152,9 +156,15 @@ def predicts_whole_window(config: ModelConfig) -> bool:
 
 
 def _unet(prefix: str, inputs: Mapping[str, int], width: int) -> Network:
-    """Return a U-Net of depth 3 whose two outputs are the real and imaginary part of a correction."""
+    """
+    Return a U-Net of depth 3 whose two outputs are the real and imaginary part of a correction.
+
+    It works at half the sampling, where blocks of 2×2 pixels are channels: nothing is lost, it sees twice as far, and
+    costs a quarter (ADR-013).
+    """
     net = Builder(prefix, inputs)
     value = net.concatenate(*inputs) if len(inputs) > 1 else next(iter(inputs))
+    value = net.add("space_to_depth", value, channels=4 * net.channels(value))
     widths = [width, 2 * width, 4 * width, 8 * width]
     skips = []
     for level, channels in enumerate(widths[:-1]):
@@ -165,7 +175,8 @@ def _unet(prefix: str, inputs: Mapping[str, int], width: int) -> Network:
         value = net.concatenate(net.add("upsample", value), skips[level])
         value = net.double_conv(value, f"decoder{level}", widths[level])
     # Starting near zero makes the untrained network the physics estimate.
-    return net.build(net.conv(value, "head", 2, gain=0.01, activation=None))
+    blocks = net.conv(value, "head", 4 * 2, gain=0.01, activation=None)
+    return net.build(net.add("depth_to_space", blocks, channels=2))
 
 
 def _unrolled_unet(config: ModelConfig) -> dict[str, Network]:

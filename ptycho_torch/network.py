@@ -118,6 +118,17 @@ def _border(inputs: list[Tensor], attributes: Mapping[str, Any]) -> Tensor:
     return inputs[0] * frame
 
 
+def _space_to_depth(inputs: list[Tensor], _: Mapping[str, Any]) -> Tensor:
+    # Channels are innermost in memory: moved as whole rows, and no copy is made to look at them so.
+    blocks = inputs[0].permute(0, 2, 3, 1).unflatten(1, (-1, 2)).unflatten(3, (-1, 2))
+    return blocks.transpose(2, 3).flatten(3).permute(0, 3, 1, 2)
+
+
+def _depth_to_space(inputs: list[Tensor], _: Mapping[str, Any]) -> Tensor:
+    blocks = inputs[0].permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))
+    return blocks.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+
 def _pad(inputs: list[Tensor], attributes: Mapping[str, Any]) -> Tensor:
     return F.pad(inputs[0], (attributes["width"],) * 4)
 
@@ -125,6 +136,8 @@ def _pad(inputs: list[Tensor], attributes: Mapping[str, Any]) -> Tensor:
 OPERATIONS: dict[str, Callable[[list[Tensor], Mapping[str, Any]], Tensor]] = {
     "pool": lambda inputs, _: F.max_pool2d(inputs[0], 2),
     "upsample": lambda inputs, _: F.interpolate(inputs[0], scale_factor=2, mode="nearest"),
+    "space_to_depth": _space_to_depth,
+    "depth_to_space": _depth_to_space,
     "activation": lambda inputs, attributes: ACTIVATIONS[attributes["function"]](inputs[0]),
     "scale": lambda inputs, attributes: inputs[0] * attributes["factor"],
     "pad": _pad,

@@ -20,14 +20,14 @@ from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.devices import processors
 from ptycho_backend.core.side_by_side import AHEAD, in_order
 from ptycho_backend.core.stitching import Image
-from ptycho_backend.core.windows import AXES, Windows, spectrum_of, square
+from ptycho_backend.core.windows import AXES, Windows, over_modes, spectrum_of, square
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.events import OnEvent, StageEvent, Steps, ignore
 
 REGULARISATION = 0.02  # of the brightest pixel of the summed illumination: bounds the correction at the rim
 TINY = 1e-8  # (normalised amplitude 1e-4)²: keeps ψ/|ψ| finite; neighbours settle what one dark pixel leaves open
 CHUNK_PIXELS = 64**3  # patterns that a thread holds at a time, in pixels; small enough for the processor's cache
-CACHE_BYTES = 512 * 2**20  # moved probes are kept where they fit in this
+CACHE_BYTES = 512 * 2**20  # amplitudes and moved probes are kept where they fit in this
 STAGE = "overlap"
 Canvas = NDArray[np.complex64]
 
@@ -120,8 +120,11 @@ class Passes:
         self._scan, self._r = scan, np.float32(calibration.rms_input_scale)
         self._spectrum = spectrum_of(calibration.probe)
         self._good = None if scan.mask.all() else np.fft.ifftshift(scan.mask).astype(np.float32)
-        self._cached = keep_probes and len(scan) * calibration.probe.nbytes <= CACHE_BYTES
+        self._keep_probes = keep_probes
+        bytes_each = scan.N**2 * self._r.nbytes + keep_probes * calibration.probe.nbytes
+        self._cached = len(scan) * bytes_each <= CACHE_BYTES
         self._probes: dict[int, NDArray[np.complex64]] = {}
+        self._amplitudes: dict[int, NDArray[np.float32]] = {}
         self._illumination = self._summed_illumination(Steps(on_event, "illumination", len(scan)))
 
     def change(self, canvas: Canvas, pool: ThreadPoolExecutor, tell: Callable[[float], None]) -> Canvas:
@@ -149,7 +152,7 @@ class Passes:
         """Return Σ|P|² of all patterns on the canvas, bounded from below."""
         light = np.zeros(self.windows.canvas().shape, dtype=np.float32)
         for rows in self._chunks():
-            self.windows.add(light, square(self._moved(rows)).sum(axis=1), rows)
+            self.windows.add(light, over_modes(square(self._moved(rows))), rows)
             steps.tell(rows.stop)
         steps.end()
         return light + np.float32(REGULARISATION) * light.max()
@@ -176,23 +179,35 @@ class Passes:
 
     def _part(self, canvas: Canvas, rows: slice) -> Part:
         """Return what some patterns ask for."""
-        x = np.fft.ifftshift(self._scan.amplitude(rows), axes=AXES) * self._r
-        probes, windows = self._moved(rows), self.windows.cut(canvas, rows)
+        x, probes, windows = self._measured(rows), self._moved(rows), self.windows.cut(canvas, rows)
         detector = scipy.fft.fft2(probes * windows, axes=AXES, norm="ortho", overwrite_x=True)
-        predicted = np.sqrt(square(detector).sum(axis=1) + np.float32(TINY))
+        predicted = over_modes(square(detector))
+        predicted += np.float32(TINY)
+        np.sqrt(predicted, out=predicted)
         missing = x - predicted
         if self._good is not None:
-            missing, x = missing * self._good, x * self._good
+            missing *= self._good
         detector *= (missing / predicted)[:, None]
         change = scipy.fft.ifft2(detector, axes=AXES, norm="ortho", overwrite_x=True)
-        correction = (np.conj(probes) * change).sum(axis=1)
+        correction = over_modes(np.conj(probes) * change)
         asked = self._of_probe(rows, windows, change)
         return Part(rows, correction, float(np.vdot(missing, missing)), float(np.vdot(x, x)), asked)
 
+    def _measured(self, rows: slice) -> NDArray[np.float32]:
+        """Return normalised amplitudes in the FFT's own order, 0 where the detector is bad."""
+        if rows.start in self._amplitudes:
+            return self._amplitudes[rows.start]
+        x = np.fft.ifftshift(self._scan.amplitude(rows), axes=AXES) * self._r
+        if self._good is not None:
+            x *= self._good
+        if self._cached:
+            self._amplitudes[rows.start] = x
+        return x
+
     def _moved(self, rows: slice) -> NDArray[np.complex64]:
-        if rows.start not in self._probes:
-            probes = self.windows.probes(self._spectrum, rows)
-            if not self._cached:
-                return probes
+        if rows.start in self._probes:
+            return self._probes[rows.start]
+        probes = self.windows.probes(self._spectrum, rows)
+        if self._cached and self._keep_probes:
             self._probes[rows.start] = probes
-        return self._probes[rows.start]
+        return probes

@@ -198,6 +198,19 @@ def _pool(operands: list[Real], _: Attributes) -> Real:
     return np.asarray(operands[0].reshape(n, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4)))
 
 
+def _space_to_depth(operands: list[Real], _: Attributes) -> Real:
+    corners = [operands[0][:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+    return np.concatenate(corners, axis=-1)
+
+
+def _depth_to_space(operands: list[Real], _: Attributes) -> Real:
+    n, height, width, channels = operands[0].shape
+    found = np.empty((n, 2 * height, 2 * width, channels // 4), operands[0].dtype)
+    for corner, values in enumerate(np.split(operands[0], 4, axis=-1)):
+        found[:, corner // 2 :: 2, corner % 2 :: 2] = values
+    return found
+
+
 def _pad(operands: list[Real], attributes: Attributes) -> Real:
     sides = (attributes["width"],) * 2
     return np.pad(operands[0], ((0, 0), sides, sides, (0, 0)))
@@ -224,6 +237,8 @@ ACTIVATIONS: dict[str, Callable[[Real], Real]] = {
 OPERATIONS: dict[str, Callable[[list[Real], Attributes], Real]] = {
     "pool": _pool,
     "upsample": lambda operands, _: operands[0].repeat(2, axis=1).repeat(2, axis=2),
+    "space_to_depth": _space_to_depth,
+    "depth_to_space": _depth_to_space,
     "activation": lambda operands, attributes: ACTIVATIONS[attributes["function"]](operands[0]),
     "scale": lambda operands, attributes: operands[0] * attributes["factor"],
     "pad": _pad,

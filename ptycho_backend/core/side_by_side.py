@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -43,7 +44,14 @@ def side_by_side(
 def in_order(
     pool: ThreadPoolExecutor, work: Callable[[Item], Answer], items: Iterable[Item], ahead: int
 ) -> Iterator[Answer]:
-    """Yield what a pool makes of each item, in their order, up to `ahead` of them at a time."""
+    """Yield what a pool makes of each item, in their order; `ahead` of them are always on their way."""
     remaining = iter(items)
-    while some := list(islice(remaining, ahead)):
-        yield from pool.map(work, some)
+    begun = deque(pool.submit(work, item) for item in islice(remaining, ahead))
+    try:
+        while begun:
+            answer = begun.popleft().result()
+            begun.extend(pool.submit(work, item) for item in islice(remaining, 1))
+            yield answer
+    finally:
+        for future in begun:
+            future.cancel()  # nobody asks any more

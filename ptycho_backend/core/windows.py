@@ -66,13 +66,14 @@ class Windows:
 
     def cut(self, canvas: NDArray[Any], rows: Rows) -> NDArray[Any]:
         """Return copies (position, 1, y, x) of the canvas under some windows."""
-        N = self.N
-        return np.stack([canvas[y : y + N, x : x + N] for y, x in self.whole[rows]])[:, None]
+        everywhere = np.lib.stride_tricks.sliding_window_view(canvas, (self.N, self.N))
+        y, x = self.whole[rows].T
+        return np.asarray(everywhere[y, x][:, None])
 
     def add(self, canvas: NDArray[Any], values: NDArray[Any], rows: Rows) -> None:
         """Add values (position, y, x) to the canvas, in the order of the positions; the adjoint of :meth:`cut`."""
         N = self.N
-        for (y, x), value in zip(self.whole[rows], values, strict=True):
+        for (y, x), value in zip(self.whole[rows].tolist(), values, strict=True):
             canvas[y : y + N, x : x + N] += value
 
 
@@ -100,6 +101,11 @@ def moved(probe: NDArray[Any], move_px: NDArray[np.float64]) -> NDArray[np.compl
     """Return a centred probe (mode, y, x) moved by (y, x)."""
     along_y, along_x = shift_ramps(np.asarray(move_px, dtype=np.float64)[None], probe.shape[-1])
     return probe_of(spectrum_of(probe) * along_y[0][:, None] * along_x[0])
+
+
+def over_modes(values: NDArray[Any]) -> NDArray[Any]:
+    """Sum (position, mode, y, x) over modes; a single one is not copied."""
+    return values[:, 0] if values.shape[1] == 1 else np.asarray(values.sum(axis=1))
 
 
 def square(wave: NDArray[Any]) -> NDArray[Any]:

@@ -56,6 +56,12 @@ def after(op: Op, inputs: list[tuple[int, int]], kernels) -> tuple[int, int]:
         return side // 2, channels
     if op.kind == "upsample":
         return side * 2, channels
+    if op.kind == "space_to_depth":
+        assert side % 2 == 0
+        return side // 2, channels * 4
+    if op.kind == "depth_to_space":
+        assert channels % 4 == 0
+        return side * 2, channels // 4
     if op.kind == "pad":
         return side + 2 * op.attributes["width"], channels
     if op.kind == "slice":
@@ -94,8 +100,8 @@ def test_every_parameter_is_used_once_and_named_once(architecture):
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({}, 975_140),
-        ({"unrolled_steps": 1}, 487_426),
+        ({}, 979_472),
+        ({"unrolled_steps": 1}, 489_160),
         ({"architecture": "cnn"}, 2_331_772),
         ({"architecture": "cnn", "N": 128}, 4_661_212),
         ({"architecture": "cnn", "N": 256}, 12_912_268),
@@ -120,9 +126,16 @@ def test_unet_counts_its_parameters_as_written_by_hand():
     def unet(inputs):
         down = double(inputs, 8) + double(8, 16) + double(16, 32) + double(32, 64)
         up = double(64 + 32, 32) + double(32 + 16, 16) + double(16 + 8, 8)
-        return down + up + (9 * 8 + 1) * 2
+        return down + up + (9 * 8 + 1) * 4 * 2
 
-    assert parameter_count(ModelConfig()) == unet(2) + unet(4)
+    # Blocks of 2×2 pixels are channels.
+    assert parameter_count(ModelConfig()) == unet(4 * 2) + unet(4 * 4)
+
+
+def test_unet_works_at_half_the_sampling():
+    (network,) = describe(ModelConfig(unrolled_steps=1)).values()
+    found = [word for word in steps(network, network.outputs[0]) if not word.startswith("step1/")]
+    assert found == ["space_to_depth", *["relu", "relu", "pool"] * 3, "relu", "relu", *UP_UNET * 3, "depth_to_space"]
 
 
 @pytest.mark.parametrize(
@@ -187,6 +200,7 @@ def steps(network: Network, ending: str) -> list[str]:
 
 
 UP = ["relu", "relu", "upsample"]
+UP_UNET = ["upsample", "concatenate", "relu", "relu"]
 
 
 def without_names(words):
@@ -327,6 +341,17 @@ def test_operations_do_what_their_names_say(kind):
     network = Network({"a": 1}, (Op(kind, ("a",), "b", attributes),), (), ("b",))
     (b,) = run_network(network, {"a": np.array([[1.0, 2.0], [3.0, 4.0]])[None, ..., None]}, {})
     np.testing.assert_array_equal(b[0, ..., 0], expected)
+
+
+def test_blocks_become_channels_row_by_row_and_come_back():
+    # Value 100·channel + 10·row + column says where a number comes from.
+    y, x, channel = np.meshgrid(np.arange(4), np.arange(6), np.arange(3), indexing="ij")
+    a = (100 * channel + 10 * y + x).astype(float)[None]
+    ops = (Op("space_to_depth", ("a",), "b"), Op("depth_to_space", ("b",), "c"))
+    b, c = run_network(Network({"a": 3}, ops, (), ("b", "c")), {"a": a}, {})
+    assert b.shape == (1, 2, 3, 12)
+    assert b[0, 1, 2].tolist() == [24, 124, 224, 25, 125, 225, 34, 134, 234, 35, 135, 235]
+    np.testing.assert_array_equal(c, a)
 
 
 def test_channel_operations(rng):

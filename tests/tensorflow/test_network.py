@@ -48,6 +48,13 @@ def test_upsampling_repeats_pixels():
     np.testing.assert_array_equal(run("upsample", value), value.repeat(2, axis=1).repeat(2, axis=2))
 
 
+def test_blocks_become_channels_row_by_row_and_come_back():
+    value = values(2, 4, 6, 3)
+    blocks = np.concatenate([value[:, a::2, b::2] for a in (0, 1) for b in (0, 1)], axis=-1)
+    np.testing.assert_array_equal(run("space_to_depth", value), blocks)
+    np.testing.assert_array_equal(run("depth_to_space", blocks), value)
+
+
 FORMULAS = {
     "relu": lambda v: np.maximum(v, 0),
     "sigmoid": lambda v: 1 / (1 + np.exp(-v)),

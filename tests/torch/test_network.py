@@ -74,6 +74,17 @@ def test_two_interpreters_of_one_description_share_nothing():
     assert storage.isdisjoint(value.data_ptr() for value in other.values.values())
 
 
+def test_blocks_become_channels_row_by_row_and_come_back():
+    value = torch.randn(2, 4, 6, 3).permute(0, 3, 1, 2)  # channels-last, as values are between convolutions
+    expected = torch.cat([value[:, :, a::2, b::2] for a in (0, 1) for b in (0, 1)], dim=1)
+    blocks = module.OPERATIONS["space_to_depth"]([value], {})
+    assert torch.equal(blocks, expected)
+    assert blocks.is_contiguous(memory_format=torch.channels_last)
+    back = module.OPERATIONS["depth_to_space"]([blocks], {})
+    assert torch.equal(back, value)
+    assert back.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_values_that_nothing_reads_any_more_are_let_go(monkeypatch):
     alive, real = [], Interpreter._run
 
