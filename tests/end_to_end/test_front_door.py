@@ -27,7 +27,7 @@ from ptycho_backend.testing.tolerances import EXACT32, Tolerance
 
 ROOT = Path(__file__).parents[2]
 N = 32
-OTHER_ENGINE = Tolerance(1e-3, "float32 on two engines, through a whole network and one more division by the data")
+OTHER_ENGINE = Tolerance(1e-4, "float32 on two engines, through a whole network and one more division by the data")
 SAVED = Tolerance(1e-6, "weights and probe are stored as they are; a sum may be taken in another order")
 
 
@@ -229,7 +229,7 @@ def test_a_model_loads_on_the_other_engine(run, scan, execution, backend, tmp_pa
     assert twin.backend == other
     assert_close(patches(twin, scan), patches(run.model, scan), OTHER_ENGINE, "patches on the other engine")
     untrained = pb.get_backend(other).create_model(run.training, run.model.calibration, execution)
-    assert relative_error(patches(untrained, scan), patches(run.model, scan)) > 0.01
+    assert relative_error(patches(untrained, scan), patches(run.model, scan)) > 10 * OTHER_ENGINE.relative
 
 
 def test_an_unknown_engine_is_named_before_any_work(scan):
