@@ -98,7 +98,7 @@ def exit_waves(patches: Tensor, probe: Tensor, smoothing: Tensor | None = None) 
 
 def intensity(patches: Tensor, probe: Tensor, smoothing: Tensor | None = None) -> Tensor:
     """Return Σ_modes |F(P·q)|²: incoherent modes add as intensities."""
-    return intensity_of(far_field(exit_waves(patches, probe, smoothing))).sum(dim=-3)
+    return _over_modes(intensity_of(far_field(exit_waves(patches, probe, smoothing))))
 
 
 def initial_estimate(x: Tensor, probe: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 KEEP_ALL = 2**31 - 1  # bytes
 LARGEST = 32 * 2**20  # bytes: what glibc allows to come from the heap
-GROWN = (LARGEST, 2 * LARGEST)  # bytes: where glibc itself moves both thresholds as large arrays come and go
+USUAL_TRIM = 2 * LARGEST  # bytes: what glibc itself keeps once arrays of that size have come and gone
 
 
 @contextmanager
@@ -22,8 +22,8 @@ def freed_memory_kept() -> Iterator[None]:
     Each step needs the same arrays again. Giving them to the system in between costs a page fault for every 4 KiB:
     about a tenth of a step on a processor. Other C libraries are left alone.
 
-    A threshold that is set once no longer follows what is freed. The 128 KiB that a process begins with would send
-    every array after a training to the system and back: four times the time of a data-consistency step.
+    A threshold that is set once no longer follows what is freed, so the first one stays. The 128 KiB that a process
+    begins with would send every later array to the system and back: four times the time of a data-consistency step.
     """
     libc = _glibc()
     if libc is None:
@@ -34,8 +34,7 @@ def freed_memory_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        libc.mallopt(MMAP_THRESHOLD, GROWN[0])
-        libc.mallopt(TRIM_THRESHOLD, GROWN[1])
+        libc.mallopt(TRIM_THRESHOLD, USUAL_TRIM)
         libc.malloc_trim(0)
 
 

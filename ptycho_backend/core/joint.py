@@ -91,9 +91,6 @@ def joint_passes(
 class _JointPasses(Passes):
     """Passes that also gather what all patterns ask of the probe."""
 
-    def __init__(self, scan: Scan, calibration: Calibration) -> None:
-        super().__init__(scan, calibration, keep_probes=False)
-
     def turn_to(self, probe: NDArray[np.complex64]) -> None:
         """Go on with another probe; nothing has been asked of it yet."""
         self._spectrum = spectrum_of(probe)
@@ -104,6 +101,9 @@ class _JointPasses(Passes):
         """Return Σ_j S_j⁻¹(Ō_j·change_j) / (Σ_j |O_j|² + 0.02·max), S_j the move to position j."""
         bounded = self._light + np.float32(REGULARISATION) * self._light.max()
         return np.asarray(probe_of(self._asked) / bounded)
+
+    def _moved(self, rows: slice) -> NDArray[np.complex64]:
+        return self.windows.probes(self._spectrum, rows)  # another one at every pass
 
     def _of_probe(self, rows: slice, windows: Canvas, change: NDArray[np.complex64]) -> Asked:
         asked = scipy.fft.fft2(np.conj(windows) * change, axes=AXES, norm="ortho", overwrite_x=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.losses import expected_half_deviance, half_deviance
 from ptycho_backend.core.stitching import Image
-from ptycho_backend.core.windows import AXES, Windows, spectrum_of, square
+from ptycho_backend.core.windows import AXES, Windows, over_modes, spectrum_of, square
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.events import OnEvent, StageEvent, ignore
 
@@ -98,7 +98,7 @@ def misfit(scan: Scan, calibration: Calibration, image: Image, on_event: OnEvent
         rows = slice(start, start + size)
         counts = scan.counts(rows).astype(np.float64) * calibration.photon_scale * good
         waves = windows.probes(spectrum, rows) * windows.cut(canvas, rows)
-        intensity = square(scipy.fft.fft2(waves, axes=AXES, norm="ortho", overwrite_x=True)).sum(axis=1)
+        intensity = over_modes(square(scipy.fft.fft2(waves, axes=AXES, norm="ortho", overwrite_x=True)))
         expected = np.fft.fftshift(intensity, axes=AXES).astype(np.float64) * to_counts
         residual[rows] = _mean(half_deviance(expected, counts), good)
         floor[rows] = _mean(expected_half_deviance(expected), good)

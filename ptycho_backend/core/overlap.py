@@ -102,8 +102,6 @@ class Passes:
     scan : Scan
     calibration : Calibration
     on_event : callable
-    keep_probes : bool
-        Keep the moved probes where they fit; False for a probe that changes.
 
     Attributes
     ----------
@@ -112,19 +110,15 @@ class Passes:
         Σ(x − |ψ|)² / Σx² over good pixels, as met during the last pass.
     """
 
-    def __init__(
-        self, scan: Scan, calibration: Calibration, on_event: OnEvent = ignore, keep_probes: bool = True
-    ) -> None:
+    def __init__(self, scan: Scan, calibration: Calibration, on_event: OnEvent = ignore) -> None:
         self.windows = Windows(scan)
         self.error = np.nan
         self._scan, self._r = scan, np.float32(calibration.rms_input_scale)
         self._spectrum = spectrum_of(calibration.probe)
         self._good = None if scan.mask.all() else np.fft.ifftshift(scan.mask).astype(np.float32)
-        self._keep_probes = keep_probes
-        bytes_each = scan.N**2 * self._r.nbytes + keep_probes * calibration.probe.nbytes
-        self._cached = len(scan) * bytes_each <= CACHE_BYTES
-        self._probes: dict[int, NDArray[np.complex64]] = {}
-        self._amplitudes: dict[int, NDArray[np.float32]] = {}
+        bytes_each = scan.N**2 * self._r.nbytes + calibration.probe.nbytes
+        self._fits = len(scan) * bytes_each <= CACHE_BYTES
+        self._kept: dict[tuple[str, int], NDArray[Any]] = {}
         self._illumination = self._summed_illumination(Steps(on_event, "illumination", len(scan)))
 
     def change(self, canvas: Canvas, pool: ThreadPoolExecutor, tell: Callable[[float], None]) -> Canvas:
@@ -195,19 +189,22 @@ class Passes:
 
     def _measured(self, rows: slice) -> NDArray[np.float32]:
         """Return normalised amplitudes in the FFT's own order, 0 where the detector is bad."""
-        if rows.start in self._amplitudes:
-            return self._amplitudes[rows.start]
-        x = np.fft.ifftshift(self._scan.amplitude(rows), axes=AXES) * self._r
-        if self._good is not None:
-            x *= self._good
-        if self._cached:
-            self._amplitudes[rows.start] = x
-        return x
+
+        def measured() -> NDArray[np.float32]:
+            x = np.fft.ifftshift(self._scan.amplitude(rows), axes=AXES) * self._r
+            return x if self._good is None else x * self._good
+
+        return self._keep("amplitudes", rows, measured)
 
     def _moved(self, rows: slice) -> NDArray[np.complex64]:
-        if rows.start in self._probes:
-            return self._probes[rows.start]
-        probes = self.windows.probes(self._spectrum, rows)
-        if self._cached and self._keep_probes:
-            self._probes[rows.start] = probes
-        return probes
+        """Return the probe moved to some positions, (position, mode, y, x)."""
+        return self._keep("probes", rows, partial(self.windows.probes, self._spectrum, rows))
+
+    def _keep(self, name: str, rows: slice, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Return what `make` makes of some patterns, the same at every pass; made once where all of it fits."""
+        if not self._fits:
+            return make()
+        key = (name, rows.start)
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]

@@ -44,14 +44,13 @@ def side_by_side(
 def in_order(
     pool: ThreadPoolExecutor, work: Callable[[Item], Answer], items: Iterable[Item], ahead: int
 ) -> Iterator[Answer]:
-    """Yield what a pool makes of each item, in their order; `ahead` of them are always on their way."""
+    """Yield what a pool makes of each item, in their order; up to `ahead` of them are on their way, none waits."""
     remaining = iter(items)
     begun = deque(pool.submit(work, item) for item in islice(remaining, ahead))
     try:
         while begun:
-            answer = begun.popleft().result()
+            yield begun.popleft().result()
             begun.extend(pool.submit(work, item) for item in islice(remaining, 1))
-            yield answer
     finally:
         for future in begun:
             future.cancel()  # nobody asks any more
