@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,16 +13,18 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from ptycho.execution import apply_process_settings, convolution_dtype, placement, prepare_device, resolve_device
+from ptycho.graphs import Kind, Question, graph_of
 from ptycho.module import PtychoModule, TensorBatch, arrays_of, specification
 from ptycho.parallel import join
-from ptycho_backend.config import ExecutionConfig, TrainingConfig
+from ptycho_backend.config import ExecutionConfig, TrainingConfig, to_dict
 from ptycho_backend.contract import Model, Weights, trainable_names
 from ptycho_backend.core.batching import Batch
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.devices import processors
+from ptycho_backend.core.side_by_side import side_by_side
 from ptycho_backend.core.weights import check_weights
 
-Question = Callable[[TensorBatch], Any]
+State = list[tf.Tensor]
 
 
 class TensorFlowModel(Model):
@@ -47,8 +51,8 @@ class TensorFlowModel(Model):
         join(execution)
         with tf.device(placement(self.device)):
             self.module = PtychoModule(training, calibration)
-        self._compiling = threading.Lock()
-        self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._looking_up = threading.Lock()
+        self._graphs: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     def trained(self) -> dict[str, Any]:
         """Return the Keras variables that training changes, by canonical weight name."""
@@ -67,12 +71,12 @@ class TensorFlowModel(Model):
 
     def predict_patches(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.complex64]:
         """Return object patches (group, channel, y, x)."""
+        return self._predicted(batch, data_consistency, self._state())
 
-        def question(tensors: TensorBatch) -> tf.Tensor:
-            return self.module.patches(tensors, self.dtype, data_consistency)
-
-        patches: NDArray[np.complex64] = self._ask(f"patches {data_consistency}", question, batch).numpy()
-        return patches
+    def predictions(self, batches: Iterable[Batch], data_consistency: bool = False) -> Iterator[NDArray[np.complex64]]:
+        """Yield the object patches of many batches by the weights of now, which are read once."""
+        predict = partial(self._predicted, data_consistency=data_consistency, state=self._state())
+        yield from side_by_side(predict, batches, self.workers)
 
     @property
     def workers(self) -> int:
@@ -85,7 +89,7 @@ class TensorFlowModel(Model):
         def question(tensors: TensorBatch) -> tf.Tensor:
             return self.module.expected_counts(self.module.patches(tensors, self.dtype, data_consistency))
 
-        counts: NDArray[np.float32] = self._ask(f"counts {data_consistency}", question, batch).numpy()
+        counts: NDArray[np.float32] = self._ask(f"counts {data_consistency}", question, batch, self._state()).numpy()
         return counts
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, NDArray[np.float32]]]:
@@ -94,24 +98,39 @@ class TensorFlowModel(Model):
         def question(tensors: TensorBatch) -> tuple[tf.Tensor, list[tf.Tensor]]:
             return self.module.loss_and_gradients(tensors, self.dtype, list(self.trained().values()))
 
-        loss, gradients = self._ask("gradients", question, batch)
+        loss, gradients = self._ask("gradients", question, batch, self._state())
         return float(loss), {name: gradient.numpy() for name, gradient in zip(self.trained(), gradients, strict=True)}
 
-    def _ask(self, name: str, question: Question, batch: Batch) -> Any:
+    def _predicted(self, batch: Batch, data_consistency: bool, state: State) -> NDArray[np.complex64]:
+        def question(tensors: TensorBatch) -> tf.Tensor:
+            return self.module.patches(tensors, self.dtype, data_consistency)
+
+        patches: NDArray[np.complex64] = self._ask(f"patches {data_consistency}", question, batch, state).numpy()
+        return patches
+
+    def _state(self) -> State:
+        """Return the values that graphs receive; reading them takes as long as a few patterns."""
+        return [tf.convert_to_tensor(variable.value) for variable in self.module.state]
+
+    def _ask(self, name: str, question: Question, batch: Batch, state: State) -> Any:
         """Answer a question about a batch by a graph that fits every number of groups."""
         arrays = arrays_of(batch)
         canvas_px = batch.canvas_px if self.module.merges else 0
         key = (name, canvas_px, len(arrays))
-        with self._compiling:
-            if key not in self._compiled:
-                self._compiled[key] = self._compile(question, canvas_px, specification(batch))
-        return self._compiled[key](*arrays)
+        with self._looking_up:
+            if key not in self._graphs:
+                self._graphs[key] = graph_of(self._kind(name, question, canvas_px, specification(batch)))
+        return self._graphs[key](*state, *(tf.constant(array) for array in arrays))
 
-    def _compile(self, question: Question, canvas_px: int, signature: tuple[tf.TensorSpec, ...]) -> Any:
-        device = placement(self.device)
-
-        def answer(*tensors: tf.Tensor) -> Any:
-            with tf.device(device):
-                return question(TensorBatch(*tensors, canvas_px=canvas_px))
-
-        return tf.function(answer, input_signature=signature, autograph=False)
+    def _kind(self, name: str, question: Question, canvas_px: int, arrays: tuple[tf.TensorSpec, ...]) -> Kind:
+        state = tuple(tf.TensorSpec(variable.shape, variable.dtype) for variable in self.module.state)
+        return Kind(
+            name=name,
+            description=json.dumps(to_dict(self.training), sort_keys=True),
+            dtype=self.dtype,
+            placement=placement(self.device),
+            canvas_px=canvas_px,
+            signature=(*state, *arrays),
+            question=question,
+            module=self.module,
+        )

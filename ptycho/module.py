@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -19,6 +19,8 @@ from ptycho_backend.core.constants import PhysicsConstants, consistency_share
 from ptycho_backend.core.weights import starting_weights
 from ptycho_backend.errors import DataError
 from ptycho_backend.network import describe
+
+SCALES = ("weight", "counts_per_intensity", "amplitude_per_root_count")  # constants that follow the calibration
 
 
 class TensorBatch(NamedTuple):
@@ -59,10 +61,13 @@ class PtychoModule:
         self.training, self.config = training, training.model
         self.networks = describe(self.config)
         self.constants = PhysicsConstants.of(self.config, calibration)
-        self.variables = {
-            name: keras.Variable(value, dtype="float32", name=name.replace("/", "_"))
-            for name, value in starting_weights(training, calibration).items()
-        }
+        self.variables = _variables(starting_weights(training, calibration))
+        self.scales = _variables({name: getattr(self.constants, name) for name in SCALES})
+
+    @property
+    def state(self) -> list[keras.Variable]:
+        """Everything that may differ between models that are described alike and have windows of one size."""
+        return [*self.variables.values(), *self.scales.values()]
 
     @property
     def merges(self) -> bool:
@@ -80,15 +85,14 @@ class PtychoModule:
         unrolled = self.config.architecture != "cnn"
         patches = self._unrolled(batch, dtype) if unrolled else self._published(batch.x, dtype)
         if self.merges:
-            weight = tf.constant(self.constants.weight)
-            patches = physics.consistent_patches(patches, batch.offsets_px, weight, batch.canvas_px)
+            patches = physics.consistent_patches(patches, batch.offsets_px, self._scale("weight"), batch.canvas_px)
         if data_consistency and unrolled:
             patches = physics.data_consistency(patches, batch.x, self.probe, batch.mask)
         return patches
 
     def expected_counts(self, patches: tf.Tensor) -> tf.Tensor:
         """Return predicted photons per pixel (group, channel, y, x)."""
-        scale = self.constants.counts_per_intensity * tf.exp(2.0 * self.variables[LOG_SCALE].value)
+        scale = self._scale("counts_per_intensity") * tf.exp(2.0 * self.variables[LOG_SCALE].value)
         return scale * physics.intensity(patches, self.probe, self._smoothing)
 
     def loss(self, batch: TensorBatch, dtype: tf.DType) -> tf.Tensor:
@@ -111,7 +115,7 @@ class PtychoModule:
         return None if self.constants.smoothing is None else tf.constant(self.constants.smoothing)
 
     def _loss_terms(self, patches: tf.Tensor, batch: TensorBatch) -> list[tf.Tensor]:
-        weights, trust = self.training, tf.constant(self.constants.weight)
+        weights, trust = self.training, self._scale("weight")
         terms = []
         if self.config.model_type == "supervised":
             terms.append(physics.label_mae(patches, _labels(batch), trust))
@@ -125,7 +129,7 @@ class PtychoModule:
         return terms
 
     def _data_terms(self, patches: tf.Tensor, batch: TensorBatch) -> list[tf.Tensor]:
-        weights, r = self.training, float(self.constants.amplitude_per_root_count)
+        weights, r = self.training, self._scale("amplitude_per_root_count")
         if weights.nll_weight == 0 and weights.mae_weight == 0:
             return []
         counts = tf.square(batch.x / r)
@@ -174,6 +178,14 @@ class PtychoModule:
     def _values(self) -> dict[str, tf.Tensor]:
         return {name: variable.value for name, variable in self.variables.items()}
 
+    def _scale(self, name: str) -> tf.Tensor:
+        return self.scales[name].value
+
+
+def _variables(values: Mapping[str, Any]) -> dict[str, keras.Variable]:
+    """Return float32 variables; their names have no slashes, which Keras refuses."""
+    return {name: keras.Variable(value, dtype="float32", name=name.replace("/", "_")) for name, value in values.items()}
+
 
 def _labels(batch: TensorBatch) -> tf.Tensor:
     if batch.labels is None:
@@ -189,5 +201,5 @@ def _labels(batch: TensorBatch) -> tf.Tensor:
 def _as_channels(patches: tf.Tensor) -> tf.Tensor:
     """(group, channel, y, x) complex to (group·channel, y, x, 2)."""
     N = patches.shape[-1]
-    flat = tf.reshape(patches, (-1, N, N))
-    return tf.stack([tf.math.real(flat), tf.math.imag(flat)], axis=-1)
+    # Re z = Re(z·1) and Im z = Re(z·(−i)), side by side in one product; stacking them takes twice as long.
+    return tf.math.real(tf.reshape(patches, (-1, N, N, 1)) * tf.constant([1, -1j], tf.complex64))

@@ -51,7 +51,11 @@ def _activation(operands: list[tf.Tensor], attributes: Mapping[str, Any]) -> tf.
 
 
 def _upsample(operands: list[tf.Tensor], _: Mapping[str, Any]) -> tf.Tensor:
-    return tf.repeat(tf.repeat(operands[0], 2, axis=1), 2, axis=2)
+    # Not tf.repeat, whose graph takes twenty operations; nor a resize, whose gradient a GPU has no fixed order for.
+    value = operands[0]
+    _, rows, columns, channels = value.shape
+    pairs = tf.tile(tf.reshape(value, (-1, rows, 1, columns, channels)), (1, 1, 2, 1, 2))
+    return tf.reshape(pairs, (-1, 2 * rows, 2 * columns, channels))
 
 
 def _pad(operands: list[tf.Tensor], attributes: Mapping[str, Any]) -> tf.Tensor:

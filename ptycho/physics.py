@@ -36,7 +36,7 @@ def intensity_of(wave: tf.Tensor) -> tf.Tensor:
 
 def times(wave: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Return a complex tensor times a real one."""
-    return tf.complex(tf.math.real(wave) * factor, tf.math.imag(wave) * factor)
+    return wave * tf.complex(factor, 0.0)
 
 
 def translation_matrix(offset_px: tf.Tensor, N: int, S: int) -> tf.Tensor:
@@ -73,13 +73,13 @@ def consistent_patches(patches: tf.Tensor, offsets_px: tf.Tensor, weight: tf.Ten
 
 def exit_waves(patches: tf.Tensor, probe: tf.Tensor, smoothing: tf.Tensor | None = None) -> tf.Tensor:
     """Illuminate patches (..., y, x) with every mode: (..., mode, y, x)."""
-    waves = patches[..., None, :, :] * probe
+    waves = tf.expand_dims(patches, -3) * probe
     return waves if smoothing is None else _sandwich(smoothing, waves, tf.linalg.matrix_transpose(smoothing))
 
 
 def intensity(patches: tf.Tensor, probe: tf.Tensor, smoothing: tf.Tensor | None = None) -> tf.Tensor:
     """Return Σ_modes |F(P·q)|²: incoherent modes add as intensities."""
-    return tf.reduce_sum(intensity_of(far_field(exit_waves(patches, probe, smoothing))), axis=-3)
+    return _over_modes(intensity_of(far_field(exit_waves(patches, probe, smoothing))))
 
 
 def initial_estimate(x: tf.Tensor, probe: tf.Tensor) -> tf.Tensor:
@@ -88,33 +88,51 @@ def initial_estimate(x: tf.Tensor, probe: tf.Tensor) -> tf.Tensor:
 
 
 def data_consistency(patches: tf.Tensor, x: tf.Tensor, probe: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """
-    Return D(O): measured amplitude, predicted phase, probe divided out (spec: physics 6.2).
-
-    Of the signs that centre the two transforms, those on the detector meet nothing but intensities and cancel; the
-    others are the probe's. The factors that make the transforms orthonormal cancel too.
-    """
-    N, M = probe.shape[-2:]
-    forward, inverse, size = far_field, near_field, 1
-    lit = tf.reduce_sum(intensity_of(probe), axis=0)
-    if N % 4 == 0 and M % 4 == 0:
-        probe = times(probe, _checkerboard(N, M))
-        forward, inverse, size = tf.signal.fft2d, tf.signal.ifft2d, N * M
-    back = times(tf.math.conj(probe), 1.0 / (lit + REGULARISATION * tf.reduce_max(lit)))
-    detector = forward(exit_waves(patches, probe))
-    predicted = tf.reduce_sum(intensity_of(detector), axis=-3, keepdims=True) / size
-    measured = tf.sqrt(tf.square(x) + BACKGROUND)[..., None, :, :]
-    correction = (measured * tf.math.rsqrt(predicted + BACKGROUND) - 1.0) * mask
-    return patches + tf.reduce_sum(back * inverse(times(detector, correction)), axis=-3)
+    """Return D(O): measured amplitude, predicted phase, probe divided out (spec: physics 6.2)."""
+    return DataConsistency(x, probe, mask)(patches)
 
 
 def accelerated(patches: tf.Tensor, x: tf.Tensor, probe: tf.Tensor, mask: tf.Tensor, iterations: int) -> tf.Tensor:
     """Repeat the data-consistency step from extrapolated patches (spec: physics 6.5)."""
-    before = patches
+    step, before = DataConsistency(x, probe, mask), patches
     for k in range(iterations):
-        ahead = patches + times(patches - before, k / (k + 3))
-        before, patches = patches, data_consistency(ahead, x, probe, mask)
+        ahead = patches if k == 0 else patches + times(patches - before, k / (k + 3))
+        before, patches = patches, step(ahead)
     return patches
+
+
+class DataConsistency:
+    """
+    The step D for patterns, a probe and a mask: what does not depend on the patches is computed once.
+
+    Of the signs that centre the two transforms, those on the detector meet nothing but intensities and cancel; the
+    others are the probe's. The factors that make the transforms orthonormal cancel too.
+    """
+
+    def __init__(self, x: tf.Tensor, probe: tf.Tensor, mask: tf.Tensor) -> None:
+        N, M = probe.shape[-2:]
+        self._forward, self._inverse, size = far_field, near_field, 1
+        lit = tf.reduce_sum(intensity_of(probe), axis=0)
+        if N % 4 == 0 and M % 4 == 0:
+            probe = times(probe, _checkerboard(N, M))
+            self._forward, self._inverse, size = tf.signal.fft2d, tf.signal.ifft2d, N * M
+        self._probe, self._mask = probe, mask
+        self._back = times(tf.math.conj(probe), 1.0 / (lit + REGULARISATION * tf.reduce_max(lit)))
+        # In the units of a transform without its factor 1/sqrt(size).
+        self._measured = tf.expand_dims(tf.sqrt(size * (tf.square(x) + BACKGROUND)), -3)
+        self._background = size * BACKGROUND
+
+    def __call__(self, patches: tf.Tensor) -> tf.Tensor:
+        """Return D(O) of patches (group, channel, y, x)."""
+        detector = self._forward(exit_waves(patches, self._probe))
+        predicted = tf.expand_dims(_over_modes(intensity_of(detector)), -3)
+        correction = (self._measured * tf.math.rsqrt(predicted + self._background) - 1.0) * self._mask
+        return patches + _over_modes(self._back * self._inverse(times(detector, correction)))
+
+
+def _over_modes(values: tf.Tensor) -> tf.Tensor:
+    """Sum over modes; a single one is not copied."""
+    return tf.squeeze(values, -3) if values.shape[-3] == 1 else tf.reduce_sum(values, axis=-3)
 
 
 def half_deviance(expected: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
@@ -134,7 +152,7 @@ def poisson(expected: tf.Tensor, counts: tf.Tensor, mask: tf.Tensor) -> tf.Tenso
     return _masked_mean(half_deviance(expected, counts), mask)
 
 
-def amplitude_mae(expected: tf.Tensor, counts: tf.Tensor, mask: tf.Tensor, r: float) -> tf.Tensor:
+def amplitude_mae(expected: tf.Tensor, counts: tf.Tensor, mask: tf.Tensor, r: tf.Tensor) -> tf.Tensor:
     """Return the mean absolute error of normalised amplitude over good pixels."""
     lam = tf.maximum(expected, MIN_COUNTS)
     return _masked_mean(r * tf.abs(tf.sqrt(lam) - tf.sqrt(counts)), mask)

@@ -1,8 +1,11 @@
 """A TensorFlow model as the contract describes it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from ptycho.backend import TensorFlowBackend
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.contract import LOG_SCALE, PROBE
 from ptycho_backend.core import reference
@@ -76,6 +79,44 @@ def test_a_model_answers_like_the_reference(make_model, make_training, make_samp
     np.testing.assert_allclose(model.expected_counts(batch), counts, rtol=0, atol=1e-4 * counts.max())
     expected = reference.reference_loss(training, *asked)
     assert model.loss_and_gradients(batch)[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_models_of_one_kind_share_graphs_and_each_answers_for_itself(make_model, make_training, make_samples):
+    """Every scan is met by a model of its own: the second must be neither traced again nor taken for the first."""
+    training = make_training(PAIRS, **ALL_TERMS)
+    first, batch = make_model(training), make_samples(training.model).batch(slice(0, 2))
+    rng = np.random.default_rng(0)
+    probe = first.calibration.probe * np.exp(1j * rng.normal(size=(32, 32)))  # as bright in other places and phases
+    other = dataclasses.replace(
+        first.calibration,
+        probe=np.roll(probe, (2, -3), axis=(-2, -1)).astype(np.complex64),
+        rms_input_scale=1.7 * first.calibration.rms_input_scale,
+    )
+    second = TensorFlowBackend().create_model(training, other, first.execution)
+    weights = {n: v + 0.03 * rng.normal(size=v.shape).astype(np.float32) for n, v in second.get_weights().items()}
+    second.set_weights(weights)
+    for model in (first, second, first):
+        asked = (model.get_weights(), PhysicsConstants.of(training.model, model.calibration), batch)
+        patches = reference.reference_patches(training.model, *asked)
+        np.testing.assert_allclose(model.predict_patches(batch), patches, rtol=0, atol=3e-5)
+        counts = reference.reference_counts(training.model, *asked)
+        np.testing.assert_allclose(model.expected_counts(batch), counts, rtol=0, atol=1e-4 * counts.max())
+        expected = reference.reference_loss(training, *asked)
+        assert model.loss_and_gradients(batch)[0] == pytest.approx(expected, rel=1e-4)
+    assert first._graphs == second._graphs
+
+
+@pytest.mark.parametrize(
+    ("fields", "precision"),
+    [({"mae_weight": 0.4}, "32-true"), ({"nll_weight": 0.5}, "32-true"), ({}, "bf16-mixed")],
+)
+def test_models_of_other_kinds_have_graphs_of_their_own(make_model, make_training, make_samples, fields, precision):
+    training = make_training(UNET)
+    batch = make_samples(training.model).batch(slice(0, 2))
+    other = ExecutionConfig(device="cpu", precision=precision)
+    first, second = make_model(training), make_model(make_training(UNET, **fields), other)
+    losses = [model.loss_and_gradients(batch)[0] for model in (first, second)]
+    assert losses[0] != losses[1]
 
 
 @pytest.mark.slow  # tests/parity asks the same of every engine
