@@ -166,8 +166,8 @@ class InferenceConfig:
         End with one more data-consistency step: measured amplitude, predicted phase ("unet").
     phase_alignment : bool
         Give all groups one phase reference before stitching.
-    overlap_passes : int
-        Data-consistency steps on the whole stitched object, in which neighbours agree; 0 leaves the network's image.
+    overlap_passes : int, optional
+        Data-consistency steps on the whole stitched object; 0 leaves the network's; None takes 16 to 64 (physics 7.8).
     refine_passes : int
         Passes of ePIE that polish the image at last.
     probe_refinement_passes : int, optional
@@ -188,7 +188,7 @@ class InferenceConfig:
     batch_size: Annotated[int, Ge(1)] = 32
     data_consistency: bool = True
     phase_alignment: bool = True
-    overlap_passes: Annotated[int, Ge(0)] = 16
+    overlap_passes: Annotated[int, Ge(0)] | None = None
     refine_passes: Annotated[int, Ge(0)] = 0
     probe_refinement_passes: Annotated[int, Ge(0)] | None = None
     calibration: Literal["auto", "model", "scan"] = "auto"

@@ -29,11 +29,13 @@ TINY = 1e-8  # (normalised amplitude 1e-4)²: keeps ψ/|ψ| finite; neighbours s
 CHUNK_PIXELS = 64**3  # patterns that a thread holds at a time, in pixels; small enough for the processor's cache
 CACHE_BYTES = 512 * 2**20  # amplitudes and moved probes are kept where they fit in this
 STAGE = "overlap"
+FEWEST, MOST = 16, 64  # passes where none are asked for
+SETTLED = 5e-4  # of the object: a pass that corrects less has next to nothing left to find
 Canvas = NDArray[np.complex64]
 
 
 def overlap_passes(
-    scan: Scan, calibration: Calibration, image: Image, passes: int, on_event: OnEvent = ignore
+    scan: Scan, calibration: Calibration, image: Image, passes: int | None = None, on_event: OnEvent = ignore
 ) -> Image:
     """
     Make an image agree with all patterns at once.
@@ -46,8 +48,8 @@ def overlap_passes(
         Scale of the data, and the probe.
     image : Image
         Where to start.
-    passes : int
-        Visits of all patterns.
+    passes : int, optional
+        Visits of all patterns; None: 16, and on to at most 64 while a pass corrects more than 5e-4 of the object.
     on_event : callable
         Receives a StageEvent after every pass, with Σ(x − |ψ|)² / Σx² over good pixels and the image so far.
 
@@ -58,24 +60,31 @@ def overlap_passes(
 
     Notes
     -----
-    Spec: physics 7.7. The correction is that of the parallel engine of Rodenburg and Faulkner's PIE; the
+    Spec: physics 7.7, 7.8. The correction is that of the parallel engine of Rodenburg and Faulkner's PIE; the
     extrapolation is Nesterov's (1983), as accelerated Wirtinger flow uses it (Xu et al., 2018).
     """
     if passes == 0:
         return image
+    fewest, most = (FEWEST, MOST) if passes is None else (passes, passes)
     state = Passes(scan, calibration, on_event)
-    steps = Steps(on_event, STAGE, passes)
     before = canvas = state.windows.canvas(image)
     with ThreadPoolExecutor(processors()) as pool:
-        for k in range(passes):
+        for k in range(most):
             ahead = canvas - before
             ahead *= np.float32(k / (k + 3))
             ahead += canvas
+            steps = Steps(on_event, STAGE, fewest if k < fewest else most)
             change = state.change(ahead, pool, partial(steps.tell, k))
+            done = k + 1
+            if done >= fewest and state.size(change) < SETTLED * state.size(ahead):
+                most = done
             change += ahead
             before, canvas = canvas, change
             so_far = partial(state.image, canvas, image)
-            on_event(StageEvent(STAGE, k + 1, passes, f"error {state.error:.3g}", so_far))
+            total = fewest if done < fewest else most
+            on_event(StageEvent(STAGE, done, total, f"error {state.error:.3g}", so_far))
+            if done == most:
+                break
     return state.image(canvas, image)
 
 
@@ -133,6 +142,11 @@ class Passes:
         self.error = wrong / max(energy, 1e-30)
         total /= self._illumination
         return total
+
+    def size(self, canvas: Canvas) -> float:
+        """Return the root of the sum of |canvas|², weighed by illumination."""
+        rows = np.einsum("yx,yx->y", square(canvas), self._illumination)
+        return float(np.sqrt(rows.sum(dtype=np.float64)))
 
     def image(self, canvas: Canvas, start: Image) -> Image:
         """Return the object on the pixels of the image that the passes started from."""

@@ -71,7 +71,7 @@ DEFAULTS = {
         "batch_size": 32,
         "data_consistency": True,
         "phase_alignment": True,
-        "overlap_passes": 16,
+        "overlap_passes": None,
         "refine_passes": 0,
         "probe_refinement_passes": None,
         "calibration": "auto",

@@ -1,4 +1,4 @@
-"""Passes over all patterns at once find the object where probes overlap (physics 7.7)."""
+"""Passes over all patterns at once find the object where probes overlap (physics 7.7, 7.8)."""
 
 from __future__ import annotations
 
@@ -140,3 +140,38 @@ def test_the_image_of_a_pass_is_that_of_fewer_passes_and_stays_so(scan):
 def test_no_pass_changes_nothing(scan):
     image = blank(scan)
     assert overlap_passes(scan, calibration_of(scan), image, 0) is image
+
+
+def told(scan, passes=None) -> tuple[Image, list[StageEvent]]:
+    events: list[StageEvent] = []
+    return passed(scan, passes, on_event=events.append), events
+
+
+def test_sixteen_passes_are_enough_where_the_image_has_settled():
+    scan = simulated(n_positions=100)
+    image, events = told(scan)
+    assert [(event.done, event.total) for event in events] == [(done, 16) for done in range(1, 17)]
+    np.testing.assert_array_equal(image.obj, passed(scan, 16).obj)
+
+
+@pytest.mark.parametrize("probe", ["zone-plate", "gaussian"])
+def test_passes_go_on_while_they_change_the_image(probe):
+    scan = simulated(N=64, n_positions=100, probe_name=probe)
+    image, events = told(scan)
+    last = len(events)
+    assert 16 < last < 64
+    totals = [16] * 15 + [64] * (last - 16) + [last]
+    assert [(event.done, event.total) for event in events] == list(zip(range(1, last + 1), totals, strict=True))
+    assert error_of(image, scan) < 0.8 * error_of(passed(scan, 16), scan)
+    assert error_of(passed(scan, 64), scan) > 0.5 * error_of(image, scan)
+
+
+def test_passes_end_where_the_image_never_settles(scan, monkeypatch):
+    monkeypatch.setattr(overlap, "SETTLED", 0.0)
+    _, events = told(scan)
+    assert (events[-1].done, events[-1].total) == (64, 64)
+
+
+def test_passes_asked_for_are_kept_to():
+    scan = simulated(N=64, n_positions=16, probe_name="zone-plate")
+    assert [len(told(scan, passes)[1]) for passes in (1, 20)] == [1, 20]
