@@ -17,6 +17,7 @@ from ptycho_backend.parallel import check_processes, must_launch
 from ptycho_backend.processes import fit_in_processes
 
 if TYPE_CHECKING:
+    from ptycho.graphs import Graphs
     from ptycho.model import TensorFlowModel
     from ptycho.operators import TensorFlowOperators
 
@@ -28,6 +29,7 @@ class TensorFlowBackend(Backend):
 
     def __init__(self) -> None:
         _require_keras_on_tensorflow()
+        self._graphs: Graphs | None = None
 
     def devices(self) -> tuple[str, ...]:
         """Return the devices TensorFlow can use here."""
@@ -46,9 +48,11 @@ class TensorFlowBackend(Backend):
         self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig | None = None
     ) -> TensorFlowModel:
         """Build an untrained model."""
+        from ptycho.graphs import Graphs
         from ptycho.model import TensorFlowModel
 
-        return TensorFlowModel(training, calibration, execution or ExecutionConfig())
+        self._graphs = self._graphs or Graphs()
+        return TensorFlowModel(training, calibration, execution or ExecutionConfig(), self._graphs)
 
     def fit(
         self,

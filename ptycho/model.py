@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from ptycho.execution import apply_process_settings, convolution_dtype, placement, prepare_device, resolve_device
-from ptycho.graphs import Kind, Question, graph_of
+from ptycho.graphs import Graph, Graphs, Kind, Question
 from ptycho.module import PtychoModule, TensorBatch, arrays_of, specification
 from ptycho.parallel import join
 from ptycho_backend.config import ExecutionConfig, TrainingConfig, to_dict
@@ -24,6 +23,7 @@ from ptycho_backend.core.devices import processors
 from ptycho_backend.core.side_by_side import side_by_side
 from ptycho_backend.core.weights import check_weights
 
+GRADIENTS = "gradients"
 State = list[tf.Tensor]
 
 
@@ -37,11 +37,15 @@ class TensorFlowModel(Model):
     calibration : Calibration
     execution : ExecutionConfig
         Device, precision and threads.
+    graphs : Graphs
+        Of the engine; models of one kind share them.
     """
 
     backend = "tensorflow"
 
-    def __init__(self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig) -> None:
+    def __init__(
+        self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig, graphs: Graphs
+    ) -> None:
         apply_process_settings(execution)
         self.training, self.config, self.calibration = training, training.model, calibration
         self.execution = execution
@@ -51,8 +55,8 @@ class TensorFlowModel(Model):
         join(execution)
         with tf.device(placement(self.device)):
             self.module = PtychoModule(training, calibration)
-        self._looking_up = threading.Lock()
-        self._graphs: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._shared = graphs
+        self._graphs: dict[tuple[str, int, int], Graph] = {}
 
     def trained(self) -> dict[str, Any]:
         """Return the Keras variables that training changes, by canonical weight name."""
@@ -74,7 +78,7 @@ class TensorFlowModel(Model):
         return self._predicted(batch, data_consistency, self._state())
 
     def predictions(self, batches: Iterable[Batch], data_consistency: bool = False) -> Iterator[NDArray[np.complex64]]:
-        """Yield the object patches of many batches by the weights of now, which are read once."""
+        """Yield the object patches of many batches, by weights that are read once, before the first."""
         predict = partial(self._predicted, data_consistency=data_consistency, state=self._state())
         yield from side_by_side(predict, batches, self.workers)
 
@@ -98,7 +102,7 @@ class TensorFlowModel(Model):
         def question(tensors: TensorBatch) -> tuple[tf.Tensor, list[tf.Tensor]]:
             return self.module.loss_and_gradients(tensors, self.dtype, list(self.trained().values()))
 
-        loss, gradients = self._ask("gradients", question, batch, self._state())
+        loss, gradients = self._ask(GRADIENTS, question, batch, self._state())
         return float(loss), {name: gradient.numpy() for name, gradient in zip(self.trained(), gradients, strict=True)}
 
     def _predicted(self, batch: Batch, data_consistency: bool, state: State) -> NDArray[np.complex64]:
@@ -117,20 +121,20 @@ class TensorFlowModel(Model):
         arrays = arrays_of(batch)
         canvas_px = batch.canvas_px if self.module.merges else 0
         key = (name, canvas_px, len(arrays))
-        with self._looking_up:
-            if key not in self._graphs:
-                self._graphs[key] = graph_of(self._kind(name, question, canvas_px, specification(batch)))
-        return self._graphs[key](*state, *(tf.constant(array) for array in arrays))
+        if key not in self._graphs:
+            kind = self._kind(name, canvas_px, specification(batch))
+            self._graphs[key] = self._shared.of(kind, question, self.module)
+        with tf.device(placement(self.device)):
+            return self._graphs[key](*state, *(tf.constant(array) for array in arrays))
 
-    def _kind(self, name: str, question: Question, canvas_px: int, arrays: tuple[tf.TensorSpec, ...]) -> Kind:
+    def _kind(self, name: str, canvas_px: int, arrays: tuple[tf.TensorSpec, ...]) -> Kind:
         state = tuple(tf.TensorSpec(variable.shape, variable.dtype) for variable in self.module.state)
+        asked = self.training if name == GRADIENTS else self.config  # what is predicted is not a matter of training
         return Kind(
             name=name,
-            description=json.dumps(to_dict(self.training), sort_keys=True),
+            description=json.dumps(to_dict(asked), sort_keys=True),
             dtype=self.dtype,
             placement=placement(self.device),
             canvas_px=canvas_px,
             signature=(*state, *arrays),
-            question=question,
-            module=self.module,
         )

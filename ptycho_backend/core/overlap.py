@@ -30,7 +30,8 @@ CHUNK_PIXELS = 64**3  # patterns that a thread holds at a time, in pixels; small
 CACHE_BYTES = 512 * 2**20  # amplitudes and moved probes are kept where they fit in this
 STAGE = "overlap"
 FEWEST, MOST = 16, 64  # passes where none are asked for
-SETTLED = 5e-4  # of the object: a pass that corrects less has next to nothing left to find
+SETTLED = 4e-4  # of the object: a pass that corrects less has next to nothing left to find,
+NOISE = 4e-3  # nor has one that corrects less than this part of what amplitudes are wrong by
 Canvas = NDArray[np.complex64]
 
 
@@ -49,7 +50,7 @@ def overlap_passes(
     image : Image
         Where to start.
     passes : int, optional
-        Visits of all patterns; None: 16, and on to at most 64 while a pass corrects more than 5e-4 of the object.
+        Visits of all patterns; None: 16, and on to at most 64 until what they correct has settled (physics 7.8).
     on_event : callable
         Receives a StageEvent after every pass, with Σ(x − |ψ|)² / Σx² over good pixels and the image so far.
 
@@ -73,15 +74,14 @@ def overlap_passes(
             ahead = canvas - before
             ahead *= np.float32(k / (k + 3))
             ahead += canvas
-            steps = Steps(on_event, STAGE, fewest if k < fewest else most)
-            change = state.change(ahead, pool, partial(steps.tell, k))
             done = k + 1
-            if done >= fewest and state.size(change) < SETTLED * state.size(ahead):
-                most = done
+            total = fewest if done < fewest else most
+            change = state.change(ahead, pool, partial(Steps(on_event, STAGE, total).tell, k))
+            if fewest <= done < most and state.settled(change, ahead):
+                total = most = done
             change += ahead
             before, canvas = canvas, change
             so_far = partial(state.image, canvas, image)
-            total = fewest if done < fewest else most
             on_event(StageEvent(STAGE, done, total, f"error {state.error:.3g}", so_far))
             if done == most:
                 break
@@ -129,6 +129,7 @@ class Passes:
         self._fits = len(scan) * bytes_each <= CACHE_BYTES
         self._kept: dict[tuple[str, int], NDArray[Any]] = {}
         self._illumination = self._summed_illumination(Steps(on_event, "illumination", len(scan)))
+        self._bound = np.float32(REGULARISATION) * self._illumination.max()
 
     def change(self, canvas: Canvas, pool: ThreadPoolExecutor, tell: Callable[[float], None]) -> Canvas:
         """Return what one step adds to `canvas`, and keep the error that was met; tell the share done."""
@@ -140,13 +141,18 @@ class Passes:
             wrong, energy = wrong + part.misfit, energy + part.energy
             tell(part.rows.stop / len(self._scan))
         self.error = wrong / max(energy, 1e-30)
-        total /= self._illumination
+        total /= self._illumination + self._bound
         return total
 
-    def size(self, canvas: Canvas) -> float:
-        """Return the root of the sum of |canvas|², weighed by illumination."""
+    def settled(self, change: Canvas, canvas: Canvas) -> bool:
+        """Return whether the change that the last step made of `canvas` is too small to go on (spec: physics 7.8)."""
+        enough = max(SETTLED, NOISE * float(np.sqrt(self.error)))
+        return self._energy(change) < enough**2 * self._energy(canvas)
+
+    def _energy(self, canvas: Canvas) -> float:
+        """Return Σ|canvas|², weighed by illumination: pixels that no pattern has seen count for nothing."""
         rows = np.einsum("yx,yx->y", square(canvas), self._illumination)
-        return float(np.sqrt(rows.sum(dtype=np.float64)))
+        return float(rows.sum(dtype=np.float64))
 
     def image(self, canvas: Canvas, start: Image) -> Image:
         """Return the object on the pixels of the image that the passes started from."""
@@ -157,13 +163,13 @@ class Passes:
         return Image(obj.astype(np.complex64), start.coverage, start.origin_px)
 
     def _summed_illumination(self, steps: Steps) -> NDArray[np.float32]:
-        """Return Σ|P|² of all patterns on the canvas, bounded from below."""
+        """Return Σ|P|² of all patterns on the canvas."""
         light = np.zeros(self.windows.canvas().shape, dtype=np.float32)
         for rows in self._chunks():
             self.windows.add(light, over_modes(square(self._moved(rows))), rows)
             steps.tell(rows.stop)
         steps.end()
-        return light + np.float32(REGULARISATION) * light.max()
+        return light
 
     def _chunks(self) -> Iterator[slice]:
         size = max(1, CHUNK_PIXELS // self._scan.N**2)

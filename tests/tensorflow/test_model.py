@@ -1,11 +1,14 @@
 """A TensorFlow model as the contract describes it."""
 
 import dataclasses
+import gc
+import weakref
 
 import numpy as np
 import pytest
 
 from ptycho.backend import TensorFlowBackend
+from ptycho.graphs import KEPT
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.contract import LOG_SCALE, PROBE
 from ptycho_backend.core import reference
@@ -14,6 +17,7 @@ from ptycho_backend.core.losses import best_turn
 from ptycho_backend.errors import DataError, DeviceError, ModelFileError
 from ptycho_backend.network import initial_weights
 
+EXACT = ExecutionConfig(device="cpu", precision="32-true")
 UNET, CNN = {"unrolled_steps": 2}, {"architecture": "cnn"}
 PAIRS = {"unrolled_steps": 2, "gridsize": 2}
 
@@ -81,29 +85,51 @@ def test_a_model_answers_like_the_reference(make_model, make_training, make_samp
     assert model.loss_and_gradients(batch)[0] == pytest.approx(expected, rel=1e-4)
 
 
-def test_models_of_one_kind_share_graphs_and_each_answers_for_itself(make_model, make_training, make_samples):
+SMOOTH = {**CNN, "probe_mask": True, "gaussian_smoothing_sigma": 0.7}
+
+
+@pytest.mark.parametrize("fields", [PAIRS, SMOOTH])
+def test_models_of_one_kind_share_graphs_and_each_answers_for_itself(make_training, make_samples, fields):
     """Every scan is met by a model of its own: the second must be neither traced again nor taken for the first."""
-    training = make_training(PAIRS, **ALL_TERMS)
-    first, batch = make_model(training), make_samples(training.model).batch(slice(0, 2))
-    rng = np.random.default_rng(0)
-    probe = first.calibration.probe * np.exp(1j * rng.normal(size=(32, 32)))  # as bright in other places and phases
+    training = make_training(fields, **ALL_TERMS)
+    samples, backend, rng = make_samples(training.model), TensorFlowBackend(), np.random.default_rng(0)
+    probe = samples.calibration.probe * np.exp(1j * rng.normal(size=(32, 32)))  # as bright, in other phases
     other = dataclasses.replace(
-        first.calibration,
+        samples.calibration,
         probe=np.roll(probe, (2, -3), axis=(-2, -1)).astype(np.complex64),
-        rms_input_scale=1.7 * first.calibration.rms_input_scale,
+        rms_input_scale=1.7 * samples.calibration.rms_input_scale,
     )
-    second = TensorFlowBackend().create_model(training, other, first.execution)
+    first, second = (backend.create_model(training, own, EXACT) for own in (samples.calibration, other))
     weights = {n: v + 0.03 * rng.normal(size=v.shape).astype(np.float32) for n, v in second.get_weights().items()}
     second.set_weights(weights)
+    batch = samples.batch(slice(0, 2))
     for model in (first, second, first):
         asked = (model.get_weights(), PhysicsConstants.of(training.model, model.calibration), batch)
-        patches = reference.reference_patches(training.model, *asked)
-        np.testing.assert_allclose(model.predict_patches(batch), patches, rtol=0, atol=3e-5)
+        for consistent in (False, True):
+            patches = reference.reference_patches(training.model, *asked, data_consistency=consistent)
+            np.testing.assert_allclose(model.predict_patches(batch, consistent), patches, rtol=0, atol=1e-4)
         counts = reference.reference_counts(training.model, *asked)
         np.testing.assert_allclose(model.expected_counts(batch), counts, rtol=0, atol=1e-4 * counts.max())
         expected = reference.reference_loss(training, *asked)
         assert model.loss_and_gradients(batch)[0] == pytest.approx(expected, rel=1e-4)
-    assert first._graphs == second._graphs
+    for name, graph in first._graphs.items():
+        assert second._graphs[name] is graph
+        assert not graph.captured_inputs
+
+
+def test_graphs_keep_no_model_alive_and_are_few(make_training, make_samples):
+    training = make_training(UNET)
+    samples, backend = make_samples(training.model), TensorFlowBackend()
+
+    def ask(**fields):
+        model = backend.create_model(make_training({**UNET, **fields}), samples.calibration, EXACT)
+        model.predict_patches(samples.batch(slice(0, 1)))
+        return weakref.ref(model)
+
+    models = [ask(initial_iterations=n) for n in range(KEPT + 2)]
+    gc.collect()
+    assert [model() for model in models] == [None] * len(models)
+    assert len(backend._graphs._kept) == KEPT
 
 
 @pytest.mark.parametrize(
