@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -29,7 +30,6 @@ class TensorFlowBackend(Backend):
 
     def __init__(self) -> None:
         _require_keras_on_tensorflow()
-        self._graphs: Graphs | None = None
 
     def devices(self) -> tuple[str, ...]:
         """Return the devices TensorFlow can use here."""
@@ -48,10 +48,8 @@ class TensorFlowBackend(Backend):
         self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig | None = None
     ) -> TensorFlowModel:
         """Build an untrained model."""
-        from ptycho.graphs import Graphs
         from ptycho.model import TensorFlowModel
 
-        self._graphs = self._graphs or Graphs()
         return TensorFlowModel(training, calibration, execution or ExecutionConfig(), self._graphs)
 
     def fit(
@@ -77,6 +75,12 @@ class TensorFlowBackend(Backend):
             return fit_in_processes(model, (train, validation), execution, listener, control)
 
         return fit(model, train, validation, execution, on_event, control)
+
+    @functools.cached_property
+    def _graphs(self) -> Graphs:
+        from ptycho.graphs import Graphs
+
+        return Graphs()
 
     def operators(self, device: str = "auto") -> TensorFlowOperators:
         """Return the physics, one function at a time, on a device."""

@@ -15,7 +15,7 @@ from ptycho.execution import apply_process_settings, convolution_dtype, placemen
 from ptycho.graphs import Graph, Graphs, Kind, Question
 from ptycho.module import PtychoModule, TensorBatch, arrays_of, specification
 from ptycho.parallel import join
-from ptycho_backend.config import ExecutionConfig, TrainingConfig, to_dict
+from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig, to_dict
 from ptycho_backend.contract import Model, Weights, trainable_names
 from ptycho_backend.core.batching import Batch
 from ptycho_backend.core.calibration import Calibration
@@ -23,7 +23,7 @@ from ptycho_backend.core.devices import processors
 from ptycho_backend.core.side_by_side import side_by_side
 from ptycho_backend.core.weights import check_weights
 
-GRADIENTS = "gradients"
+Configuration = ModelConfig | TrainingConfig
 State = list[tf.Tensor]
 
 
@@ -93,7 +93,9 @@ class TensorFlowModel(Model):
         def question(tensors: TensorBatch) -> tf.Tensor:
             return self.module.expected_counts(self.module.patches(tensors, self.dtype, data_consistency))
 
-        counts: NDArray[np.float32] = self._ask(f"counts {data_consistency}", question, batch, self._state()).numpy()
+        counts: NDArray[np.float32] = self._ask(
+            f"counts {data_consistency}", self.config, question, batch, self._state()
+        ).numpy()
         return counts
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, NDArray[np.float32]]]:
@@ -102,37 +104,38 @@ class TensorFlowModel(Model):
         def question(tensors: TensorBatch) -> tuple[tf.Tensor, list[tf.Tensor]]:
             return self.module.loss_and_gradients(tensors, self.dtype, list(self.trained().values()))
 
-        loss, gradients = self._ask(GRADIENTS, question, batch, self._state())
+        loss, gradients = self._ask("gradients", self.training, question, batch, self._state())
         return float(loss), {name: gradient.numpy() for name, gradient in zip(self.trained(), gradients, strict=True)}
 
     def _predicted(self, batch: Batch, data_consistency: bool, state: State) -> NDArray[np.complex64]:
         def question(tensors: TensorBatch) -> tf.Tensor:
             return self.module.patches(tensors, self.dtype, data_consistency)
 
-        patches: NDArray[np.complex64] = self._ask(f"patches {data_consistency}", question, batch, state).numpy()
+        patches: NDArray[np.complex64] = self._ask(
+            f"patches {data_consistency}", self.config, question, batch, state
+        ).numpy()
         return patches
 
     def _state(self) -> State:
         """Return the values that graphs receive; reading them takes as long as a few patterns."""
         return [tf.convert_to_tensor(variable.value) for variable in self.module.state]
 
-    def _ask(self, name: str, question: Question, batch: Batch, state: State) -> Any:
-        """Answer a question about a batch by a graph that fits every number of groups."""
+    def _ask(self, name: str, about: Configuration, question: Question, batch: Batch, state: State) -> Any:
+        """Answer a question about a batch, and what its answer depends on, by a graph for any number of groups."""
         arrays = arrays_of(batch)
         canvas_px = batch.canvas_px if self.module.merges else 0
         key = (name, canvas_px, len(arrays))
-        if key not in self._graphs:
-            kind = self._kind(name, canvas_px, specification(batch))
+        if key not in self._graphs:  # describing the kind of every batch would take as long as a pattern
+            kind = self._kind(name, about, canvas_px, specification(batch))
             self._graphs[key] = self._shared.of(kind, question, self.module)
         with tf.device(placement(self.device)):
             return self._graphs[key](*state, *(tf.constant(array) for array in arrays))
 
-    def _kind(self, name: str, canvas_px: int, arrays: tuple[tf.TensorSpec, ...]) -> Kind:
+    def _kind(self, name: str, about: Configuration, canvas_px: int, arrays: tuple[tf.TensorSpec, ...]) -> Kind:
         state = tuple(tf.TensorSpec(variable.shape, variable.dtype) for variable in self.module.state)
-        asked = self.training if name == GRADIENTS else self.config  # what is predicted is not a matter of training
         return Kind(
             name=name,
-            description=json.dumps(to_dict(asked), sort_keys=True),
+            description=json.dumps(to_dict(about), sort_keys=True),
             dtype=self.dtype,
             placement=placement(self.device),
             canvas_px=canvas_px,

@@ -167,7 +167,7 @@ class InferenceConfig:
     phase_alignment : bool
         Give all groups one phase reference before stitching.
     overlap_passes : int, optional
-        Data-consistency steps on the whole stitched object; 0 leaves the network's; None takes 16 to 64 (physics 7.8).
+        Data-consistency steps on the whole stitched object; 0 leaves it as it is, None takes 16 to 64 (physics 7.8).
     refine_passes : int
         Passes of ePIE that polish the image at last.
     probe_refinement_passes : int, optional

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from ptycho_backend.core.calibration import Calibration
 from ptycho_backend.core.devices import processors
-from ptycho_backend.core.overlap import Canvas, Passes
+from ptycho_backend.core.overlap import Canvas, Passes, bounded
 from ptycho_backend.core.stitching import Image
 from ptycho_backend.core.windows import AXES, probe_of, spectrum_of, square
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.events import OnEvent, StageEvent, Steps, ignore
 
 SHARE = np.float32(0.5)  # of its correction that each takes: both answer the same misfit
-REGULARISATION = 0.02  # of the brightest pixel of Σ|O|²
 STAGE = "probe"
 Asked = tuple[NDArray[np.complex64], NDArray[np.float32]]  # spectrum of a probe's correction, and Σ|O|²
 
@@ -99,8 +98,7 @@ class _JointPasses(Passes):
 
     def probe_change(self) -> NDArray[np.complex64]:
         """Return Σ_j S_j⁻¹(Ō_j·change_j) / (Σ_j |O_j|² + 0.02·max), S_j the move to position j."""
-        bounded = self._light + np.float32(REGULARISATION) * self._light.max()
-        return np.asarray(probe_of(self._asked) / bounded)
+        return np.asarray(probe_of(self._asked) / bounded(self._light))
 
     def _moved(self, rows: slice) -> NDArray[np.complex64]:
         return self.windows.probes(self._spectrum, rows)  # another one at every pass

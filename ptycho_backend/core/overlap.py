@@ -24,7 +24,7 @@ from ptycho_backend.core.windows import AXES, Windows, over_modes, spectrum_of, 
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.events import OnEvent, StageEvent, Steps, ignore
 
-REGULARISATION = 0.02  # of the brightest pixel of the summed illumination: bounds the correction at the rim
+REGULARISATION = 0.02  # of the brightest pixel of Σ|P|², or of Σ|O|² for a probe: bounds the correction at the rim
 TINY = 1e-8  # (normalised amplitude 1e-4)²: keeps ψ/|ψ| finite; neighbours settle what one dark pixel leaves open
 CHUNK_PIXELS = 64**3  # patterns that a thread holds at a time, in pixels; small enough for the processor's cache
 CACHE_BYTES = 512 * 2**20  # amplitudes and moved probes are kept where they fit in this
@@ -77,15 +77,19 @@ def overlap_passes(
             done = k + 1
             total = fewest if done < fewest else most
             change = state.change(ahead, pool, partial(Steps(on_event, STAGE, total).tell, k))
-            if fewest <= done < most and state.settled(change, ahead):
-                total = most = done
+            over = done == most or (done >= fewest and state.settled(change, ahead))
             change += ahead
             before, canvas = canvas, change
             so_far = partial(state.image, canvas, image)
-            on_event(StageEvent(STAGE, done, total, f"error {state.error:.3g}", so_far))
-            if done == most:
+            on_event(StageEvent(STAGE, done, done if over else total, f"error {state.error:.3g}", so_far))
+            if over:
                 break
     return state.image(canvas, image)
+
+
+def bounded(light: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return Σ|P|² or Σ|O|² as corrections are divided by it: nowhere next to nothing."""
+    return np.asarray(light + np.float32(REGULARISATION) * light.max())
 
 
 class Part(NamedTuple):
@@ -125,11 +129,10 @@ class Passes:
         self._scan, self._r = scan, np.float32(calibration.rms_input_scale)
         self._spectrum = spectrum_of(calibration.probe)
         self._good = None if scan.mask.all() else np.fft.ifftshift(scan.mask).astype(np.float32)
-        bytes_each = scan.N**2 * self._r.nbytes + calibration.probe.nbytes
-        self._fits = len(scan) * bytes_each <= CACHE_BYTES
+        amplitudes, probes = len(scan) * scan.N**2 * self._r.nbytes, len(scan) * calibration.probe.nbytes
+        self._fits = {"amplitudes": amplitudes <= CACHE_BYTES, "probes": amplitudes + probes <= CACHE_BYTES}
         self._kept: dict[tuple[str, int], NDArray[Any]] = {}
         self._illumination = self._summed_illumination(Steps(on_event, "illumination", len(scan)))
-        self._bound = np.float32(REGULARISATION) * self._illumination.max()
 
     def change(self, canvas: Canvas, pool: ThreadPoolExecutor, tell: Callable[[float], None]) -> Canvas:
         """Return what one step adds to `canvas`, and keep the error that was met; tell the share done."""
@@ -141,7 +144,7 @@ class Passes:
             wrong, energy = wrong + part.misfit, energy + part.energy
             tell(part.rows.stop / len(self._scan))
         self.error = wrong / max(energy, 1e-30)
-        total /= self._illumination + self._bound
+        total /= bounded(self._illumination)
         return total
 
     def settled(self, change: Canvas, canvas: Canvas) -> bool:
@@ -222,7 +225,7 @@ class Passes:
 
     def _keep(self, name: str, rows: slice, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """Return what `make` makes of some patterns, the same at every pass; made once where all of it fits."""
-        if not self._fits:
+        if not self._fits[name]:
             return make()
         key = (name, rows.start)
         if key not in self._kept:

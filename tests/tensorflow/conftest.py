@@ -51,8 +51,8 @@ def make_model(make_samples):
     """Return a maker of models on the TensorFlow engine."""
     from ptycho.backend import TensorFlowBackend
 
-    def make(training: TrainingConfig, execution: ExecutionConfig = EXACT):
-        calibration = make_samples(training.model).calibration
-        return TensorFlowBackend().create_model(training, calibration, execution)
+    def make(training: TrainingConfig, execution: ExecutionConfig = EXACT, calibration=None, backend=None):
+        calibration = calibration or make_samples(training.model).calibration
+        return (backend or TensorFlowBackend()).create_model(training, calibration, execution)
 
     return make

@@ -17,7 +17,6 @@ from ptycho_backend.core.losses import best_turn
 from ptycho_backend.errors import DataError, DeviceError, ModelFileError
 from ptycho_backend.network import initial_weights
 
-EXACT = ExecutionConfig(device="cpu", precision="32-true")
 UNET, CNN = {"unrolled_steps": 2}, {"architecture": "cnn"}
 PAIRS = {"unrolled_steps": 2, "gridsize": 2}
 
@@ -64,17 +63,8 @@ def test_weights_are_copies_and_must_fit(make_model, make_training):
 ALL_TERMS = {"nll_weight": 0.7, "mae_weight": 0.5, "realspace_weight": 0.3, "realspace_mae_weight": 0.2}
 
 
-ASKED_ELSEWHERE = [pytest.param(fields, marks=pytest.mark.slow) for fields in (PAIRS, {**CNN, "gridsize": 2})]
-
-
-@pytest.mark.parametrize("fields", [{"unrolled_steps": 3}, *ASKED_ELSEWHERE])
-def test_a_model_answers_like_the_reference(make_model, make_training, make_samples, fields):
-    training = make_training(fields, **ALL_TERMS)
-    model, batch = make_model(training), make_samples(training.model).batch(slice(0, 2))
-    rng = np.random.default_rng(0)
-    weights = {n: v + 0.03 * rng.normal(size=v.shape).astype(np.float32) for n, v in model.get_weights().items()}
-    model.set_weights(weights)
-    asked = (weights, PhysicsConstants.of(training.model, model.calibration), batch)
+def answers_like_the_reference(model, training, batch):
+    asked = (model.get_weights(), PhysicsConstants.of(training.model, model.calibration), batch)
     patches = reference.reference_patches(training.model, *asked)
     np.testing.assert_allclose(model.predict_patches(batch), patches, rtol=0, atol=3e-5)
     consistent = reference.reference_patches(training.model, *asked, data_consistency=True)
@@ -85,11 +75,24 @@ def test_a_model_answers_like_the_reference(make_model, make_training, make_samp
     assert model.loss_and_gradients(batch)[0] == pytest.approx(expected, rel=1e-4)
 
 
+ASKED_ELSEWHERE = [pytest.param(fields, marks=pytest.mark.slow) for fields in (PAIRS, {**CNN, "gridsize": 2})]
+
+
+@pytest.mark.parametrize("fields", [{"unrolled_steps": 3}, *ASKED_ELSEWHERE])
+def test_a_model_answers_like_the_reference(make_model, make_training, make_samples, fields):
+    training = make_training(fields, **ALL_TERMS)
+    model, batch = make_model(training), make_samples(training.model).batch(slice(0, 2))
+    rng = np.random.default_rng(0)
+    weights = {n: v + 0.03 * rng.normal(size=v.shape).astype(np.float32) for n, v in model.get_weights().items()}
+    model.set_weights(weights)
+    answers_like_the_reference(model, training, batch)
+
+
 SMOOTH = {**CNN, "probe_mask": True, "gaussian_smoothing_sigma": 0.7}
 
 
 @pytest.mark.parametrize("fields", [PAIRS, SMOOTH])
-def test_models_of_one_kind_share_graphs_and_each_answers_for_itself(make_training, make_samples, fields):
+def test_models_of_one_kind_share_graphs_and_each_answers_for_itself(make_model, make_training, make_samples, fields):
     """Every scan is met by a model of its own: the second must be neither traced again nor taken for the first."""
     training = make_training(fields, **ALL_TERMS)
     samples, backend, rng = make_samples(training.model), TensorFlowBackend(), np.random.default_rng(0)
@@ -99,30 +102,23 @@ def test_models_of_one_kind_share_graphs_and_each_answers_for_itself(make_traini
         probe=np.roll(probe, (2, -3), axis=(-2, -1)).astype(np.complex64),
         rms_input_scale=1.7 * samples.calibration.rms_input_scale,
     )
-    first, second = (backend.create_model(training, own, EXACT) for own in (samples.calibration, other))
+    first, second = (make_model(training, calibration=own, backend=backend) for own in (samples.calibration, other))
     weights = {n: v + 0.03 * rng.normal(size=v.shape).astype(np.float32) for n, v in second.get_weights().items()}
     second.set_weights(weights)
     batch = samples.batch(slice(0, 2))
     for model in (first, second, first):
-        asked = (model.get_weights(), PhysicsConstants.of(training.model, model.calibration), batch)
-        for consistent in (False, True):
-            patches = reference.reference_patches(training.model, *asked, data_consistency=consistent)
-            np.testing.assert_allclose(model.predict_patches(batch, consistent), patches, rtol=0, atol=1e-4)
-        counts = reference.reference_counts(training.model, *asked)
-        np.testing.assert_allclose(model.expected_counts(batch), counts, rtol=0, atol=1e-4 * counts.max())
-        expected = reference.reference_loss(training, *asked)
-        assert model.loss_and_gradients(batch)[0] == pytest.approx(expected, rel=1e-4)
+        answers_like_the_reference(model, training, batch)
     for name, graph in first._graphs.items():
         assert second._graphs[name] is graph
         assert not graph.captured_inputs
 
 
-def test_graphs_keep_no_model_alive_and_are_few(make_training, make_samples):
+def test_graphs_keep_no_model_alive_and_are_few(make_model, make_training, make_samples):
     training = make_training(UNET)
     samples, backend = make_samples(training.model), TensorFlowBackend()
 
     def ask(**fields):
-        model = backend.create_model(make_training({**UNET, **fields}), samples.calibration, EXACT)
+        model = make_model(make_training({**UNET, **fields}), backend=backend)
         model.predict_patches(samples.batch(slice(0, 1)))
         return weakref.ref(model)
 
