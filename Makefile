@@ -21,9 +21,9 @@ demo: $(STAMP)
 	$(BIN)/python benchmarks/demo.py
 
 # The network that ships with the package, from nothing; stopped and called again, it goes on.
-PRETRAINED := ptycho_backend/pretrained
+PRETRAINED := ptycho_backend/network/pretrained
 pretrained: $(STAMP)
-	$(BIN)/python -m ptycho_torch.pretraining $(PRETRAINED)/config.yaml --folder runs/pretrained --output $(PRETRAINED)/wts.h5.zip
+	$(BIN)/python -m ptycho_torch.engine.pretraining $(PRETRAINED)/config.yaml --folder runs/pretrained --output $(PRETRAINED)/wts.h5.zip
 
 # Two test processes of one thread each: threads of two frameworks in one process mostly wait for each other.
 PYTEST := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -50,14 +50,16 @@ LANE := PYTHONPATH=tests/lanes $(PYTEST) -q --hypothesis-profile lane tests/lane
 
 lanes: lane-core lane-tensorflow lane-pytorch lane-both
 
+NEUTRAL := $(wildcard tests/test_*.py) $(addprefix tests/,commands data engines model_file network physics plots pretraining quality runtime simulation solver testing training)
+
 lane-core: $(STAMP)
-	LANE_WITHOUT="$(TORCH) $(TENSORFLOW)" $(LANE) tests/core tests/cli tests/architecture/test_imports.py
+	LANE_WITHOUT="$(TORCH) $(TENSORFLOW)" $(LANE) $(NEUTRAL) tests/architecture/test_imports.py
 
 lane-tensorflow: $(STAMP)
-	LANE_WITHOUT="$(TORCH)" $(LANE) tests/tensorflow tests/parity tests/cli/test_parity.py --backend tensorflow
+	LANE_WITHOUT="$(TORCH)" $(LANE) tests/ptycho tests/parity tests/commands/test_parity.py --backend tensorflow
 
 lane-pytorch: $(STAMP)
-	LANE_WITHOUT="$(TENSORFLOW)" $(LANE) tests/torch tests/parity tests/cli/test_parity.py --backend pytorch
+	LANE_WITHOUT="$(TENSORFLOW)" $(LANE) tests/ptycho_torch tests/parity tests/commands/test_parity.py --backend pytorch
 
 lane-both: $(STAMP)
 	$(LANE) tests/architecture/test_imports.py tests/parity/test_cross_engine.py

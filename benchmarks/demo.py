@@ -24,10 +24,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import ptycho_backend as pb
-from ptycho_backend.baseline import without_network
-from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.data.product import read_product
-from ptycho_backend.metrics import compare
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.quality.metrics import compare
+from ptycho_backend.reconstruction import without_network
 
 COMMAND = [sys.executable, "-m", "ptycho_backend.cli"]
 COLUMNS = ("", "training s", "total s", "amplitude dB / SSIM", "phase dB / SSIM", "FRC 0.5, of Nyquist")

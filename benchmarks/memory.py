@@ -26,15 +26,15 @@ import h5py
 import numpy as np
 
 import ptycho_backend as pb
-from ptycho_backend.baseline import without_network
-from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.data.mapped import scratch_folder
-from ptycho_backend.data.objects import make_object
-from ptycho_backend.data.probes import make_probe
-from ptycho_backend.data.simulate import expected_counts
-from ptycho_backend.progress import EventLog
-from ptycho_backend.registry import get_backend
-from ptycho_backend.run import Run
+from ptycho_backend.engines.registry import get_backend
+from ptycho_backend.model_file.run import Run
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.reconstruction import without_network
+from ptycho_backend.runtime.memory_map import scratch_folder
+from ptycho_backend.runtime.progress import EventLog
+from ptycho_backend.simulation.objects import make_object
+from ptycho_backend.simulation.probes import make_probe
+from ptycho_backend.simulation.simulate import expected_counts
 
 N = 128
 STEP_PX = 8.0

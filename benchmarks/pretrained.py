@@ -22,11 +22,10 @@ from typing import Any
 import numpy as np
 
 import ptycho_backend as pb
-from ptycho_backend.baseline import without_network
-from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.epie import Plan, epie
-from ptycho_backend.core.inference import fit_to_scan
-from ptycho_backend.data.training_probes import defocused
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.pretraining.probes import defocused
+from ptycho_backend.reconstruction import fit_to_scan, without_network
+from ptycho_backend.solver.epie import Plan, epie
 
 FIRST_SEED = 5000
 PASSES = 20

@@ -19,9 +19,9 @@ from statistics import median
 import numpy as np
 
 import ptycho_backend as pb
-from ptycho_backend.baseline import baseline_image
-from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.epie import Plan, epie
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.solver.epie import Plan, epie
+from ptycho_backend.solver.initial_estimate import baseline_image
 
 POSITIONS = 1024
 OTHER = {"diameter_fraction": 0.3, "probe_name": "disc"}

@@ -16,7 +16,7 @@ import time
 from statistics import median
 
 import ptycho_backend as pb
-from ptycho_backend.contract import Model
+from ptycho_backend.engines.model import Model
 
 SCANS = {64: 2048, 128: 1024}  # positions by N
 HELD = pb.InferenceConfig(probe_refinement_passes=0)

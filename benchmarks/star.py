@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 import ptycho_backend as pb
-from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.epie import Plan, epie
-from ptycho_backend.core.inference import calibration_of, fit_to_scan
-from ptycho_backend.metrics import compare, remove_ramp
-from ptycho_backend.plots import plot_losses, plot_object, plot_probe
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.plots.pictures import plot_losses, plot_object, plot_probe
+from ptycho_backend.quality.metrics import compare, remove_ramp
+from ptycho_backend.reconstruction import fit_to_scan
+from ptycho_backend.solver.epie import Plan, epie
 
 FILE = "siemens-star.npz"
 PASSES_OF_EPIE = (0, 5)
@@ -52,7 +52,7 @@ def main() -> None:
     print("| | s before | s | residual / shot noise | halves agree to, of Nyquist | ePIE: phase dB, FRC at 0.5 |")
     print("|---|---|---|---|---|---|")
     print("\n".join(rows))
-    plot_probe(options.output / "probe.png", calibration_of(run.model).probe)
+    plot_probe(options.output / "probe.png", run.model.trained_calibration().probe)
     plot_losses(options.output / "loss.png", run.history, run.summary["shot_noise_floor"])
 
 

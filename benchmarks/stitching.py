@@ -11,9 +11,9 @@ from statistics import median
 
 import numpy as np
 
-from ptycho_backend.core.calibration import probe_weight
-from ptycho_backend.core.stitching import stitch
-from ptycho_backend.data.probes import make_probe
+from ptycho_backend.physics.calibration import probe_weight
+from ptycho_backend.simulation.probes import make_probe
+from ptycho_backend.solver.stitching import stitch
 
 
 def main() -> None:

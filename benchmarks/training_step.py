@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
-from ptycho_backend.contract import Model
-from ptycho_backend.core.batching import Samples
-from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.grouping import group_positions
-from ptycho_backend.data.simulate import simulate_scan
+from ptycho_backend.data.batching import Samples
+from ptycho_backend.data.grouping import group_positions
+from ptycho_backend.engines.model import Model
+from ptycho_backend.engines.registry import get_backend
 from ptycho_backend.events import BatchEvent, Event
-from ptycho_backend.registry import get_backend
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.simulation.simulate import simulate_scan
 
 BATCHES_PER_EPOCH = 4
 COLUMNS = (

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptycho.lazy_values import GroupedData, Later
+from ptycho.raw_inputs import RawFields
 from ptycho.scan_array import ScanArray, ScanContext
 from ptycho_backend.config import ModelConfig
-from ptycho_backend.core.batching import Samples
-from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.grouping import Groups, group_positions, groups_from_indices
-from ptycho_backend.core.stitching import cut_patches
+from ptycho_backend.data.batching import Samples
 from ptycho_backend.data.fields import behind_middle_px
+from ptycho_backend.data.grouping import Groups, group_positions, groups_from_indices
 from ptycho_backend.data.scan import Scan
-
-if TYPE_CHECKING:
-    from ptycho.raw_data import RawData
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.physics.translation import cut_patches
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +50,13 @@ def draw_groups(scan: Scan, gridsize: int, neighbor_count: int, nsamples: int, r
     return groups_from_indices(scan.positions_px, indices)
 
 
-def grouped_arrays(raw: RawData, scan: Scan, groups: Groups) -> GroupedData:
+def grouped_arrays(raw: RawFields, scan: Scan, groups: Groups) -> GroupedData:
     """
     Return the groups of a scan as arrays (group, y, x, channel); coordinates are (group, 1, (x, y), channel).
 
     Parameters
     ----------
-    raw : RawData
+    raw : RawFields
         For what only older scripts know: the start coordinates.
     scan : Scan
         Made from `raw`.
@@ -107,7 +105,7 @@ def good_energy(amplitude: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.
     return np.concatenate(sums) if sums else np.zeros(0)
 
 
-def _centre(raw: RawData, scan: Scan) -> tuple[float, float] | None:
+def _centre(raw: RawFields, scan: Scan) -> tuple[float, float] | None:
     """Return the centre of the object that a client knows, (y, x): of its grid, (size − 1)/2, or of its coordinates."""
     if scan.obj is not None:
         (y, x), (height, width) = scan.obj_origin_px, scan.obj.shape

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ptycho.object_model import ObjectModel
-from ptycho_backend.bundle import FILE_NAME, write_bundle
-from ptycho_backend.contract import Model
 from ptycho_backend.data.output import prepare_run_folder
+from ptycho_backend.engines.model import Model
 from ptycho_backend.errors import ConfigError
-from ptycho_backend.run import Run, bundle_of
+from ptycho_backend.model_file.bundle import FILE_NAME, write_bundle
+from ptycho_backend.model_file.run import Run, bundle_of
 
 # A context of its own for every thread: trainings side by side do not see each other's model.
 _LAST_RUN: ContextVar[Run | None] = ContextVar("last_run", default=None)

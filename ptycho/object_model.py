@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from ptycho.grouped_data import good_energy
 from ptycho.scan_array import ScanArray, ScanContext, context_of
 from ptycho_backend.config import InferenceConfig
-from ptycho_backend.contract import Model
-from ptycho_backend.core.batching import Batch
-from ptycho_backend.core.constants import patch_weight
-from ptycho_backend.core.inference import calibration_of, fit_to_scan, recalibrated
-from ptycho_backend.core.translation import canvas_size
-from ptycho_backend.core.unrolled import fill_amplitude
+from ptycho_backend.data.batching import Batch
 from ptycho_backend.data.scan import Scan
+from ptycho_backend.engines.model import Model
 from ptycho_backend.errors import ShapeError
+from ptycho_backend.network.physics_constants import patch_weight
+from ptycho_backend.physics.amplitude_constraint import fill_amplitude
+from ptycho_backend.physics.translation import canvas_size
+from ptycho_backend.reconstruction import fit_to_scan
 
 
 class ObjectModel:
@@ -90,7 +90,7 @@ class ObjectModel:
             batch = Batch(filled, offsets_px[part], mask.astype(np.float32), canvas_px)
             patches[part] = np.moveaxis(model.predict_patches(batch, InferenceConfig().data_consistency), 1, -1)
         if context is not None:
-            weight = patch_weight(model.config, calibration_of(model).probe)
+            weight = patch_weight(model.config, model.trained_calibration().probe)
             context = dataclasses.replace(context, weight=weight)
         return ScanArray(patches, context)
 
@@ -118,7 +118,7 @@ def _grouped_by(model: Model, channels: int) -> Model:
     gridsize = math.isqrt(channels)
     if channels == model.config.channels or model.config.architecture == "cnn" or gridsize**2 != channels:
         return model
-    return recalibrated(model, calibration_of(model), gridsize)
+    return model.with_calibration(model.trained_calibration(), gridsize)
 
 
 def _check_fit(model: Model, x: NDArray[np.float32]) -> None:

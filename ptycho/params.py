@@ -14,10 +14,10 @@ import dataclasses
 import logging
 from typing import Any
 
+from ptycho_backend.compat.legacy import KEYS, cfg
 from ptycho_backend.config import ModelConfig, TrainingConfig
 from ptycho_backend.config import validate as validate_config
 from ptycho_backend.errors import PtychoError, nearest_name
-from ptycho_backend.legacy import KEYS, cfg
 
 __all__ = ["MissingParameterError", "cfg", "get", "params", "set", "validate"]
 

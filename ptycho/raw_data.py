@@ -9,63 +9,25 @@ Spec: ptychodus_api_spec 4.14.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ptycho import params
 from ptycho.grouped_data import draw_groups, grouped_arrays
 from ptycho.lazy_values import GroupedData
-from ptycho.raw_inputs import fields_of, npz_extras, refuse_unknown, scan_of
+from ptycho.raw_inputs import RawFields, fields_of, npz_extras, refuse_unknown, scan_of
 from ptycho_backend.checks import check_size
 from ptycho_backend.config import ModelConfig
 from ptycho_backend.data.readers import NPZ, load_scan
-from ptycho_backend.data.scan import Measurement, Scan
+from ptycho_backend.data.scan import Scan
 
 GROUPING_STREAM = 3  # of random numbers: that of reconstruct(), so that both draw the same groups
 
 
-@dataclass(eq=False)
-class RawData:
-    """
-    Patterns, coordinates and probe as they come; :meth:`to_scan` checks them.
-
-    Parameters
-    ----------
-    xcoords, ycoords : float, shape (position,), pixels of the object grid
-        See `middles`.
-    xcoords_start, ycoords_start : float, shape (position,), pixels
-        Before a correction; passed on, never used.
-    diff3d : any real dtype, shape (position, y, x)
-    probeGuess : complex, shape (mode, y, x), (y, x) or (y, x, 1)
-    scan_index : int, shape (position,), optional
-    objectGuess : complex, shape (y, x), optional
-    bad_pixels : bool, shape (y, x), optional
-    measurement : {"counts", "amplitude"}, optional
-        None takes patterns for counts where every value is an integer, else for amplitude.
-    obj_origin_px : (float, float), (y, x)
-        Scan coordinates of the object's pixel (0, 0).
-    source : str
-    middles : bool
-        Coordinates are those of windows' middles, (N − 1)/2, not of pixel ``[N//2, N//2]``, as a Scan counts.
-    """
-
-    xcoords: NDArray[Any]
-    ycoords: NDArray[Any]
-    xcoords_start: NDArray[Any]
-    ycoords_start: NDArray[Any]
-    diff3d: NDArray[Any]
-    probeGuess: NDArray[Any]
-    scan_index: NDArray[Any] | None = None
-    objectGuess: NDArray[Any] | None = None
-    bad_pixels: NDArray[Any] | None = None
-    measurement: Measurement | None = None
-    obj_origin_px: tuple[float, float] = (0.0, 0.0)
-    source: str = "memory"
-    middles: bool = True
+class RawData(RawFields):
+    """Patterns, coordinates and probe as they come; :meth:`to_scan` checks them."""
 
     @classmethod
     def from_coords(cls, *values: Any, **fields: Any) -> RawData:

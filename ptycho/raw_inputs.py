@@ -8,20 +8,59 @@ Spec: ptychodus_api_spec 4.14.1, 4.14.2.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ptycho_backend.data.fields import from_window_middles, numbers, single_layer, stacked
 from ptycho_backend.data.npz import npz_array
-from ptycho_backend.data.scan import Scan
+from ptycho_backend.data.scan import Measurement, Scan
 from ptycho_backend.errors import ConfigError, nearest_name
 
-if TYPE_CHECKING:
-    from ptycho.raw_data import RawData
-
 UNUSED = ("dataset_path", "sequential_sampling", "enable_oversampling", "neighbor_pool_size")
+
+
+@dataclass(eq=False)
+class RawFields:
+    """
+    Patterns, coordinates and probe as they come, unchecked.
+
+    Parameters
+    ----------
+    xcoords, ycoords : float, shape (position,), pixels of the object grid
+        See `middles`.
+    xcoords_start, ycoords_start : float, shape (position,), pixels
+        Before a correction; passed on, never used.
+    diff3d : any real dtype, shape (position, y, x)
+    probeGuess : complex, shape (mode, y, x), (y, x) or (y, x, 1)
+    scan_index : int, shape (position,), optional
+    objectGuess : complex, shape (y, x), optional
+    bad_pixels : bool, shape (y, x), optional
+    measurement : {"counts", "amplitude"}, optional
+        None takes patterns for counts where every value is an integer, else for amplitude.
+    obj_origin_px : (float, float), (y, x)
+        Scan coordinates of the object's pixel (0, 0).
+    source : str
+    middles : bool
+        Coordinates are those of windows' middles, (N − 1)/2, not of pixel ``[N//2, N//2]``, as a Scan counts.
+    """
+
+    xcoords: NDArray[Any]
+    ycoords: NDArray[Any]
+    xcoords_start: NDArray[Any]
+    ycoords_start: NDArray[Any]
+    diff3d: NDArray[Any]
+    probeGuess: NDArray[Any]
+    scan_index: NDArray[Any] | None = None
+    objectGuess: NDArray[Any] | None = None
+    bad_pixels: NDArray[Any] | None = None
+    measurement: Measurement | None = None
+    obj_origin_px: tuple[float, float] = (0.0, 0.0)
+    source: str = "memory"
+    middles: bool = True
 
 
 def fields_of(scan: Scan) -> dict[str, Any]:
@@ -41,7 +80,7 @@ def fields_of(scan: Scan) -> dict[str, Any]:
     }
 
 
-def scan_of(raw: RawData) -> Scan:
+def scan_of(raw: RawFields) -> Scan:
     """Return the scan that a RawData holds, checked."""
     obj = None if raw.objectGuess is None else single_layer(raw.objectGuess, "objectGuess", raw.source)
     coordinates = stacked(raw.ycoords, raw.xcoords, ("ycoords", "xcoords"), raw.source)

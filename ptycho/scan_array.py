@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.core.grouping import Groups
+from ptycho_backend.data.grouping import Groups
 from ptycho_backend.data.scan import Scan
 
 

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho.scan_array import ScanContext, context_of
-from ptycho_backend.core.calibration import probe_weight
-from ptycho_backend.core.inference import central, lit_half, stitch_groups
-from ptycho_backend.core.stitching import CanvasFrame
 from ptycho_backend.data.fields import from_window_middles
 from ptycho_backend.errors import ShapeError
+from ptycho_backend.physics.calibration import probe_weight
+from ptycho_backend.solver.scan_geometry import CanvasFrame
+from ptycho_backend.solver.stitching import central, lit_half, stitch_groups
 
 SAME_PLACE_PX = 1e-3
 

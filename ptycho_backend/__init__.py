@@ -20,15 +20,15 @@ from ptycho_backend._version import __version__
 if TYPE_CHECKING:
     from ptycho_backend.api import evaluate, load_model, reconstruct, train
     from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
-    from ptycho_backend.core.stitching import Image
-    from ptycho_backend.core.trust import Assessment, assess
+    from ptycho_backend.data.image import Image
     from ptycho_backend.data.npz import write_npz
     from ptycho_backend.data.readers import load_scan
     from ptycho_backend.data.scan import Scan
-    from ptycho_backend.data.simulate import simulate_scan
+    from ptycho_backend.engines.registry import available_backends, get_backend
     from ptycho_backend.errors import PtychoError
-    from ptycho_backend.registry import available_backends, get_backend
-    from ptycho_backend.run import Run
+    from ptycho_backend.model_file.run import Run
+    from ptycho_backend.quality.assessment import Assessment, assess
+    from ptycho_backend.simulation.simulate import simulate_scan
 
 _HOMES = {
     "evaluate": "api",
@@ -39,17 +39,17 @@ _HOMES = {
     "InferenceConfig": "config",
     "ModelConfig": "config",
     "TrainingConfig": "config",
-    "Image": "core.stitching",
-    "Assessment": "core.trust",
-    "assess": "core.trust",
+    "Image": "data.image",
+    "Assessment": "quality.assessment",
+    "assess": "quality.assessment",
     "write_npz": "data.npz",
     "load_scan": "data.readers",
     "Scan": "data.scan",
-    "simulate_scan": "data.simulate",
+    "simulate_scan": "simulation.simulate",
     "PtychoError": "errors",
-    "available_backends": "registry",
-    "get_backend": "registry",
-    "Run": "run",
+    "available_backends": "engines.registry",
+    "get_backend": "engines.registry",
+    "Run": "model_file.run",
 }
 
 __all__ = ["__version__", *_HOMES]

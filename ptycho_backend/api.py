@@ -13,37 +13,38 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_backend.bundle import Bundle, read_bundle
-from ptycho_backend.checkpoints import FOLDER, VALIDATION_HASH, Checkpoints, check_resumable, read_checkpoint
 from ptycho_backend.checks import check_training
+from ptycho_backend.compat.deprecated_names import modern_execution
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, TrainingConfig, validate
-from ptycho_backend.contract import Backend, Model, Weights, loss_names_of
-from ptycho_backend.core.batching import Samples, split
-from ptycho_backend.core.calibration import Calibration, calibrate
-from ptycho_backend.core.conditions import CONDITIONS, conditions_known, conditions_of
-from ptycho_backend.core.constants import consistency_share
-from ptycho_backend.core.control import Control, Keeper
-from ptycho_backend.core.devices import choose_device
-from ptycho_backend.core.grouping import Groups, group_positions
-from ptycho_backend.core.inference import reconstruct_scan
-from ptycho_backend.core.losses import poisson, shot_noise_floor
-from ptycho_backend.core.monitoring import resolve_monitor
-from ptycho_backend.core.precision import check_precision
-from ptycho_backend.core.refinement import refined_calibration
-from ptycho_backend.core.schedules import first_rate
-from ptycho_backend.core.stitching import Image, well_covered
+from ptycho_backend.data.batching import Samples, split
+from ptycho_backend.data.grouping import Groups, group_positions
+from ptycho_backend.data.image import Image, well_covered
 from ptycho_backend.data.scan import Scan
+from ptycho_backend.engines.contract import Backend
+from ptycho_backend.engines.model import Model, Weights, loss_names_of
+from ptycho_backend.engines.registry import get_backend
 from ptycho_backend.errors import ConfigError, DataError
 from ptycho_backend.events import OnEvent, ignore
-from ptycho_backend.loggers import MetricsLogger, make_logger, recording
-from ptycho_backend.parallel import Follower, Place, check_processes, place_of, placed
-from ptycho_backend.registry import get_backend
-from ptycho_backend.run import Run, provenance_of
-from ptycho_backend.shipped import pretrained_weights, shipped_bundle
-from ptycho_backend.spellings import modern_execution
+from ptycho_backend.model_file.bundle import Bundle, read_bundle
+from ptycho_backend.model_file.run import Run, provenance_of
+from ptycho_backend.network.physics_constants import consistency_share
+from ptycho_backend.network.shipped import pretrained_weights, shipped_bundle
+from ptycho_backend.network.training_domain import CONDITIONS, conditions_known, conditions_of
+from ptycho_backend.physics.calibration import Calibration, calibrate
+from ptycho_backend.physics.losses import poisson, shot_noise_floor
+from ptycho_backend.reconstruction import reconstruct_scan
+from ptycho_backend.runtime.devices import choose_device
+from ptycho_backend.runtime.precision import check_precision
+from ptycho_backend.solver.probe_refinement import refined_calibration
+from ptycho_backend.training.checkpoints import FOLDER, VALIDATION_HASH, Checkpoints, check_resumable, read_checkpoint
+from ptycho_backend.training.loggers import MetricsLogger, make_logger, recording
+from ptycho_backend.training.monitoring import resolve_monitor
+from ptycho_backend.training.options import Control, Keeper
+from ptycho_backend.training.parallel import Follower, Place, check_processes, place_of, placed
+from ptycho_backend.training.schedules import first_rate
 
 if TYPE_CHECKING:
-    from ptycho_backend.metrics import Comparison
+    from ptycho_backend.quality.metrics import Comparison
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +204,7 @@ def evaluate(image: Image, truth: Scan | Image) -> Comparison:
     DataError
         If the scan knows no object.
     """
-    from ptycho_backend.metrics import compare
+    from ptycho_backend.quality.metrics import compare
 
     if isinstance(truth, Image):
         seen, known = well_covered(image), well_covered(truth)
@@ -246,7 +247,7 @@ def _checked_execution(config: ExecutionConfig | None) -> ExecutionConfig:
 
 
 def _engine_for(written_by: str, asked: str) -> Backend:
-    from ptycho_backend.registry import available_backends
+    from ptycho_backend.engines.registry import available_backends
 
     if asked == "auto" and written_by in available_backends():
         return get_backend(written_by)

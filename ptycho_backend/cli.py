@@ -33,7 +33,7 @@ from ptycho_backend.errors import (
 )
 
 if TYPE_CHECKING:
-    from ptycho_backend.progress import Terminal
+    from ptycho_backend.runtime.progress import Terminal
 
 DONE, FAILED, MISUSED = 0, 1, 2
 OWN = ("ptycho_backend", "ptycho", "ptycho_torch")
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Arguments without the program's name; None takes those of the process.
     """
     from ptycho_backend.commands.files import Interrupted
-    from ptycho_backend.progress import Terminal
+    from ptycho_backend.runtime.progress import Terminal
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     terminal = Terminal(quiet="--quiet" in arguments, debug="--debug" in arguments)

@@ -23,9 +23,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
 
+from ptycho_backend.compat.deprecated_names import modern_fields
 from ptycho_backend.errors import ConfigError, nearest_name
-from ptycho_backend.spellings import modern_fields
-from ptycho_backend.yaml_files import read_yaml
+from ptycho_backend.runtime.yaml_files import read_yaml
 
 Fraction = Annotated[float, Interval(ge=0.0, lt=1.0)]
 NonNegative = Annotated[float, Ge(0.0)]

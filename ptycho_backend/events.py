@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ptycho_backend.core.stitching import Image
+    from ptycho_backend.data.image import Image
 
 TELL_EVERY_S = 0.5  # parts of a step are told no more often
 

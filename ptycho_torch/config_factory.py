@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptycho_backend import legacy
+from ptycho_backend.compat import legacy
+from ptycho_backend.compat.deprecated_names import modern_execution, modern_fields
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig, fields_of, from_dict, to_dict
 from ptycho_backend.data.readers import load_scan
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.spellings import modern_execution, modern_fields
 
 
 @dataclass(eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ptycho_backend.checkpoints import FOLDER
+from ptycho_backend.training.checkpoints import FOLDER
 
 BEST, LAST, SUFFIX = "best-checkpoint.ckpt", "last.ckpt", ".ckpt"
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ptycho.backend import prepare_start
-from ptycho_backend.contract import Backend
+from ptycho.engine.backend import prepare_start
+from ptycho_backend.engines.contract import Backend
+from ptycho_backend.engines.registry import get_backend
 from ptycho_backend.errors import BackendNotInstalledError
-from ptycho_backend.loggers import DATABASE_PACKAGES, PACKAGES
-from ptycho_backend.registry import get_backend
+from ptycho_backend.training.loggers import DATABASE_PACKAGES, PACKAGES
 
 BACKENDS = ("pytorch", "tensorflow")
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ptycho_backend.legacy import update_legacy_dict
+from ptycho_backend.compat.legacy import update_legacy_dict
 
 __all__ = ["InferenceConfig", "ModelConfig", "TrainingConfig", "update_legacy_dict"]
 

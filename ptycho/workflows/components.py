@@ -1,10 +1,4 @@
-"""
-Training, stitching and loading as existing users call them; the front door does the work.
-
-Notes
------
-Spec: ptychodus_api_spec 4.14.
-"""
+"""Training, stitching and loading as existing users call them, by the front door (spec: ptychodus_api_spec 4.14)."""
 
 from __future__ import annotations
 
@@ -20,10 +14,11 @@ from ptycho.config.translation import to_training
 from ptycho.object_model import ObjectModel
 from ptycho.workflows.data import Data, create_ptycho_data_container, load_data
 from ptycho.workflows.images import reassemble_cdi_image, save_outputs
-from ptycho_backend import api, legacy
+from ptycho_backend import api
+from ptycho_backend.compat import legacy
 from ptycho_backend.config import ExecutionConfig
-from ptycho_backend.progress import EventLog
-from ptycho_backend.run import Run
+from ptycho_backend.model_file.run import Run
+from ptycho_backend.runtime.progress import EventLog
 
 __all__ = [
     "create_ptycho_data_container",

@@ -22,7 +22,7 @@ from ptycho.object_model import ObjectModel
 from ptycho.scan_array import ScanArray
 from ptycho.workflows.data import Data, create_ptycho_data_container
 from ptycho_backend.data.output import prepare_run_folder
-from ptycho_backend.run import Run
+from ptycho_backend.model_file.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def save_outputs(
     ------
     OutputError
     """
-    from ptycho_backend.plots import plot_image
+    from ptycho_backend.plots.pictures import plot_image
 
     folder = prepare_run_folder(output_prefix, overwrite=True)
     run = results.get("run")

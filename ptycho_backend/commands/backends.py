@@ -9,9 +9,9 @@ from jsonargparse import Namespace
 from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import add_message_options
 from ptycho_backend.commands.engines import started_quietly
+from ptycho_backend.engines.registry import FRAMEWORKS, get_backend, missing_packages, registered_backends
 from ptycho_backend.errors import PtychoError
-from ptycho_backend.progress import Terminal
-from ptycho_backend.registry import FRAMEWORKS, get_backend, missing_packages, registered_backends
+from ptycho_backend.runtime.progress import Terminal
 
 
 class Engine(NamedTuple):

@@ -18,10 +18,10 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from ptycho_backend.commands.help import HelpFormatter, documented, help_text, metavar
+from ptycho_backend.compat.deprecated_names import VALUES, modern_fields, modern_flag, modern_name, modern_value
 from ptycho_backend.config import fields_of
 from ptycho_backend.errors import ConfigError, nearest_name
-from ptycho_backend.spellings import VALUES, modern_fields, modern_flag, modern_name, modern_value
-from ptycho_backend.yaml_files import read_yaml
+from ptycho_backend.runtime.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
 

@@ -6,15 +6,15 @@ import typing
 
 from jsonargparse import Namespace
 
-from ptycho_backend.bundle import FILE_NAME
 from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import add_message_options
 from ptycho_backend.commands.describe import model_rows
 from ptycho_backend.commands.figures import show_rows
 from ptycho_backend.commands.files import result_folder
+from ptycho_backend.compat.predecessor.conversion import convert
 from ptycho_backend.config import ModelConfig, fields_of
-from ptycho_backend.predecessor.conversion import convert
-from ptycho_backend.progress import Terminal
+from ptycho_backend.model_file.bundle import FILE_NAME
+from ptycho_backend.runtime.progress import Terminal
 
 OVERRIDES = ("N", "gridsize", "amp_activation", "decoder_outputs")
 

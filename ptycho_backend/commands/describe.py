@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.commands.figures import number
-from ptycho_backend.contract import LOG_SCALE, PROBE
+from ptycho_backend.engines.model import LOG_SCALE, PROBE
 
 if TYPE_CHECKING:
-    from ptycho_backend.bundle import Bundle
     from ptycho_backend.data.product import Product
     from ptycho_backend.data.scan import Scan
+    from ptycho_backend.model_file.bundle import Bundle
 
 Rows = list[tuple[str, str]]
 ENERGY_SHARE = 0.8  # of a probe, inside the circle whose size is measured
@@ -133,7 +133,7 @@ def neighbour_distance_px(positions_px: NDArray[np.float64]) -> float:
 
 def photons_per_pattern(scan: Scan) -> NDArray[np.float64]:
     """Return the counts of every pattern on good pixels."""
-    from ptycho_backend.data.mapped import CHUNK
+    from ptycho_backend.runtime.memory_map import CHUNK
 
     starts = range(0, len(scan), CHUNK)
     sums = [(scan.counts(slice(i, i + CHUNK)) * scan.mask).sum(axis=(1, 2), dtype=np.float64) for i in starts]

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ptycho_backend.progress import Terminal
+from ptycho_backend.runtime.progress import Terminal
 
 
 @contextmanager

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import Namespace
 
-from ptycho_backend import plots
-from ptycho_backend.baseline import without_network
 from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import add_message_options, add_output_options
 from ptycho_backend.commands.describe import Rows
@@ -16,14 +14,16 @@ from ptycho_backend.commands.figures import number, show_rows
 from ptycho_backend.commands.files import EVALUATION, draw, is_product, remove_earlier, result_folder
 from ptycho_backend.commands.results import show_comparisons, show_place, write_evaluation
 from ptycho_backend.config import InferenceConfig, ModelConfig, from_dict
-from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.stitching import Image
+from ptycho_backend.data.image import Image
 from ptycho_backend.data.product import Product, read_product
 from ptycho_backend.data.readers import existing_file, load_scan
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import DataError
-from ptycho_backend.metrics import Comparison, compare
-from ptycho_backend.progress import Terminal
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.plots import pictures
+from ptycho_backend.quality.metrics import Comparison, compare
+from ptycho_backend.reconstruction import without_network
+from ptycho_backend.runtime.progress import Terminal
 
 
 def command_line() -> CommandLine:
@@ -52,7 +52,7 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
         remove_earlier(folder, (EVALUATION, "comparison.png"))
         write_evaluation(folder / EVALUATION, comparisons, str(reference))
         first = next(iter(comparisons.values()))
-        draw(plots.plot_comparison, folder / "comparison.png", first, title=f"{image_path} against {reference}")
+        draw(pictures.plot_comparison, folder / "comparison.png", first, title=f"{image_path} against {reference}")
         show(terminal, comparisons, reference)
         show_place(terminal, folder)
 

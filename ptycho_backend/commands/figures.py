@@ -7,13 +7,13 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ptycho_backend.metrics import Comparison
+from ptycho_backend.quality.metrics import Comparison
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ptycho_backend.core.trust import Assessment
-    from ptycho_backend.progress import Terminal
+    from ptycho_backend.quality.assessment import Assessment
+    from ptycho_backend.runtime.progress import Terminal
 
 NAME_COLUMN, SMALLEST_COLUMN = 22, 40
 SCORES = {"amplitude_psnr_db": "the amplitude", "phase_psnr_db": "the phase"}

@@ -9,14 +9,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptycho_backend.checkpoints import FOLDER as CHECKPOINTS
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend.data.image import Image
 from ptycho_backend.data.output import prepare_run_folder
+from ptycho_backend.data.product import NUMBERS, Product, write_product
+from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import OutputError, TrainingStopped
+from ptycho_backend.physics.calibration import Calibration
+from ptycho_backend.training.checkpoints import FOLDER as CHECKPOINTS
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
-
-    from ptycho_backend.data.scan import Scan
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +121,40 @@ def load(options: Namespace, path: str) -> Scan:
     from ptycho_backend.data.readers import load_scan
 
     return load_scan(path, N=options.resize, patterns=options.patterns)
+
+
+def write_image(
+    folder: Path,
+    scan: Scan,
+    image: Image,
+    calibration: Calibration,
+    costs: list[float],
+    attributes: dict[str, Any],
+) -> None:
+    """Write what ptychodus reads of a reconstruction, with the loss of every epoch and what made it."""
+    product = Product(
+        positions_px=scan.positions_px,
+        probe=photon_probe(calibration),
+        obj=image.obj,
+        obj_origin_px=image.origin_px,
+        pixel_size_m=scan.pixel_size_m,
+        indexes=np.arange(len(scan)),
+        costs=np.asarray(costs, dtype=np.float64),
+        attributes={
+            **{key: value for key, value in scan.attributes.items() if key in NUMBERS},
+            "probe_photon_count": calibration.photons_per_pattern,
+            "scan": scan.attributes,
+            "name": folder.resolve().name,
+            **attributes,
+        },
+    )
+    write_product(folder / RECONSTRUCTION, product, {"coverage": image.coverage}, overwrite=True)
+
+
+def photon_probe(calibration: Calibration) -> NDArray[np.complex64]:
+    """Return the probe in sqrt(photons): with it and the object, |far field|² is the expected counts."""
+    scale = np.sqrt(calibration.photon_scale) / calibration.rms_input_scale
+    return np.asarray(calibration.probe * scale, dtype=np.complex64)
 
 
 def is_product(path: Path) -> bool:

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptycho_backend.commands.files import BESIDE_IMAGE, Interrupted, remove_earlier
-from ptycho_backend.commands.results import write_image
-from ptycho_backend.core.calibration import Calibration
-from ptycho_backend.core.interruption import Stop
-from ptycho_backend.core.stitching import Image
+from ptycho_backend.commands.files import BESIDE_IMAGE, Interrupted, remove_earlier, write_image
+from ptycho_backend.data.image import Image
 from ptycho_backend.data.product import INCOMPLETE
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import OutputError
 from ptycho_backend.events import Event, OnEvent, StageEvent
+from ptycho_backend.physics.calibration import Calibration
+from ptycho_backend.training.signals import Stop
 
 logger = logging.getLogger(__name__)
 

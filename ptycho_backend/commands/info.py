@@ -6,7 +6,6 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from ptycho_backend.bundle import FILE_NAME, read_bundle
 from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import add_message_options
 from ptycho_backend.commands.describe import Rows, model_rows, product_rows, scan_rows
@@ -14,7 +13,8 @@ from ptycho_backend.commands.figures import show_rows
 from ptycho_backend.commands.files import is_product
 from ptycho_backend.data.product import read_product
 from ptycho_backend.data.readers import existing_file, load_scan
-from ptycho_backend.progress import Terminal
+from ptycho_backend.model_file.bundle import FILE_NAME, read_bundle
+from ptycho_backend.runtime.progress import Terminal
 
 
 def command_line() -> CommandLine:

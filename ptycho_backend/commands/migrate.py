@@ -10,10 +10,10 @@ from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import add_message_options
 from ptycho_backend.commands.figures import show_rows
 from ptycho_backend.commands.files import check_new_file
+from ptycho_backend.compat.predecessor.migration import Fate, Migration, migrate
 from ptycho_backend.data.output import atomic_path
-from ptycho_backend.predecessor.migration import Fate, Migration, migrate
-from ptycho_backend.progress import Terminal
-from ptycho_backend.yaml_files import read_yaml
+from ptycho_backend.runtime.progress import Terminal
+from ptycho_backend.runtime.yaml_files import read_yaml
 
 
 def command_line() -> CommandLine:

@@ -13,15 +13,15 @@ from ptycho_backend.commands.common import add_message_options
 from ptycho_backend.commands.engines import started_quietly
 from ptycho_backend.commands.figures import number, seconds
 from ptycho_backend.commands.files import add_scan_options, check_new_file, load
-from ptycho_backend.core.quiet import quiet
+from ptycho_backend.engines.registry import available_backends, get_backend
 from ptycho_backend.errors import PtychoError
-from ptycho_backend.progress import Terminal
-from ptycho_backend.registry import available_backends, get_backend
+from ptycho_backend.runtime.log_filters import quiet
+from ptycho_backend.runtime.progress import Terminal
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from ptycho_backend.parity import Report, Row
+    from ptycho_backend.testing.parity import Report, Row
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> int:
             get_backend(name).devices()
     if not names:
         raise _no_engine()
-    from ptycho_backend.parity import run_parity
+    from ptycho_backend.testing.parity import run_parity
 
     # Every check asks a model of its own, and TensorFlow advises to build fewer graphs.
     with terminal.progress() as on_event, quiet("tensorflow", level=logging.ERROR):

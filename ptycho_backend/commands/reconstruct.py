@@ -8,7 +8,6 @@ from typing import Any
 from jsonargparse import Namespace
 
 from ptycho_backend import api
-from ptycho_backend.bundle import read_bundle
 from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import (
     add_config_options,
@@ -32,9 +31,10 @@ from ptycho_backend.commands.results import (
     write_result,
 )
 from ptycho_backend.config import ExecutionConfig, InferenceConfig
-from ptycho_backend.contract import Model
-from ptycho_backend.progress import Terminal
-from ptycho_backend.shipped import SHIPPED
+from ptycho_backend.engines.model import Model
+from ptycho_backend.model_file.bundle import read_bundle
+from ptycho_backend.network.shipped import SHIPPED
+from ptycho_backend.runtime.progress import Terminal
 
 SECTIONS: dict[str, type[Any]] = {"inference": InferenceConfig, "execution": ExecutionConfig}
 configs = partial(sections, config_types=SECTIONS)  # what --print_config prints

@@ -7,32 +7,27 @@ import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ptycho_backend import api, plots
-from ptycho_backend.baseline import without_network
+from ptycho_backend import api
 from ptycho_backend.commands.figures import comparison_table, number, seconds, show_rows, trust_rows, verdict
-from ptycho_backend.commands.files import EVALUATION, RECONSTRUCTION, TRUST, draw
+from ptycho_backend.commands.files import EVALUATION, TRUST, draw, write_image
+from ptycho_backend.commands.growing import GrowingImage
 from ptycho_backend.config import InferenceConfig, to_dict
-from ptycho_backend.contract import Model
-from ptycho_backend.core.calibration import Calibration
-from ptycho_backend.core.inference import Predicted, calibration_of, fit_to_scan, image_of, predict
-from ptycho_backend.core.stitching import Image
-from ptycho_backend.core.trust import Assessment, assess
-from ptycho_backend.data.product import NUMBERS, Product, write_product
+from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
+from ptycho_backend.engines.model import Model
 from ptycho_backend.errors import DataError
 from ptycho_backend.events import OnEvent
-from ptycho_backend.metrics import Comparison
-from ptycho_backend.progress import Terminal
-from ptycho_backend.run import write_json
-from ptycho_backend.trust_picture import plot_trust
-
-if TYPE_CHECKING:
-    from ptycho_backend.commands.growing import GrowingImage
+from ptycho_backend.model_file.run import write_json
+from ptycho_backend.network.prediction import Predicted, predict
+from ptycho_backend.physics.calibration import Calibration
+from ptycho_backend.plots import pictures
+from ptycho_backend.plots.assessment import plot_trust
+from ptycho_backend.quality.assessment import Assessment, assess
+from ptycho_backend.quality.metrics import Comparison
+from ptycho_backend.reconstruction import fit_to_scan, image_of, without_network
+from ptycho_backend.runtime.progress import Terminal
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +77,7 @@ def make_result(
     started = time.perf_counter()
     fitted = fit_to_scan(model, scan, inference, on_event)
     as_fitted = dataclasses.replace(inference, calibration="model", probe_refinement_passes=0)
-    calibration = calibration_of(fitted)
+    calibration = fitted.trained_calibration()
     heard = growing.listener(calibration, on_event)
     predicted = predict(scan, fitted, as_fitted, heard)
     image = image_of(scan, fitted, predicted, as_fitted, heard)
@@ -120,40 +115,6 @@ def write_result(folder: Path, result: Result, costs: list[float], attributes: d
         write_evaluation(folder / EVALUATION, result.comparisons, result.scan.source)
 
 
-def write_image(
-    folder: Path,
-    scan: Scan,
-    image: Image,
-    calibration: Calibration,
-    costs: list[float],
-    attributes: dict[str, Any],
-) -> None:
-    """Write what ptychodus reads of a reconstruction, with the loss of every epoch and what made it."""
-    product = Product(
-        positions_px=scan.positions_px,
-        probe=photon_probe(calibration),
-        obj=image.obj,
-        obj_origin_px=image.origin_px,
-        pixel_size_m=scan.pixel_size_m,
-        indexes=np.arange(len(scan)),
-        costs=np.asarray(costs, dtype=np.float64),
-        attributes={
-            **{key: value for key, value in scan.attributes.items() if key in NUMBERS},
-            "probe_photon_count": calibration.photons_per_pattern,
-            "scan": scan.attributes,
-            "name": folder.resolve().name,
-            **attributes,
-        },
-    )
-    write_product(folder / RECONSTRUCTION, product, {"coverage": image.coverage}, overwrite=True)
-
-
-def photon_probe(calibration: Calibration) -> NDArray[np.complex64]:
-    """Return the probe in sqrt(photons): with it and the object, |far field|² is the expected counts."""
-    scale = np.sqrt(calibration.photon_scale) / calibration.rms_input_scale
-    return np.asarray(calibration.probe * scale, dtype=np.complex64)
-
-
 def write_evaluation(path: Path, comparisons: dict[str, Comparison], truth: str) -> None:
     """Write comparisons as JSON; what is not a number becomes null."""
     figures: dict[str, Any] = {name.replace(" ", "_"): comparison.to_dict() for name, comparison in comparisons.items()}
@@ -169,10 +130,10 @@ def draw_result(folder: Path, result: Result) -> None:
         ("object.png", result.image, "Reconstruction"),
         ("baseline.png", result.baseline, "Without a network"),
     ):
-        draw(plots.plot_object, folder / name, image.obj, image.origin_px, pixel_size_m, title=title)
-    draw(plots.plot_probe, folder / "probe.png", result.calibration.probe, title="Probe")
+        draw(pictures.plot_object, folder / name, image.obj, image.origin_px, pixel_size_m, title=title)
+    draw(pictures.plot_probe, folder / "probe.png", result.calibration.probe, title="Probe")
     if result.comparisons:
-        draw(plots.plot_comparison, folder / "comparison.png", result.comparisons["network"])
+        draw(pictures.plot_comparison, folder / "comparison.png", result.comparisons["network"])
 
 
 def provenance(model: Model, inference: InferenceConfig, more: dict[str, Any]) -> dict[str, Any]:

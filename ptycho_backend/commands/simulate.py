@@ -12,8 +12,8 @@ from ptycho_backend.commands.describe import scan_rows
 from ptycho_backend.commands.figures import show_rows
 from ptycho_backend.commands.files import check_new_file
 from ptycho_backend.data.npz import write_npz
-from ptycho_backend.data.simulate import SimulationConfig, simulate_scan
-from ptycho_backend.progress import Terminal
+from ptycho_backend.runtime.progress import Terminal
+from ptycho_backend.simulation.simulate import SimulationConfig, simulate_scan
 
 
 def command_line() -> CommandLine:

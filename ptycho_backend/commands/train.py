@@ -10,8 +10,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from ptycho_backend import api, plots
-from ptycho_backend.checkpoints import FOLDER, SUFFIX
+from ptycho_backend import api
 from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import (
     add_config_options,
@@ -45,12 +44,14 @@ from ptycho_backend.commands.results import (
 )
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig, validate
 from ptycho_backend.data.scan import Scan
+from ptycho_backend.engines.registry import FRAMEWORKS, get_backend
 from ptycho_backend.errors import ConfigError, ShapeError
 from ptycho_backend.events import OnEvent, ignore
-from ptycho_backend.parallel import place_of
-from ptycho_backend.progress import Terminal
-from ptycho_backend.registry import FRAMEWORKS, get_backend
-from ptycho_backend.run import CONFIG, Run
+from ptycho_backend.model_file.run import CONFIG, Run
+from ptycho_backend.plots import pictures
+from ptycho_backend.runtime.progress import Terminal
+from ptycho_backend.training.checkpoints import FOLDER, SUFFIX
+from ptycho_backend.training.parallel import place_of
 
 SECTIONS: dict[str, type[Any]] = {
     "training": TrainingConfig,
@@ -177,7 +178,7 @@ def draw_losses(folder: Path, trained: Run) -> None:
     pure = trained.model.loss_name == "poisson" and training.nll_weight == 1.0
     pure = pure and training.mae_weight == training.realspace_weight == training.realspace_mae_weight == 0.0
     floor = trained.summary["shot_noise_floor"] if pure else None
-    draw(plots.plot_losses, folder / "losses.png", trained.history, floor, title="Training")
+    draw(pictures.plot_losses, folder / "losses.png", trained.history, floor, title="Training")
 
 
 def tell(terminal: Terminal, folder: Path, trained: Run, scan: Scan, result: Result | None) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.data.mapped import IN_MEMORY_BYTES, release, rows_at_a_time, scratch_array
 from ptycho_backend.errors import DataError, OutputError, ShapeError, nearest_name
+from ptycho_backend.runtime.memory_map import IN_MEMORY_BYTES, release, rows_at_a_time, scratch_array
 
 logger = logging.getLogger(__name__)
 

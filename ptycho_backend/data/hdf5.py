@@ -24,11 +24,11 @@ from ptycho_backend.data.fields import (
     single_layer,
     stacked,
 )
-from ptycho_backend.data.mapped import gathered
 from ptycho_backend.data.product import POSITIONS as PRODUCT_POSITIONS
 from ptycho_backend.data.product import Product, read_product, write_product
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import DataError
+from ptycho_backend.runtime.memory_map import gathered
 
 __all__ = ["Product", "hdf5_fields", "read_hdf5", "read_product", "write_product"]
 

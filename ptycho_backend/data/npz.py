@@ -24,10 +24,10 @@ from ptycho_backend.data.fields import (
     single_layer,
     stacked,
 )
-from ptycho_backend.data.mapped import BLOCK_BYTES, IN_MEMORY_BYTES, gathered, release, scratch_array
 from ptycho_backend.data.output import atomic_path, json_text
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import DataError, OutputError, ShapeError, first_line
+from ptycho_backend.runtime.memory_map import BLOCK_BYTES, IN_MEMORY_BYTES, gathered, release, scratch_array
 
 logger = logging.getLogger(__name__)
 

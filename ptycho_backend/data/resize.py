@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.core.propagation import far_field, near_field
 from ptycho_backend.data.fields import Fields, numbers
-from ptycho_backend.data.mapped import release, rows_at_a_time, scratch_array
 from ptycho_backend.errors import DataError, ShapeError
+from ptycho_backend.physics.propagation import far_field, near_field
+from ptycho_backend.runtime.memory_map import release, rows_at_a_time, scratch_array
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.data.mapped import CHUNK, chunks, release
 from ptycho_backend.errors import DataError, ShapeError
+from ptycho_backend.runtime.memory_map import CHUNK, chunks, release
 
 logger = logging.getLogger(__name__)
 

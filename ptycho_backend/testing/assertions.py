@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.contract import History, Weights
+from ptycho_backend.engines.model import History, Weights
 from ptycho_backend.testing.tolerances import Tolerance
 
 MOVED = 5e-3  # how far ten steps of Adam at 5e-4 move a value, rounding of a gradient or not

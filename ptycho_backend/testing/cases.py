@@ -16,16 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.config import ModelConfig, TrainingConfig
-from ptycho_backend.contract import LOG_SCALE, PROBE
-from ptycho_backend.core import reference
-from ptycho_backend.core.batching import Batch, Samples
-from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.constants import PhysicsConstants
-from ptycho_backend.core.grouping import group_positions
-from ptycho_backend.core.losses import best_turn
-from ptycho_backend.core.weights import parts_of
+from ptycho_backend.data.batching import Batch, Samples
+from ptycho_backend.data.grouping import group_positions
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.network import parameters
+from ptycho_backend.engines.model import LOG_SCALE, PROBE, parts_of
+from ptycho_backend.network import reference
+from ptycho_backend.network.architectures import parameters
+from ptycho_backend.network.physics_constants import PhysicsConstants
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.physics.losses import best_turn
 from ptycho_backend.testing.differences import slope_at_zero
 
 NEIGHBOURS = 7

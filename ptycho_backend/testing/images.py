@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.core.stitching import Image, cut_patches
+from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
+from ptycho_backend.physics.translation import cut_patches
 
 
 def truth_on(image: Image, scan: Scan) -> NDArray[Any]:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.core.forward import intensity
-from ptycho_backend.core.translation import canvas_size
-from ptycho_backend.operators import narrow
+from ptycho_backend.engines.operators import narrow
+from ptycho_backend.physics.forward import intensity
+from ptycho_backend.physics.translation import canvas_size
 
 DARK = 0.1  # of the root mean square amplitude of a pattern
 NEAREST_KINK = 0.05  # of a pixel: bilinear weights have kinks at whole offsets, where no slope is defined

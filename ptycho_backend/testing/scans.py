@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ptycho_backend.config import ModelConfig
-from ptycho_backend.core.calibration import Calibration, calibrate
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.data.simulate import simulate_scan
+from ptycho_backend.physics.calibration import Calibration, calibrate
+from ptycho_backend.simulation.simulate import simulate_scan
 
 SMALL = {"N": 32, "n_positions": 36, "object_name": "lines", "photons_per_pattern": 1e7, "step_px": 3.0}
 

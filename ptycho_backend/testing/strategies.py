@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ptycho_backend.config import ModelConfig, TrainingConfig
-from ptycho_backend.core.grouping import Groups, group_positions
+from ptycho_backend.data.grouping import Groups, group_positions
 from ptycho_backend.data.scan import Measurement, Scan
-from ptycho_backend.data.simulate import covering_frame
+from ptycho_backend.simulation.simulate import covering_frame
 from ptycho_backend.testing.cases import random_weights
 from ptycho_backend.testing.inputs import complex_noise, detector_mask, speckled_probe
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning
 import numpy as np
@@ -19,16 +19,12 @@ from torch import Tensor
 
 from ptycho_backend._version import __version__
 from ptycho_backend.config import TrainingConfig, from_dict, to_dict
-from ptycho_backend.core.calibration import Calibration
-from ptycho_backend.core.inference import calibration_of
 from ptycho_backend.data.output import atomic_path
 from ptycho_backend.errors import ConfigError, ModelFileError, first_line
-from ptycho_backend.members import CALIBRATION_NUMBERS
+from ptycho_backend.model_file.hdf5_weights import CALIBRATION_NUMBERS
+from ptycho_backend.physics.calibration import Calibration
 from ptycho_torch.api.configs import plain
 from ptycho_torch.api.rules import PARTS
-
-if TYPE_CHECKING:
-    from ptycho_torch.api.models import PtychoPINN_Lightning
 
 OWN = "ptychopinn"  # what no other tool's checkpoint holds
 VERSION = 1
@@ -57,9 +53,9 @@ class Checkpoint:
     state_dict: Mapping[str, Tensor]
 
 
-def write_checkpoint(path: Path, module: PtychoPINN_Lightning, epoch: int, global_step: int) -> None:
+def write_checkpoint(path: Path, module: Any, epoch: int, global_step: int) -> None:
     """Write a trained module, whole or not at all; `epoch` counts from 0."""
-    calibration = calibration_of(module.trained)
+    calibration = module.trained.trained_calibration()
     numbers = {name: float(getattr(calibration, name)) for name in CALIBRATION_NUMBERS}
     content = {
         "state_dict": {name: value.detach().cpu() for name, value in module.state_dict().items()},
@@ -112,7 +108,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         raise _not_ours(path, f"{type(error).__name__}: {error}") from error
 
 
-def load_weights(module: PtychoPINN_Lightning, checkpoint: Checkpoint) -> None:
+def load_weights(module: Any, checkpoint: Checkpoint) -> None:
     """
     Give a module the weights of a checkpoint.
 

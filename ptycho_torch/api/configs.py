@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ptycho_backend.data.output import json_text
 from ptycho_backend.errors import ConfigError, nearest_name
 from ptycho_torch.api.translation import Settings, settle
 from ptycho_torch.config_params import DataConfig, DatagenConfig, InferenceConfig, ModelConfig, TrainingConfig
-
-if TYPE_CHECKING:
-    from ptycho_torch.api.models import PtychoModel
 
 Config = TypeVar("Config", DataConfig, ModelConfig, TrainingConfig, InferenceConfig, DatagenConfig)
 
@@ -42,8 +39,8 @@ class ConfigManager:
         self.datagen_config = as_config(DatagenConfig, datagen_config)
 
     @classmethod
-    def from_loaded_model(cls, ptycho_model: PtychoModel) -> ConfigManager:
-        """Return the configuration that a loaded model carries."""
+    def from_loaded_model(cls, ptycho_model: Any) -> ConfigManager:
+        """Return the configuration that a loaded :class:`~ptycho_torch.api.models.PtychoModel` carries."""
         module = ptycho_model.module
         return cls(module.data_config, module.model_config, module.training_config, module.inference_config)
 
@@ -52,7 +49,7 @@ class ConfigManager:
         """What the front door is told, as the objects stand now."""
         return settle(self)
 
-    def validate_arch_compatibility(self, ptycho_model: PtychoModel) -> None:
+    def validate_arch_compatibility(self, ptycho_model: Any) -> None:
         """
         Refuse a model that has been built otherwise than this configuration says.
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.api import reconstruct
-from ptycho_backend.progress import EventLog
+from ptycho_backend.runtime.progress import EventLog
 from ptycho_torch.api.configs import ConfigManager
 from ptycho_torch.api.data import PtychoDataLoader
 from ptycho_torch.api.models import PtychoModel

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ptycho_backend.spellings import VALUES
+from ptycho_backend.compat.deprecated_names import VALUES
 from ptycho_torch.api.rows import Keyword, field, head, missing, only, rule
 
 MODES = MappingProxyType({"Unsupervised": "pinn", "Supervised": "supervised"})

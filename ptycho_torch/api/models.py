@@ -10,13 +10,13 @@ import lightning.pytorch as pl
 from torch import Tensor
 
 from ptycho_backend.config import ExecutionConfig
-from ptycho_backend.contract import loss_names_of
+from ptycho_backend.engines.model import loss_names_of
 from ptycho_backend.errors import TrainingError
 from ptycho_torch.api.checkpoint import load_weights, read_checkpoint
 from ptycho_torch.api.configs import ConfigManager
 from ptycho_torch.config_params import DataConfig, InferenceConfig, ModelConfig, TrainingConfig
-from ptycho_torch.model import TorchModel
-from ptycho_torch.module import TensorBatch
+from ptycho_torch.engine.model import TorchModel
+from ptycho_torch.engine.module import TensorBatch
 
 
 class PtychoPINN_Lightning(pl.LightningModule):

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ptycho_backend.bundle import read_bundle
-from ptycho_backend.checkpoints import LAST as LAST_MODEL
-from ptycho_backend.run import Run
+from ptycho_backend.model_file.bundle import read_bundle
+from ptycho_backend.model_file.run import Run
+from ptycho_backend.training.checkpoints import LAST as LAST_MODEL
 from ptycho_torch.api.checkpoint import write_checkpoint
 from ptycho_torch.api.models import PtychoPINN_Lightning
+from ptycho_torch.engine.model import TorchModel
 from ptycho_torch.lightning_utils import BEST, LAST
-from ptycho_torch.model import TorchModel
 
 
 def write_checkpoints(module: PtychoPINN_Lightning, run: Run, folder: Path, n_batches: int) -> None:

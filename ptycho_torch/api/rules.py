@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Protocol
 
-from ptycho_backend.parallel import STRATEGIES
+from ptycho_backend.training.parallel import STRATEGIES
 from ptycho_torch import config_params
 from ptycho_torch.api.keywords import KEYWORDS
 

@@ -9,18 +9,18 @@ import lightning.pytorch as pl
 from lightning.fabric.plugins.environments import LightningEnvironment
 
 from ptycho_backend.api import train
-from ptycho_backend.checkpoints import FOLDER
 from ptycho_backend.errors import ConfigError
 from ptycho_backend.events import BatchEvent, Event
-from ptycho_backend.progress import EventLog
-from ptycho_backend.run import Run
+from ptycho_backend.model_file.run import Run
+from ptycho_backend.runtime.progress import EventLog
+from ptycho_backend.training.checkpoints import FOLDER
 from ptycho_torch.api.configs import ConfigManager
 from ptycho_torch.api.data import PtychoDataLoader
 from ptycho_torch.api.models import PtychoModel
 from ptycho_torch.api.results import write_checkpoints
 from ptycho_torch.api.translation import on_this_machine
-from ptycho_torch.execution import devices
-from ptycho_torch.workflows.components import quiet_lightning
+from ptycho_torch.engine.device import devices
+from ptycho_torch.engine.training import quiet_lightning
 
 logger = logging.getLogger(__name__)
 

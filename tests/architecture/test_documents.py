@@ -23,7 +23,8 @@ import pytest
 import ptycho_backend as pb
 from ptycho_backend.commands import COMMANDS
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig, fields_of
-from ptycho_backend.contract import Backend, Model
+from ptycho_backend.engines.contract import Backend
+from ptycho_backend.engines.model import Model
 from ptycho_torch import config_params
 from ptycho_torch.api.keywords import KEYWORDS
 

@@ -26,7 +26,7 @@ FORBIDDEN_CALLS = {"print", "eval", "exec", "compile", "input", "breakpoint"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 MUTABLE_CALLS = {"dict", "list", "set", "defaultdict", "OrderedDict", "deque", "Counter", "bytearray"}
 # The one global that existing users import by name; nothing but `update_legacy_dict` and old modules touches it.
-LEGACY_GLOBALS = {("ptycho_backend/legacy.py", "cfg")}
+LEGACY_GLOBALS = {("ptycho_backend/compat/legacy.py", "cfg")}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef

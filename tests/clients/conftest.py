@@ -106,9 +106,9 @@ def star(star_path: Path) -> ClientScan:
 @pytest.fixture(scope="session")
 def star_reference(star: ClientScan) -> pb.Image:
     """Return what 20 passes of ePIE make of the star."""
-    from ptycho_backend.core.calibration import calibrate
-    from ptycho_backend.core.epie import Plan, epie
-    from ptycho_backend.core.refinement import drift_px
+    from ptycho_backend.physics.calibration import calibrate
+    from ptycho_backend.solver.epie import Plan, epie
+    from ptycho_backend.solver.probe_refinement import drift_px
 
     scan = star.truth
     calibration = calibrate(scan, pb.ModelConfig(N=scan.N), None)

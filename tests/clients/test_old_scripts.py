@@ -25,11 +25,11 @@ from ptycho.workflows.components import (
     save_outputs,
     train_cdi_model,
 )
-from ptycho_backend import legacy
+from ptycho_backend.compat import legacy
 from ptycho_backend.data.npz import write_npz
+from ptycho_backend.engines.registry import missing_packages
 from ptycho_backend.errors import ConfigError, DataError, ModelFileError, ShapeError
-from ptycho_backend.metrics import compare
-from ptycho_backend.registry import missing_packages
+from ptycho_backend.quality.metrics import compare
 from ptycho_backend.testing.assertions import assert_close, relative_error
 from ptycho_backend.testing.tolerances import Tolerance
 

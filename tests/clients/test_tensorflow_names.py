@@ -29,11 +29,11 @@ from ptycho.grouped_data import GroupedData
 from ptycho.object_model import ObjectModel
 from ptycho.raw_data import RawData
 from ptycho.scan_array import ScanArray, context_of
-from ptycho_backend import legacy
-from ptycho_backend.core.calibration import calibrate
+from ptycho_backend.compat import legacy
 from ptycho_backend.data.npz import write_npz
+from ptycho_backend.engines.registry import get_backend, missing_packages
 from ptycho_backend.errors import ConfigError, DataError, ShapeError
-from ptycho_backend.registry import get_backend, missing_packages
+from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.testing.assertions import assert_close
 from ptycho_backend.testing.tolerances import Tolerance
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import ptycho_backend as pb
-from ptycho_backend.bundle import read_bundle
 from ptycho_backend.errors import ConfigError, DataError, ModelFileError, TrainingError
+from ptycho_backend.model_file.bundle import read_bundle
 from ptycho_torch.config_params import DataConfig, DatagenConfig, InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_torch.lightning_utils import find_best_checkpoint
 
@@ -279,7 +279,7 @@ def test_patterns_with_fractions_are_counts_for_a_client_unless_the_file_says_ot
 
 def test_labels_of_supervised_training_lie_where_the_patterns_were_taken(scan, tmp_path):
     """The file's object, cut at the scan's positions, predicts the patterns: half a pixel off it would not."""
-    from ptycho_backend.core.stitching import cut_patches
+    from ptycho_backend.physics.translation import cut_patches
 
     export(scan, tmp_path / "train_data.npz")
     configs = manager({"epochs": 1}, {"mode": "Supervised"}, **ALONE)

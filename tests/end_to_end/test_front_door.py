@@ -11,17 +11,16 @@ import numpy as np
 import pytest
 
 import ptycho_backend as pb
-from ptycho_backend.baseline import baseline_image
-from ptycho_backend.core.batching import Samples
-from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.epie import Plan, epie
-from ptycho_backend.core.grouping import group_positions
-from ptycho_backend.core.inference import calibration_of
+from ptycho_backend.data.batching import Samples
+from ptycho_backend.data.grouping import group_positions
+from ptycho_backend.engines.registry import missing_packages
 from ptycho_backend.errors import ConfigError, DataError, InertOptionWarning, ShapeError, UnknownBackendError
 from ptycho_backend.events import BatchEvent, EpochEvent, StageEvent
-from ptycho_backend.metrics import compare
-from ptycho_backend.registry import missing_packages
-from ptycho_backend.run import Run
+from ptycho_backend.model_file.run import Run
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.quality.metrics import compare
+from ptycho_backend.solver.epie import Plan, epie
+from ptycho_backend.solver.initial_estimate import baseline_image
 from ptycho_backend.testing.assertions import assert_close, relative_error
 from ptycho_backend.testing.tolerances import EXACT32, Tolerance
 
@@ -362,7 +361,7 @@ def test_the_measured_star(backend, device, star_path):
     trained = pb.train(measured, config, pb.ExecutionConfig(device=device))
     assert trained.summary["probe_refined"]
     assert trained.history[-1]["poisson_train_loss"] < trained.history[0]["poisson_train_loss"]
-    calibration = calibration_of(trained.model)
+    calibration = trained.model.trained_calibration()
     reference = epie(measured, calibration, Plan(40, update_probe=False), np.random.default_rng(3)).image
     network, polished = (
         compare(image.obj, image.origin_px, reference.obj, reference.origin_px, measured.positions_px)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import ptycho_backend as pb
-from ptycho_backend.baseline import without_network
-from ptycho_backend.checkpoints import read_checkpoint
-from ptycho_backend.core.calibration import calibrate
 from ptycho_backend.errors import ConfigError
-from ptycho_backend.shipped import pretrained_weights
+from ptycho_backend.network.shipped import pretrained_weights
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.reconstruction import without_network
 from ptycho_backend.testing.assertions import assert_close
 from ptycho_backend.testing.tolerances import EXACT32, Tolerance
+from ptycho_backend.training.checkpoints import read_checkpoint
 
 N = 32
 OTHER_ENGINE = Tolerance(1e-3, "float32 on two engines, through two networks and ten divisions by the probe")

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
-from ptycho_backend.contract import LOG_SCALE, PROBE, trainable_names
-from ptycho_backend.core import reference
-from ptycho_backend.data.simulate import simulate_scan
+from ptycho_backend.engines.model import LOG_SCALE, PROBE, trainable_names
+from ptycho_backend.network import reference
+from ptycho_backend.simulation.simulate import simulate_scan
 from ptycho_backend.testing.cases import ModelCase, random_weights, samples_of
 
 N = 32

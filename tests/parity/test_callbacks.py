@@ -6,9 +6,9 @@ import pytest
 
 from ptycho_backend import api
 from ptycho_backend.config import ModelConfig, TrainingConfig
-from ptycho_backend.data.simulate import simulate_scan
 from ptycho_backend.errors import ConfigError
 from ptycho_backend.events import BatchEvent, EpochEvent
+from ptycho_backend.simulation.simulate import simulate_scan
 
 NAMES = ("poisson_train_loss", "poisson_val_loss")
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
-from ptycho_backend.contract import LOG_SCALE, PROBE
+from ptycho_backend.engines.model import LOG_SCALE, PROBE
 from ptycho_backend.errors import DeviceError, ModelFileError, PtychoError, ShapeError
-from ptycho_backend.network import initial_weights
+from ptycho_backend.network.architectures import initial_weights
 from ptycho_backend.testing import assert_close, assert_far
 from ptycho_backend.testing.tolerances import COUNTS, PATCHES
 

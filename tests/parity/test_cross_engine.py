@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ptycho_backend.engines.registry import get_backend
 from ptycho_backend.errors import BackendNotInstalledError
-from ptycho_backend.registry import get_backend
 from ptycho_backend.testing.checks import CROSS_CHECKS, Subject
 
 ENGINES = ("pytorch", "tensorflow")

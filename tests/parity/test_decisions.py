@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptycho_backend.checkpoints import checkpoint_name
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
-from ptycho_backend.core.control import Control
-from ptycho_backend.core.course import Course
 from ptycho_backend.events import ignore
+from ptycho_backend.training.checkpoints import checkpoint_name
+from ptycho_backend.training.loop import Course
+from ptycho_backend.training.options import Control
 
 NAME = "poisson_train_loss"
 VALUES = st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.0, math.nan]), min_size=1, max_size=8)
@@ -23,7 +23,7 @@ class Keeper:
     """Writes nothing, and remembers what it was asked to write and what was removed."""
 
     def __init__(self, folder, execution):
-        from ptycho_backend.checkpoints import Checkpoints
+        from ptycho_backend.training.checkpoints import Checkpoints
 
         self.folder, self.save_top_k, self.written = folder, execution.save_top_k, []
         self.last = folder / "last.h5.zip"
@@ -46,8 +46,8 @@ def decided_by_pytorch(values, execution, keeper):
     import lightning.pytorch as pl
     import torch
 
-    from ptycho_torch.checkpoint import PortableCheckpointIO
-    from ptycho_torch.workflows.components import build_callbacks, quiet_lightning
+    from ptycho_torch.engine.checkpoint import PortableCheckpointIO
+    from ptycho_torch.engine.training import build_callbacks, quiet_lightning
 
     class Logging(pl.LightningModule):
         def __init__(self):
@@ -84,7 +84,7 @@ def decided_by_pytorch(values, execution, keeper):
 
 def decided_by_tensorflow(values, execution, keeper):
     """Call the Keras callback as Keras calls it."""
-    from ptycho.callbacks import Reporter
+    from ptycho.engine.callbacks import Reporter
 
     owner = SimpleNamespace(train_loss_name=NAME, trained=dict, device="cpu")
     reporter = Reporter(owner, course_of(values, execution, keeper))

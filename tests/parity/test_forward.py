@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ptycho_backend.contract import LOG_SCALE, PROBE
+from ptycho_backend.engines.model import LOG_SCALE, PROBE
 from ptycho_backend.testing import assert_close, assert_far
 from ptycho_backend.testing.tolerances import COUNTS, GRADIENT, LOSS, PATCHES
 

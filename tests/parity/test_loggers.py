@@ -11,10 +11,10 @@ import pytest
 
 from ptycho_backend import api
 from ptycho_backend.config import ModelConfig, TrainingConfig
-from ptycho_backend.data.simulate import simulate_scan
 from ptycho_backend.errors import ConfigError, TrainingStopped
 from ptycho_backend.events import BatchEvent
-from ptycho_backend.run import write_history
+from ptycho_backend.model_file.run import write_history
+from ptycho_backend.simulation.simulate import simulate_scan
 
 NAMES = {"lr", "poisson_train_loss", "poisson_val_loss"}
 

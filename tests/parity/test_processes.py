@@ -17,21 +17,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptycho_backend.checkpoints import Checkpoints, read_checkpoint
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig, from_dict
-from ptycho_backend.core.batching import Samples, epoch_order
-from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.control import Control
-from ptycho_backend.core.grouping import group_positions
+from ptycho_backend.data.batching import Samples, epoch_order
+from ptycho_backend.data.grouping import group_positions
 from ptycho_backend.data.npz import write_npz
-from ptycho_backend.data.simulate import simulate_scan
+from ptycho_backend.engines.registry import available_backends
 from ptycho_backend.errors import ConfigError, DeviceError, OldSpellingWarning, TrainingError, TrainingStopped
 from ptycho_backend.events import BatchEvent, EpochEvent, ignore
-from ptycho_backend.loggers import make_logger
-from ptycho_backend.parallel import STARTERS, Place, check_processes, must_launch, place_of, placed
-from ptycho_backend.registry import available_backends
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.simulation.simulate import simulate_scan
 from ptycho_backend.testing import assert_same_training
 from ptycho_backend.testing.tolerances import SEVERAL_PROCESSES
+from ptycho_backend.training.checkpoints import Checkpoints, read_checkpoint
+from ptycho_backend.training.loggers import make_logger
+from ptycho_backend.training.options import Control
+from ptycho_backend.training.parallel import STARTERS, Place, check_processes, must_launch, place_of, placed
 
 N = 32
 SEED, BATCH, N_TRAIN = 5, 4, 9  # batches of 4, 4 and 1 groups: the last one has none for the second process

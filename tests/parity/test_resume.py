@@ -9,18 +9,18 @@ import shutil
 import numpy as np
 import pytest
 
-from ptycho_backend.checkpoints import LAST, Checkpoints, read_checkpoint
 from ptycho_backend.config import ModelConfig, TrainingConfig
-from ptycho_backend.core.batching import Samples
-from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.control import Control
-from ptycho_backend.core.grouping import group_positions
-from ptycho_backend.data.simulate import simulate_scan
+from ptycho_backend.data.batching import Samples
+from ptycho_backend.data.grouping import group_positions
+from ptycho_backend.engines.registry import get_backend
 from ptycho_backend.errors import BackendNotInstalledError, TrainingStopped
 from ptycho_backend.events import BatchEvent
-from ptycho_backend.registry import get_backend
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.simulation.simulate import simulate_scan
 from ptycho_backend.testing import assert_same_training
 from ptycho_backend.testing.tolerances import ENGINES_IN_TRAINING, SAME_ENGINE
+from ptycho_backend.training.checkpoints import LAST, Checkpoints, read_checkpoint
+from ptycho_backend.training.options import Control
 
 N = 32
 NEPOCHS, BATCH = 4, 2  # five batches an epoch: 2, 2, 2, 2 and 1 groups

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from ptycho_backend.config import ModelConfig, TrainingConfig
-from ptycho_backend.contract import LOG_SCALE, PROBE
-from ptycho_backend.core import reference
-from ptycho_backend.core.batching import Samples, epoch_order
-from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.constants import PhysicsConstants
-from ptycho_backend.core.grouping import group_positions
-from ptycho_backend.core.optimizer import adam
-from ptycho_backend.core.schedules import rate_factor
-from ptycho_backend.data.simulate import simulate_scan
+from ptycho_backend.data.batching import Samples, epoch_order
+from ptycho_backend.data.grouping import group_positions
+from ptycho_backend.engines.model import LOG_SCALE, PROBE
+from ptycho_backend.engines.optimizer import adam
 from ptycho_backend.errors import TrainingError
 from ptycho_backend.events import BatchEvent, EpochEvent, ignore
+from ptycho_backend.network import reference
+from ptycho_backend.network.physics_constants import PhysicsConstants
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.simulation.simulate import simulate_scan
 from ptycho_backend.testing import assert_close
 from ptycho_backend.testing.tolerances import LOSS, ONE_STEP, SAME_ENGINE
+from ptycho_backend.training.schedules import rate_factor
 
 N = 32
 CLIP = 1e-7

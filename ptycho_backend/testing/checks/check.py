@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from ptycho_backend.config import ExecutionConfig
-from ptycho_backend.contract import Backend, Model
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.data.simulate import simulate_scan
-from ptycho_backend.operators import Operators
+from ptycho_backend.engines.contract import Backend
+from ptycho_backend.engines.model import Model
+from ptycho_backend.engines.operators import Operators
+from ptycho_backend.simulation.simulate import simulate_scan
 from ptycho_backend.testing.cases import ModelCase
 from ptycho_backend.testing.tolerances import Tolerance
 

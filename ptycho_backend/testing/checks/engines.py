@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ptycho_backend.bundle import read_bundle, write_bundle
-from ptycho_backend.core.batching import Samples
-from ptycho_backend.run import bundle_of
+from ptycho_backend.data.batching import Samples
+from ptycho_backend.model_file.bundle import read_bundle, write_bundle
+from ptycho_backend.model_file.run import bundle_of
 from ptycho_backend.testing.assertions import relative_error
 from ptycho_backend.testing.checks.check import CrossCheck, Finding, Subject, drawn_seed
 from ptycho_backend.testing.checks.oracle import worst

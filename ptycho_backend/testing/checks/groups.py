@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.core.translation import canvas_size, place
+from ptycho_backend.physics.translation import canvas_size, place
 from ptycho_backend.testing.assertions import adjoint_error, relative_error
 from ptycho_backend.testing.checks.check import Check, Finding, Subject
 from ptycho_backend.testing.checks.laws import Numbers, array, complex64

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.operators import OPERATORS
+from ptycho_backend.engines.operators import OPERATORS
 from ptycho_backend.testing.assertions import adjoint_error, relative_error
 from ptycho_backend.testing.checks.check import Check, Finding, Subject
 from ptycho_backend.testing.checks.oracle import worst

@@ -10,16 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.config import InferenceConfig
-from ptycho_backend.contract import LOG_SCALE, PROBE, Model, trainable_names
-from ptycho_backend.core import reference
-from ptycho_backend.core.batching import Samples
-from ptycho_backend.core.calibration import calibrate
-from ptycho_backend.core.inference import LIT, predict
-from ptycho_backend.core.phase_alignment import align_phases
-from ptycho_backend.core.stitching import CanvasFrame, Image
-from ptycho_backend.core.translation import translation_matrix
-from ptycho_backend.core.weights import complex_of, parts_of, starting_weights
+from ptycho_backend.data.batching import Samples
+from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
+from ptycho_backend.engines.model import LOG_SCALE, PROBE, Model, complex_of, parts_of, trainable_names
+from ptycho_backend.network import reference
+from ptycho_backend.network.prediction import predict
+from ptycho_backend.network.weights import starting_weights
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.physics.translation import translation_matrix
+from ptycho_backend.solver.phase_synchronization import align_phases
+from ptycho_backend.solver.scan_geometry import CanvasFrame
+from ptycho_backend.solver.stitching import LIT
 from ptycho_backend.testing.assertions import relative_error
 from ptycho_backend.testing.cases import ModelCase, described, drawn_case
 from ptycho_backend.testing.checks.check import Check, Finding, Subject, drawn_seed

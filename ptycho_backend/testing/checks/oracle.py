@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.core.optimizer import adam
-from ptycho_backend.operators import OPERATORS, ReferenceOperators, reference_slope
+from ptycho_backend.engines.operators import OPERATORS, ReferenceOperators, reference_slope
+from ptycho_backend.engines.optimizer import adam
 from ptycho_backend.testing.assertions import relative_error
 from ptycho_backend.testing.checks.check import Check, Finding, Subject
 from ptycho_backend.testing.inputs import complex_noise, operator_arguments

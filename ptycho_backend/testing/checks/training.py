@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.config import TrainingConfig
-from ptycho_backend.contract import History, Model
-from ptycho_backend.core.batching import Samples, epoch_order
-from ptycho_backend.core.optimizer import adam
-from ptycho_backend.core.schedules import first_rate
-from ptycho_backend.core.weights import starting_weights
+from ptycho_backend.data.batching import Samples, epoch_order
+from ptycho_backend.engines.model import History, Model
+from ptycho_backend.engines.optimizer import adam
 from ptycho_backend.events import BatchEvent, EpochEvent, Event
+from ptycho_backend.network.weights import starting_weights
 from ptycho_backend.testing.cases import ModelCase, described
 from ptycho_backend.testing.checks.check import Check, Finding, Subject, drawn_seed
 from ptycho_backend.testing.checks.oracle import worst
 from ptycho_backend.testing.tolerances import FIRST_LOSS, ONE_STEP, SAME_WEIGHTS
+from ptycho_backend.training.schedules import first_rate
 
 N_TRAIN = 6  # groups trained on, where one step is looked at
 STILL = 1e-12  # a learning rate that moves no float32 weight

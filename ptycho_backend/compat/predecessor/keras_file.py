@@ -1,0 +1,134 @@
+"""A `.keras` file read as data: its graph of layers from JSON, its convolutions from HDF5 (spec: model_file 7.3)."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ptycho_backend.compat.predecessor.keras_weights import Convolution, read_convolutions
+from ptycho_backend.model_file.bundle import read_member
+
+MAX_JSON = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer by name: its class, its settings, and the layers it reads."""
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class KerasFile:
+    """
+    What a `.keras` file holds.
+
+    Parameters
+    ----------
+    layers : dict of Layer by name
+        In the file's order.
+    convolutions : dict of (kernel, bias) by layer name
+        float32, (height, width, in, out) and (out,).
+    saved : str
+        Date, or "".
+    version : str
+        Of Keras, or "".
+    """
+
+    layers: dict[str, Layer]
+    convolutions: dict[str, Convolution]
+    saved: str
+    version: str
+
+    def ancestors(self, name: str) -> set[str]:
+        """Return the names of all layers that a layer depends on, and its own."""
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            current = waiting.pop()
+            if current not in found and current in self.layers:
+                found.add(current)
+                waiting += self.layers[current].inputs
+        return found
+
+    def chain(self, names: set[str]) -> list[str]:
+        """Return the convolutions among some layers, first to last."""
+        depth = {
+            name: len(self.ancestors(name) & set(self.convolutions)) for name in names if name in self.convolutions
+        }
+        return sorted(depth, key=lambda name: (depth[name], name))
+
+
+def read_keras(content: bytes) -> KerasFile:
+    """
+    Read a `.keras` file.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, no functional model, or holds something else than numbers where weights should be.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            config = _json(read_member(archive, "config.json", MAX_JSON), "config.json")
+            listed = "metadata.json" in archive.namelist()
+            about = _json(read_member(archive, "metadata.json", MAX_JSON), "metadata.json") if listed else {}
+            weights = read_member(archive, "model.weights.h5")
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"not a readable .keras file ({error})") from None
+    layers = _layers(config)
+    names = [name for name, layer in layers.items() if layer.kind == "Conv2D"]
+    return KerasFile(
+        layers=layers,
+        convolutions=read_convolutions(weights, names),
+        saved=str(about.get("date_saved", "")),
+        version=str(about.get("keras_version", "")),
+    )
+
+
+def _json(content: bytes, member: str) -> dict[str, Any]:
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"member '{member}' is not JSON ({type(error).__name__})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"member '{member}' holds a {type(values).__name__}")
+    return values
+
+
+def _layers(config: Mapping[str, Any]) -> dict[str, Layer]:
+    try:
+        described = config["config"]["layers"]
+        names = {item["config"]["name"] for item in described}
+        return {
+            item["config"]["name"]: Layer(
+                item["config"]["name"],
+                item["class_name"],
+                item["config"],
+                tuple(dict.fromkeys(_histories(item.get("inbound_nodes"), names))),
+            )
+            for item in described
+        }
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError("'config.json' describes no functional model") from None
+
+
+def _histories(nodes: Any, names: set[str]) -> Iterator[str]:
+    """Yield the layers that a node reads: "keras_history" in Keras 3, [name, node, tensor, …] before it."""
+    waiting = [nodes]
+    while waiting:
+        item = waiting.pop(0)
+        if isinstance(item, dict):
+            history = item.get("keras_history")
+            waiting[:0] = [history] if history else list(item.values())
+        elif isinstance(item, list) and len(item) >= 3 and isinstance(item[0], str) and item[0] in names:
+            yield item[0]
+        elif isinstance(item, list):
+            waiting[:0] = item

@@ -1,1 +1,0 @@
-"""The physics in NumPy: the reference that every engine is compared with."""

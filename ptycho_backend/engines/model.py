@@ -1,0 +1,151 @@
+"""A model on an engine: the abstract class, its weights by name and its losses."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
+from ptycho_backend.data.batching import Batch
+from ptycho_backend.network.training_domain import Conditions, conditions_known
+from ptycho_backend.physics.calibration import Calibration
+from ptycho_backend.runtime.thread_map import side_by_side
+
+Weights = Mapping[str, NDArray[np.float32]]
+History = list[dict[str, float]]
+LOG_SCALE = "log_scale"  # weight of shape (): ln of the amplitude scale
+PROBE = "probe"  # weight of shape (mode, y, x, 2): real and imaginary part
+
+
+class Model(ABC):
+    """
+    A model on an engine: a description, a calibration and weights.
+
+    Weights are float32 arrays under canonical names: those of :func:`ptycho_backend.network.architectures.parameters`
+    (kernels as height, width, in, out), ``"log_scale"`` and ``"probe"``.
+    """
+
+    backend: str
+    config: ModelConfig
+    training: TrainingConfig
+    calibration: Calibration
+    execution: ExecutionConfig
+    known: Conditions | None = None  # what its training has prepared it for; None: scans like its calibration's
+
+    @property
+    def loss_name(self) -> str:
+        """Name of the loss: "poisson", "mae", "realspace" or "supervised" (clause 3.1)."""
+        return loss_name_of(self.training)
+
+    @property
+    def train_loss_name(self) -> str:
+        """Name under which the mean training loss of an epoch is reported (clause 3.2)."""
+        return loss_names_of(self.training)[0]
+
+    @property
+    def val_loss_name(self) -> str:
+        """Name under which the validation loss of an epoch is reported (clause 3.2)."""
+        return loss_names_of(self.training)[1]
+
+    @abstractmethod
+    def get_weights(self) -> dict[str, NDArray[np.float32]]:
+        """Return all weights as copies (clause 2.1)."""
+
+    @abstractmethod
+    def set_weights(self, weights: Weights) -> None:
+        """Set all weights; a missing, unknown or misshapen one is an error (clause 2.2)."""
+
+    def with_calibration(self, calibration: Calibration, gridsize: int | None = None) -> Model:
+        """
+        Return a copy of the model for another calibration, or for groups of another size (clause 2.4).
+
+        The network's weights are copied. Scale and probe are those of the new calibration.
+        """
+        config = dataclasses.replace(self.config, N=calibration.N, gridsize=gridsize or self.config.gridsize)
+        twin = self.untrained(dataclasses.replace(self.training, model=config), calibration)
+        network = {name: value for name, value in self.get_weights().items() if name not in (LOG_SCALE, PROBE)}
+        twin.set_weights({**twin.get_weights(), **network})
+        twin.known = self.known or conditions_known({}, self.calibration)
+        return twin
+
+    def untrained(self, training: TrainingConfig, calibration: Calibration) -> Model:
+        """Return an untrained model of the same class, on the same device (clause 2.4)."""
+        return type(self)(training, calibration, self.execution)  # type: ignore[call-arg]
+
+    def trained_calibration(self) -> Calibration:
+        """Return the calibration with the probe as trained (clause 2.4)."""
+        probe = complex_of(self.get_weights()[PROBE].astype(np.float32))
+        return dataclasses.replace(self.calibration, probe=probe)
+
+    @abstractmethod
+    def predict_patches(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.complex64]:
+        """
+        Return object patches (group, channel, y, x) (clause 4.1).
+
+        With `data_consistency`, "unet" ends with one more step D.
+        """
+
+    def predictions(self, batches: Iterable[Batch], data_consistency: bool = False) -> Iterator[NDArray[np.complex64]]:
+        """
+        Yield the object patches of many batches, in order (clause 4.1).
+
+        On a processor, :attr:`workers` batches are worked on at a time.
+        """
+        predict = partial(self.predict_patches, data_consistency=data_consistency)
+        yield from side_by_side(predict, batches, self.workers)
+
+    @property
+    def workers(self) -> int:
+        """How many batches :meth:`predictions` works on at a time (clause 4.1)."""
+        return 1
+
+    @abstractmethod
+    def expected_counts(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.float32]:
+        """Return photons per pixel (group, channel, y, x) that the predicted patches would give (clause 4.2)."""
+
+    @abstractmethod
+    def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, NDArray[np.float32]]]:
+        """Return the loss of a batch and its gradient by every trainable weight (clause 4.3)."""
+
+
+def loss_name_of(training: TrainingConfig) -> str:
+    """Return the name of the loss that a training minimises (clause 3.1)."""
+    if training.model.model_type == "supervised":
+        return "supervised"
+    if training.nll_weight > 0:
+        return "poisson"
+    return "mae" if training.mae_weight > 0 else "realspace"
+
+
+def loss_names_of(training: TrainingConfig) -> tuple[str, str]:
+    """Return the names under which training and validation loss of an epoch are reported (clause 3.2)."""
+    name = loss_name_of(training)
+    return f"{name}_train_loss", f"{name}_val_loss"
+
+
+def trainable_names(model: Model, weights: Mapping[str, Any]) -> list[str]:
+    """Return the weights that training changes: the network's, and scale and probe where asked for."""
+    training = model.training
+    counts_matter = model.config.model_type == "pinn" and training.nll_weight + training.mae_weight > 0
+    frozen = set()
+    if not (training.intensity_scale_trainable and counts_matter):
+        frozen.add(LOG_SCALE)
+    if not training.probe_trainable:
+        frozen.add(PROBE)
+    return [name for name in weights if name not in frozen]
+
+
+def parts_of(values: NDArray[Any]) -> NDArray[Any]:
+    """Return real and imaginary part of complex values (...) as real ones (..., 2), in the same precision."""
+    return np.stack([values.real, values.imag], axis=-1)
+
+
+def complex_of(parts: NDArray[Any]) -> NDArray[Any]:
+    """Return the complex values (...) of real and imaginary parts (..., 2), in the same precision."""
+    return np.ascontiguousarray(parts).view(np.result_type(parts, np.complex64))[..., 0]

@@ -1,0 +1,1 @@
+"""Pictures of objects, probes, losses and assessments."""

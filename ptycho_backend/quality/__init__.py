@@ -1,0 +1,1 @@
+"""Measures of image quality, with and without a known object."""

@@ -1,0 +1,1 @@
+"""Devices, threads, memory and progress."""

@@ -1,0 +1,1 @@
+"""Iterative reconstruction from all patterns of a scan."""

@@ -1,0 +1,1 @@
+"""The training loop and its options, shared by both engines."""

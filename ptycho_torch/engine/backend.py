@@ -1,0 +1,65 @@
+"""The PyTorch engine as the contract sees it."""
+
+from __future__ import annotations
+
+import lightning
+import lightning.pytorch as pl
+import torch
+
+from ptycho_backend.config import ExecutionConfig, TrainingConfig
+from ptycho_backend.data.batching import Samples
+from ptycho_backend.engines.contract import Backend
+from ptycho_backend.engines.model import History, Model
+from ptycho_backend.events import OnEvent
+from ptycho_backend.physics.calibration import Calibration
+from ptycho_backend.training.options import Control
+from ptycho_backend.training.parallel import check_processes, must_launch
+from ptycho_backend.training.processes import fit_in_processes
+from ptycho_torch.engine.callbacks import replayed
+from ptycho_torch.engine.device import devices
+from ptycho_torch.engine.model import TorchModel
+from ptycho_torch.engine.operators import TorchOperators
+from ptycho_torch.engine.training import fit
+
+
+class TorchBackend(Backend):
+    """PyTorch with Lightning."""
+
+    name = "pytorch"
+
+    def devices(self) -> tuple[str, ...]:
+        """Return the devices torch sees."""
+        return devices()
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of torch and Lightning."""
+        return {"torch": torch.__version__, "lightning": lightning.__version__}
+
+    def create_model(
+        self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig | None = None
+    ) -> Model:
+        """Build an untrained model."""
+        return TorchModel(training, calibration, execution or ExecutionConfig())
+
+    def fit(
+        self,
+        model: Model,
+        train: Samples,
+        validation: Samples | None,
+        execution: ExecutionConfig,
+        on_event: OnEvent,
+        control: Control | None = None,
+    ) -> History:
+        """Train a model in place."""
+        assert isinstance(model, TorchModel)
+        control = control or Control()
+        control.check_callbacks(pl.Callback)
+        check_processes(execution, self.name, self.devices())
+        if must_launch(execution):
+            listener = replayed(control.callbacks, model, on_event)
+            return fit_in_processes(model, (train, validation), execution, listener, control)
+        return fit(model, train, validation, execution, on_event, control)
+
+    def operators(self, device: str = "auto") -> TorchOperators:
+        """Return the physics, one function at a time, on a device."""
+        return TorchOperators(device)

@@ -1,0 +1,209 @@
+"""A reconstruction that is written while it grows, and kept when it is stopped (data 6.4)."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from ptycho_backend import api
+from ptycho_backend.commands import growing
+from ptycho_backend.data.output import OutputError
+from ptycho_backend.data.product import read_product
+from ptycho_backend.data.readers import load_scan
+from ptycho_backend.runtime import progress
+
+RECONSTRUCTION = "reconstruction.h5"
+PICTURES = {"object.png", "baseline.png", "probe.png", "comparison.png", "trust.png"}
+FINISHED = {RECONSTRUCTION, "evaluation.json", "trust.json", *PICTURES}
+
+
+@pytest.fixture
+def reconstruct(ptychopinn, scan_file, trained, tmp_path):
+    """Return a function that reconstructs the scan into a folder."""
+
+    def run(name, *options, passes=3):
+        folder = tmp_path / name
+        settings = ("--inference.batch_size=16", f"--inference.overlap_passes={passes}")
+        return folder, ptychopinn(
+            "reconstruct", scan_file, "--model", trained[0], "--output", folder, *settings, *options
+        )
+
+    return run
+
+
+@pytest.fixture
+def when(monkeypatch):
+    """Let something happen when a stage has come to a step."""
+
+    plain = progress.EventLog
+
+    def let(stage, done, act):
+        class Watching(plain):
+            def __call__(self, event):
+                super().__call__(event)
+                if (event.stage, event.done) == (stage, done):
+                    act()
+
+        monkeypatch.setattr(progress, "EventLog", Watching)
+
+    return let
+
+
+@pytest.fixture
+def image_of(scan_file, trained):
+    """Return a function that makes the image by itself, which is faster."""
+
+    def make(**fields):
+        settings = {"batch_size": 16, "overlap_passes": 0, **fields}
+        return api.reconstruct(load_scan(scan_file), api.load_model(trained[0]), **settings)
+
+    return make
+
+
+def names(folder):
+    return {item.name for item in folder.iterdir()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_the_image_of_the_patterns_so_far(reconstruct, image_of, when, ptychopinn, number):
+    when("reconstruction", 32, lambda: signal.raise_signal(number))
+    before = signal.getsignal(number)
+    folder, outcome = reconstruct("stopped")
+    assert outcome.status == 128 + number
+    assert outcome.err.splitlines()[-1] == (
+        f"Interrupted: kept in '{folder}': {RECONSTRUCTION}; the image is incomplete (reconstruction: 32 of 64)"
+    )
+    assert "Traceback" not in outcome.err
+    assert names(folder) == {RECONSTRUCTION}
+    assert signal.getsignal(number) == before
+    part, whole = read_product(folder / RECONSTRUCTION), image_of()
+    assert part.attributes["incomplete"] == "reconstruction: 32 of 64"
+    assert part.attributes["inference"]["batch_size"] == 16
+    assert part.obj.shape == whole.obj.shape
+    assert part.obj_origin_px == pytest.approx(whole.origin_px)
+    assert 0.3 < np.count_nonzero(part.obj) / np.count_nonzero(whole.obj) < 0.9
+    assert "is incomplete: reconstruction: 32 of 64" in ptychopinn("info", folder / RECONSTRUCTION).err
+
+
+@pytest.mark.parametrize(("stage", "option"), [("overlap", "overlap_passes"), ("ePIE", "refine_passes")])
+def test_a_signal_during_passes_keeps_the_last_whole_pass(reconstruct, image_of, monkeypatch, stage, option):
+    expected = image_of(**{option: 1})
+    monkeypatch.setattr("ptycho_backend.events.TELL_EVERY_S", 0.0)
+    pressed = []
+
+    class Pressing(progress.EventLog):
+        def __call__(self, event):
+            if event.stage == stage and 1 < event.done < 2 and not pressed:
+                pressed.append(event.done)
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(progress, "EventLog", Pressing)
+    monkeypatch.setattr("ptycho_backend.solver.solver.CHUNK_PIXELS", 16 * 32**2)
+    folder, outcome = reconstruct("stopped", f"--inference.{option}=3", passes=0)
+    assert outcome.status == 130
+    assert pressed
+    found = read_product(folder / RECONSTRUCTION)
+    assert found.attributes["incomplete"] == f"{stage}: 1 of 3"
+    np.testing.assert_array_equal(found.obj, expected.obj)
+
+
+def test_a_signal_after_the_image_keeps_it_whole(reconstruct, image_of, when):
+    when("baseline", 32, lambda: signal.raise_signal(signal.SIGINT))
+    folder, outcome = reconstruct("stopped")
+    assert outcome.status == 130
+    assert outcome.err.splitlines()[-1].endswith(f"{RECONSTRUCTION}; the image is complete")
+    found = read_product(folder / RECONSTRUCTION)
+    assert "incomplete" not in found.attributes
+    np.testing.assert_array_equal(found.obj, image_of(overlap_passes=3).obj)
+
+
+def test_a_second_signal_ends_the_work_at_once(reconstruct, when):
+    def press_twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    when("reconstruction", 32, press_twice)
+    folder, outcome = reconstruct("stopped")
+    assert outcome.status == 130
+    assert outcome.err.splitlines()[-1] == "Interrupted: nothing was complete yet, nothing is kept"
+    assert not folder.exists()
+
+
+def test_the_image_is_there_while_it_grows_and_whole_at_the_end(reconstruct, monkeypatch, tmp_path):
+    folder = tmp_path / "growing"
+    monkeypatch.setattr(growing, "WRITE_EVERY_S", 0.0)
+    monkeypatch.setattr(growing, "WRITING_SHARE", float("inf"))
+    seen = []
+
+    class Reading(progress.EventLog):
+        def __call__(self, event):
+            if event.image:
+                product = read_product(folder / RECONSTRUCTION)
+                seen.append((product.attributes.get("incomplete"), np.count_nonzero(product.obj)))
+
+    monkeypatch.setattr(progress, "EventLog", Reading)
+    _, outcome = reconstruct("growing")
+    assert outcome.status == 0, outcome.err
+    reached = [text for text, _ in seen]
+    assert reached == [
+        *(f"reconstruction: {done} of 64" for done in (16, 32, 48, 64)),
+        *(f"overlap: {done} of 3" for done in (1, 2, 3)),
+    ]
+    sizes = [size for _, size in seen]
+    assert sizes[0] < sizes[1] < sizes[2] < sizes[3] == sizes[-1]
+    assert "incomplete" not in read_product(folder / RECONSTRUCTION).attributes
+    assert names(folder) == FINISHED
+
+
+def test_results_of_an_earlier_run_stay_until_there_is_something_new(reconstruct, when, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in FINISHED:
+        (folder / name).write_text("earlier", encoding="utf-8")
+    when("reconstruction", 16, lambda: (signal.raise_signal(signal.SIGINT), signal.raise_signal(signal.SIGINT)))
+    assert reconstruct("run", "--overwrite")[1].status == 130
+    kept = {item.name: item.read_text(encoding="utf-8") for item in folder.iterdir()}
+    assert kept == dict.fromkeys(FINISHED, "earlier")
+    when("reconstruction", 16, lambda: signal.raise_signal(signal.SIGINT))
+    assert reconstruct("run", "--overwrite")[1].status == 130
+    assert names(folder) == {RECONSTRUCTION}  # pictures of another image would mislead
+
+
+def test_a_full_disk_on_the_way_is_a_warning(reconstruct, monkeypatch):
+    real, calls = growing.write_image, []
+
+    def fail_first(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise OutputError("rule", "expected", "no space left", "fix")
+        return real(*arguments)
+
+    monkeypatch.setattr(growing, "write_image", fail_first)
+    monkeypatch.setattr(growing, "WRITE_EVERY_S", 0.0)
+    monkeypatch.setattr(growing, "WRITING_SHARE", float("inf"))
+    folder, outcome = reconstruct("run")
+    assert outcome.status == 0
+    assert "warning: the image so far is not written: no space left" in outcome.err
+    assert names(folder) == FINISHED
+    assert len(calls) > 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_process_that_is_stopped_leaves_a_valid_image(scan_file, trained, tmp_path, started, wait_for):
+    folder = tmp_path / "image"
+    options = ("--output", folder, "--inference.overlap_passes=1000000")
+    process = started("reconstruct", scan_file, "--model", trained[0], *options)
+    wait_for(process, "stitching: 64 of 64")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    said = f"Interrupted: kept in '{folder}': {RECONSTRUCTION}; the image is incomplete (overlap: "
+    assert err.splitlines()[-1].startswith(said)
+    assert out == ""
+    assert names(folder) == {RECONSTRUCTION}
+    product = read_product(folder / RECONSTRUCTION)
+    assert product.attributes["incomplete"].endswith("of 1000000")
+    assert np.isfinite(product.obj).all()

@@ -1,0 +1,348 @@
+"""Where settings come from, which one wins, and what is said about those that do not exist."""
+
+import dataclasses
+import logging
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ptycho_backend.commands import COMMANDS, info, reconstruct, simulate, train
+from ptycho_backend.commands.common import section, yaml_text
+from ptycho_backend.commands.help import documented
+from ptycho_backend.config import (
+    ExecutionConfig,
+    InferenceConfig,
+    ModelConfig,
+    TrainingConfig,
+    fields_of,
+    to_dict,
+)
+from ptycho_backend.errors import ConfigError
+from ptycho_backend.model_file.run import write_config
+from ptycho_backend.simulation.simulate import SimulationConfig
+
+CONFIGS = (TrainingConfig, ModelConfig, ExecutionConfig, InferenceConfig, SimulationConfig)
+
+
+def parsed(*argv, command=train):
+    return command.command_line().parse([str(argument) for argument in argv])
+
+
+def training_of(*argv):
+    return section(parsed(*argv), "training", TrainingConfig)
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("config_type", CONFIGS)
+def test_every_field_of_every_configuration_has_a_text(config_type):
+    texts = documented(config_type)
+    assert set(texts) == set(fields_of(config_type))
+    assert all(text.text or '"' in text.kind for text in texts.values())
+
+
+def test_a_docstring_is_read_as_numpydoc_means_it():
+    class Documented:
+        """
+        Two things.
+
+        Parameters
+        ----------
+        first, second : int
+            Counts, in
+            two lines; see :func:`somewhere`.
+        third : {"a", "b"}
+            See :func:`elsewhere`.
+
+        Notes
+        -----
+        Not : a parameter.
+        """
+
+    found = documented(Documented)
+    assert list(found) == ["first", "second", "third"]
+    assert found["second"] == ("int", "Counts, in two lines; see somewhere.")
+    assert found["third"] == ('{"a", "b"}', "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, ptychopinn):
+    outcome = ptychopinn(command, "--help")
+    assert outcome.status == 0
+    assert outcome.out.startswith(f"usage: ptychopinn {command}")
+    assert "==SUPPRESS==" not in outcome.out
+    assert "<class" not in outcome.out
+    assert outcome.err == ""
+
+
+def test_help_lists_every_field_with_text_and_default(ptychopinn, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "112")
+    text = ptychopinn("train", "--help").out
+    for prefix, config_type in (("training", TrainingConfig), ("training.model", ModelConfig)):
+        for name, kind in fields_of(config_type).items():
+            assert dataclasses.is_dataclass(kind) or f"--{prefix}.{name} " in text
+    assert "Groups per forward pass. (default: 32)" in text
+    assert "0 takes the scan's. (default: 0)" in text
+    assert max(map(len, text.splitlines())) <= 112
+
+
+def test_the_overview_names_every_command(ptychopinn):
+    outcome = ptychopinn("--help")
+    assert outcome.status == 0
+    assert all(f"  {command} " in outcome.out for command in COMMANDS)
+    assert ptychopinn("--version").out.startswith("ptychopinn ")
+
+
+def test_without_arguments_every_value_is_the_default_and_the_size_is_the_scans():
+    assert training_of("scan.npz") == TrainingConfig(model=ModelConfig(N=0))
+
+
+def test_the_command_line_beats_the_file_and_the_file_the_default(tmp_path):
+    file = write(tmp_path / "run.yaml", "training:\n  nepochs: 7\n  batch_size: 5\n  model: {gridsize: 2}\n")
+    for argv in (("--training.nepochs", 9, "--config", file), ("--config", file, "--training.nepochs=9")):
+        config = training_of("scan.npz", *argv)
+        assert (config.nepochs, config.batch_size, config.seed) == (9, 5, TrainingConfig().seed)
+        assert config.model.gridsize == 2
+
+
+def test_of_two_files_the_later_one_wins(tmp_path):
+    first = write(tmp_path / "a.yaml", "training: {nepochs: 3, seed: 4, model: {gridsize: 2}}")
+    second = write(tmp_path / "b.yaml", "training: {nepochs: 5, model: {N: 64}}")
+    config = training_of("--config", first, f"--config={second}")
+    assert (config.nepochs, config.seed, config.model) == (5, 4, ModelConfig(N=64, gridsize=2))
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        (("--epochs", "3"), ("--training.nepochs", "3")),
+        (("--backend=tensorflow",), ("--training.backend", "tensorflow")),
+        (("--device", "cpu"), ("--execution.device=cpu",)),
+        (("--no-progress",), ("--execution.progress", "false")),
+        (("--no_progress",), ("--execution.progress", "false")),
+    ],
+)
+def test_a_short_flag_is_the_field(short, long):
+    keys = ("training", "execution")
+    assert [parsed(*short)[key] for key in keys] == [parsed(*long)[key] for key in keys]
+    assert [parsed(*short)[key] for key in keys] != [parsed()[key] for key in keys]
+
+
+def test_the_last_word_counts():
+    assert training_of("--epochs", 3, "--training.nepochs", 4).nepochs == 4
+    assert training_of("--training.nepochs", 3, "--epochs", 4).nepochs == 4
+
+
+def test_plain_flags_take_hyphens_and_underscores():
+    assert parsed("--refine_passes", 2, command=reconstruct)["inference"].refine_passes == 2
+    assert parsed("--refine-passes", 2, command=reconstruct)["inference"].refine_passes == 2
+    assert parsed("--n-positions", 9, command=simulate).n_positions == 9
+
+
+def test_numbers_written_in_any_way_are_numbers(tmp_path):
+    """YAML 1.1 takes 1e-2 for text."""
+    file = write(tmp_path / "run.yaml", "training: {learning_rate: 1e-2, nphotons: 100000, nepochs: '4'}")
+    config = training_of("--config", file)
+    assert (config.learning_rate, config.nphotons, config.nepochs) == (0.01, 1e5, 4)
+
+
+def test_names_that_look_like_numbers_stay_names():
+    options = parsed("12", "--output", "1e3")
+    assert (options.scan, options.output) == ("12", "1e3")
+
+
+@given(
+    st.builds(
+        TrainingConfig,
+        nepochs=st.integers(1, 10**6),
+        learning_rate=st.floats(1e-9, 9.0),
+        nphotons=st.none() | st.floats(1e-3, 1e12),
+        probe_trainable=st.booleans(),
+        model=st.builds(ModelConfig, N=st.sampled_from([0, 32, 512]), architecture=st.sampled_from(["unet", "cnn"])),
+    )
+)
+def test_what_print_config_prints_is_a_file_that_gives_the_same(tmp_path_factory, config):
+    text = yaml_text({"training": config, "execution": ExecutionConfig(), "inference": InferenceConfig()})
+    assert yaml.safe_load(text)["training"] == to_dict(config)
+    file = write(tmp_path_factory.mktemp("config") / "run.yaml", text)
+    assert training_of("--config", file) == config
+
+
+@pytest.mark.parametrize("command", ["train", "reconstruct", "simulate"])
+def test_print_config_is_complete_and_accepted(command, ptychopinn, tmp_path):
+    printed = ptychopinn(command, "--print_config")
+    assert printed.status == 0
+    file = write(tmp_path / "run.yaml", printed.out)
+    assert ptychopinn(command, "--config", file, "--print_config").out == printed.out
+
+
+def test_print_config_includes_what_was_given(ptychopinn):
+    values = yaml.safe_load(ptychopinn("train", "--epochs", 3, "--print_config").out)
+    assert list(values) == ["training", "execution", "inference"]
+    assert values["training"]["nepochs"] == 3
+
+
+def test_the_configuration_of_a_run_folder_is_accepted(tmp_path):
+    written = TrainingConfig(model=ModelConfig(N=96, gridsize=2), nphotons=1e5)
+    write_config(tmp_path / "config.yaml", written, ExecutionConfig(device="cpu"))
+    assert training_of("--config", tmp_path / "config.yaml") == written
+
+
+def test_reconstruct_passes_over_the_training_section(tmp_path, caplog):
+    write_config(tmp_path / "config.yaml", TrainingConfig(), ExecutionConfig(device="cpu"))
+    with caplog.at_level(logging.INFO):
+        options = parsed("--config", tmp_path / "config.yaml", command=reconstruct)
+    assert options.execution.device == "cpu"
+    assert "section 'training'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong", "nearest"),
+    [
+        ("training: {nepoch: 3}", "training.nepoch", "training.nepochs"),
+        ("training: {model: {grid_size: 2}}", "training.model.grid_size", "training.model.gridsize"),
+        ("trainng: {nepochs: 3}", "trainng", "training"),
+        ("nepochs: 3", "nepochs", "training.nepochs"),
+        ("training: {gridsize: 2}", "training.gridsize", "training.model.gridsize"),
+        ("execution: {devise: cpu}", "execution.devise", "execution.device"),
+    ],
+)
+def test_an_unknown_key_in_a_file_names_the_nearest(text, wrong, nearest, ptychopinn, complains, tmp_path):
+    file = write(tmp_path / "run.yaml", text)
+    outcome = ptychopinn("train", "scan.npz", "--output", tmp_path / "run", "--config", file)
+    complains(outcome, 2, f"'{wrong}' in file '{file}'", f"did you mean '{nearest}'?")
+    assert len(outcome.err.splitlines()) == 4
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"),
+    [
+        ("--training.nepoch", "--training.nepochs"),
+        ("--nepochs", "--training.nepochs"),
+        ("--gridsize", "--training.model.gridsize"),
+        ("--epoch", "--epochs"),
+        ("--execution.devise", "--execution.device"),
+        ("--overwrit", "--overwrite"),
+    ],
+)
+def test_an_unknown_option_names_the_nearest(wrong, nearest, ptychopinn, complains):
+    outcome = ptychopinn("train", "scan.npz", "--output", "run", wrong, "3")
+    complains(outcome, 2, f"Unknown option '{wrong}'", f"did you mean '{nearest}'?")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--training.nepochs", "many"], ["a whole number", "'many' from the command line"]),
+        (["--training.nepochs", "1.5"], ["a whole number"]),
+        (["--training.learning_rate", "fast"], ["a number"]),
+        (["--training.nphotons", "many"], ["a number", "'many'"]),
+        (["--training.model.architecture", "unett"], ["one of unet, cnn", "did you mean 'unet'?"]),
+        (["--training.model.object_big", "perhaps"], ["one of true, false"]),
+        (["--training.nepochs", "0"], ["nepochs: Input should be greater than or equal to 1"]),
+        (["--training.nepochs=0", "--training.model.gridsize=0"], ["2 invalid value(s)", "nepochs", "model.gridsize"]),
+        (["--training.model.N", "100"], ["multiple of 16"]),
+        (["--training.nepochs"], ["expected one argument"]),
+        (["--config"], ["expected one argument"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
+        (["a-second-scan.npz"], ["unrecognized arguments: a-second-scan.npz"]),
+        (["-z"], ["unrecognized arguments: -z"]),
+        (["--training", "{nepochs: 3}"], ["Unknown option '--training'"]),
+    ],
+)
+def test_wrong_values_are_misuse(argv, words, ptychopinn, complains, tmp_path):
+    outcome = ptychopinn("train", "scan.npz", "--output", tmp_path / "run", *argv)
+    complains(outcome, 2, *words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("training: {nepochs: many}", ["a whole number", "run.yaml"]),
+        ("training: 3", ["'training' is a section"]),
+        ("training: {model: [3]}", ["'training.model' is a section"]),
+        ("training: [", ["not valid YAML"]),
+        ("- training", ["holds a mapping"]),
+        ("training: !!python/object/apply:os.system ['true']", ["not valid YAML"]),
+    ],
+)
+def test_wrong_files_are_misuse(text, words, ptychopinn, complains, tmp_path):
+    file = write(tmp_path / "run.yaml", text)
+    complains(ptychopinn("train", "scan.npz", "--output", tmp_path / "run", "--config", file), 2, *words)
+
+
+@pytest.mark.parametrize("text", ["", "training:\n", "training:\n  model:\n"])
+def test_empty_sections_say_nothing(text, tmp_path):
+    assert training_of("--config", write(tmp_path / "run.yaml", text)) == TrainingConfig(model=ModelConfig(N=0))
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["tran", "scan.npz"], ["train"], ["train", "scan.npz"], ["info"], ["evaluate", "a.h5"]]
+)
+def test_an_incomplete_command_is_misuse(argv, ptychopinn, complains):
+    complains(ptychopinn(*argv), 2)
+
+
+def test_an_option_of_another_command_is_unknown():
+    with pytest.raises(ConfigError, match="Unknown option '--config'"):
+        info.command_line().parse(["file", "--config", "run.yaml"])
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--scheduler", "MultiStage", "--execution.accum_steps", "3"),
+        ("--scheduler=MultiStage", "--execution.accum_steps=3"),
+        ("--execution.scheduler=multistep", "--accumulate-grad-batches=3"),
+    ],
+)
+def test_earlier_spellings_on_the_command_line(ptychopinn, argv):
+    outcome = ptychopinn("train", "--print_config", *argv)
+    assert outcome.status == 0, outcome.err
+    execution = yaml.safe_load(outcome.out)["execution"]
+    assert (execution["scheduler"], execution["accumulate_grad_batches"]) == ("multistep", 3)
+    assert ("is now" in outcome.err) == (argv[0] == "--scheduler" or "MultiStage" in argv[0])
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "field"),
+    [
+        ("--checkpoint-monitor", "train_loss", "monitor"),
+        ("--checkpoint_monitor", "train_loss", "monitor"),
+        ("--checkpoint-mode", "max", "monitor_mode"),
+        ("--checkpoint-save-top-k", 3, "save_top_k"),
+        ("--early-stop-patience", 7, "early_stop_patience"),
+    ],
+)
+def test_earlier_flags_are_read_with_a_warning_that_names_the_present_one(ptychopinn, flag, value, field):
+    for argv in ((flag, value), (f"{flag}={value}",)):
+        outcome = ptychopinn("train", "--print_config", *argv)
+        assert outcome.status == 0, outcome.err
+        assert yaml.safe_load(outcome.out)["execution"][field] == value
+        assert f"'{flag}' is now '--execution.{field}'" in outcome.err
+    assert ptychopinn("info", flag, value).status == 2, "no option of this command"
+
+
+def test_an_earlier_name_says_nothing_about_its_value(ptychopinn):
+    outcome = ptychopinn("train", "--print_config", "--execution.logger_backend=tensorboard")
+    assert yaml.safe_load(outcome.out)["execution"]["logger"] == "tensorboard"
+    assert [line.partition("'")[2] for line in outcome.err.splitlines() if "is now" in line] == [
+        "logger_backend' is now 'logger'"
+    ]
+
+
+def test_earlier_spellings_in_a_file(ptychopinn, tmp_path):
+    file = tmp_path / "old.yaml"
+    file.write_text("execution: {accum_steps: 3, scheduler: Adaptive}", encoding="utf-8")
+    outcome = ptychopinn("train", "--print_config", "--config", file)
+    assert outcome.status == 0, outcome.err
+    execution = yaml.safe_load(outcome.out)["execution"]
+    assert (execution["scheduler"], execution["accumulate_grad_batches"]) == ("plateau", 3)
+    assert "'accum_steps' is now 'accumulate_grad_batches'" in outcome.err

@@ -1,0 +1,171 @@
+"""The estimate that physics gives for free, and the step that keeps it consistent with the data (physics 6)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from ptycho_backend.config import ModelConfig
+from ptycho_backend.physics.amplitude_constraint import (
+    BACKGROUND,
+    REGULARISATION,
+    accelerated,
+    data_consistency,
+    fill_amplitude,
+    initial_estimate,
+    regularised_intensity,
+)
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.physics.forward import intensity
+from ptycho_backend.physics.propagation import far_field, near_field
+from ptycho_backend.simulation.probes import make_probe
+from ptycho_backend.simulation.simulate import simulate_scan
+from ptycho_backend.testing import assert_close
+from ptycho_backend.testing.strategies import complex_noise, generators, probes
+from ptycho_backend.testing.tolerances import EXACT64, Tolerance
+
+N = 16
+SINGLE = Tolerance(1e-3, "float32 through eight steps; 1e-2 where a dark pixel may have any phase")
+
+
+def measured(patches, probe):
+    return np.sqrt(intensity(patches, probe))
+
+
+def replacing(predicted, x):
+    """Return what takes the place of a predicted amplitude, over the background that both stand on."""
+    return predicted * np.sqrt((x**2 + BACKGROUND) / (predicted**2 + BACKGROUND))
+
+
+@given(rng=generators(), probe=probes(N, 1))
+def test_first_estimate_is_the_formula_of_the_specification(rng, probe):
+    x = rng.uniform(0.5, 2.0, size=(3, N, N))
+    P = probe[0]
+    denominator = np.abs(P) ** 2 + 0.05 * (np.abs(P) ** 2).max()
+    wave = far_field(P)
+    borrowed = near_field(replacing(np.abs(wave), x) * np.exp(1j * np.angle(wave)))
+    expected = borrowed * np.conj(P) / denominator + 1 - np.abs(P) ** 2 / denominator
+    assert_close(initial_estimate(x, probe), expected, EXACT64)
+
+
+@given(probe=probes(N))
+def test_of_an_empty_sample_the_first_estimate_is_one(probe):
+    x = fill_amplitude(probe)
+    np.testing.assert_allclose(initial_estimate(x, probe), 1.0, atol=1e-12)
+    assert (x**2).sum() == pytest.approx((N / 2) ** 2)
+
+
+@given(rng=generators(), probe=probes(N))
+def test_the_true_object_is_a_fixed_point(rng, probe):
+    truth = 1 + 0.4 * complex_noise(rng, 2, N, N)
+    assert_close(data_consistency(truth, measured(truth, probe), probe), truth, EXACT64)
+
+
+@given(rng=generators(), probe=probes(N), phase=st.floats(-3, 3))
+def test_a_global_phase_passes_through(rng, probe, phase):
+    patches, x = complex_noise(rng, 2, N, N), rng.uniform(0.5, 2.0, size=(2, N, N))
+    turn = np.exp(1j * phase)
+    once = data_consistency(patches, x, probe)
+    assert_close(data_consistency(turn * patches, x, probe), turn * once, EXACT64)
+    assert_close(data_consistency(patches, x, turn * probe), once, EXACT64)
+
+
+@given(rng=generators(), probe=probes(N))
+def test_bad_pixels_keep_the_predicted_wave(rng, probe):
+    patches, x = complex_noise(rng, 2, N, N), rng.uniform(0.5, 2.0, size=(2, N, N))
+    mask = (rng.random((N, N)) < 0.7).astype(float)
+    predicted = measured(patches, probe)
+    expected = data_consistency(patches, np.where(mask, x, predicted), probe)
+    assert_close(data_consistency(patches, x, probe, mask), expected, EXACT64)
+    np.testing.assert_array_equal(data_consistency(patches, x, probe, 0.0), patches)
+
+
+def test_under_a_flat_probe_the_amplitude_moves_by_the_regularised_share(rng):
+    # |P| = 1 everywhere: D moves |ψ| to |ψ| + (x − |ψ|)/1.05, but for the background, and leaves its phase.
+    probe = np.exp(1j * rng.uniform(0, 6, size=(1, N, N)))
+    patch, x = complex_noise(rng, 1, N, N), rng.uniform(0.5, 2.0, size=(1, N, N))
+    before, after = (far_field(o * probe[0]) for o in (patch, data_consistency(patch, x, probe)))
+    new = replacing(np.abs(before), x)
+    expected = (np.abs(before) + (new - np.abs(before)) / (1 + REGULARISATION)) * np.exp(1j * np.angle(before))
+    assert_close(after, expected, EXACT64)
+    np.testing.assert_allclose(np.where(np.abs(before) > 0.2, new - x, 0), 0, atol=0.1)
+
+
+@given(rng=generators(), probe=probes(N, 1))
+def test_pixels_without_light_do_not_change(rng, probe):
+    dark = rng.random((N, N)) < 0.3
+    shaded = np.where(dark, 0, probe)
+    patches, x = complex_noise(rng, 2, N, N), rng.uniform(0.5, 2.0, size=(2, N, N))
+    moved = data_consistency(patches, x, shaded) - patches
+    np.testing.assert_array_equal(moved[:, dark], 0)
+    assert np.abs(moved[:, ~dark]).max() > 1e-3
+
+
+@given(rng=generators(), probe=probes(N))
+def test_a_step_brings_the_counts_closer_to_the_data(rng, probe):
+    truth = 1 + 0.3 * complex_noise(rng, 1, N, N)
+    start, x = np.ones((1, N, N), complex), measured(truth, probe)
+    errors = [((x - measured(o, probe)) ** 2).sum() for o in (start, data_consistency(start, x, probe))]
+    assert errors[1] < errors[0]
+
+
+def test_modes_share_the_measured_amplitude_as_they_share_the_prediction(rng):
+    probe = complex_noise(rng, 2, N, N)
+    patch, x = complex_noise(rng, N, N), rng.uniform(0.5, 2.0, size=(N, N))
+    waves = far_field(patch * probe)
+    total = np.sqrt((np.abs(waves) ** 2).sum(axis=0))
+    targets = near_field(replacing(total, x) * np.abs(waves) / total * np.exp(1j * np.angle(waves)))
+    update = (np.conj(probe) * (targets - patch * probe)).sum(axis=0) / regularised_intensity(probe)
+    assert_close(data_consistency(patch, x, probe), patch + update, EXACT64)
+
+
+def test_the_division_is_bounded_where_the_probe_is_dark():
+    probe = np.zeros((2, 4, 4))
+    probe[0, 1, 1], probe[1, 1, 1] = 3.0, 4.0
+    expected = np.full((4, 4), 0.05 * 25)
+    expected[1, 1] = 25 * 1.05
+    np.testing.assert_allclose(regularised_intensity(probe), expected)
+
+
+@given(rng=generators(), probe=probes(N))
+def test_accelerated_steps_begin_as_plain_ones_and_then_look_ahead(rng, probe):
+    patches, x = 1 + 0.2 * complex_noise(rng, 2, N, N), rng.uniform(0.5, 2.0, size=(2, N, N))
+    once = data_consistency(patches, x, probe)
+    twice = data_consistency(once + (once - patches) / 4, x, probe)
+    assert_close(accelerated(patches, x, probe, 1.0, 0), patches, EXACT64)
+    assert_close(accelerated(patches, x, probe, 1.0, 1), once, EXACT64)
+    assert_close(accelerated(patches, x, probe, 1.0, 2), twice, EXACT64)
+
+
+def test_eight_accelerated_steps_fit_better_than_eight_plain_ones():
+    rng = np.random.default_rng(0)
+    probe = make_probe("disc", 32, rng).astype(complex) * 16
+    truth = np.exp(1j * gaussian_filter(rng.normal(size=(4, 32, 32)), (0, 2, 2)) * 4)
+    x = measured(truth, probe)
+    first = initial_estimate(x, probe)
+    plain = first
+    for _ in range(8):
+        plain = data_consistency(plain, x, probe)
+
+    def misfit(patches):
+        return np.linalg.norm(measured(patches, probe) - x)
+
+    assert misfit(accelerated(first, x, probe, 1.0, 8)) < 0.8 * misfit(plain) < 0.5 * misfit(first)
+
+
+def test_photons_where_the_wave_is_dark_do_not_spread_its_rounding():
+    # Half of the detector is darker than rounding under a Gaussian beam: its phase there means nothing.
+    scan = simulate_scan(N=32, n_positions=16, object_name="lines", probe_name="gaussian", photons_per_pattern=2e4)
+    calibration = calibrate(scan, ModelConfig(N=32))
+    x, probe = calibration.rms_input_scale * np.sqrt(scan.patterns), calibration.probe
+    assert x[:, np.abs(far_field(probe[0])) < 1e-4].max() > 0.05  # a photon
+
+    def estimate(x, probe):
+        return accelerated(initial_estimate(x, probe), x, probe, np.float32(1), 8)
+
+    single = estimate(x.astype(np.float32), probe)
+    assert single.dtype == np.complex64
+    assert_close(single, estimate(x.astype(np.float64), probe.astype(np.complex128)), SINGLE)

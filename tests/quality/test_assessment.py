@@ -1,0 +1,480 @@
+"""Knowing when not to trust an image: every figure on cases made to trip it, and on ones that must not (metrics 8)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
+from ptycho_backend.data.image import Image
+from ptycho_backend.data.scan import Scan
+from ptycho_backend.engines import registry
+from ptycho_backend.engines.model import PROBE, Model
+from ptycho_backend.network.prediction import predict
+from ptycho_backend.network.weights import starting_weights
+from ptycho_backend.physics.amplitude_constraint import accelerated, initial_estimate
+from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.quality import half_datasets as halves_module
+from ptycho_backend.quality import residuals as misfit_module
+from ptycho_backend.quality.assessment import assess
+from ptycho_backend.quality.half_datasets import split_evenly
+from ptycho_backend.quality.residuals import misfit
+from ptycho_backend.reconstruction import reconstruct_scan
+from ptycho_backend.runtime import memory_map
+from ptycho_backend.simulation.simulate import covering_frame, detected, expected_counts, simulate_scan
+from ptycho_backend.testing.images import error_of
+
+SETTINGS = {"N": 32, "n_positions": 100, "photons_per_pattern": 1e5, "object_name": "lines", "scan_name": "spiral"}
+INFERENCE = InferenceConfig(calibration="model")
+
+
+class Physicist(Model):
+    """Predicts what physics knows of a single pattern: an untrained "unet", without an engine."""
+
+    backend = "physicist"
+
+    def __init__(self, training, calibration, execution=None):
+        self.training, self.config, self.calibration = training, training.model, calibration
+        self.execution = execution or ExecutionConfig()
+        self.weights = starting_weights(training, calibration)
+
+    def get_weights(self):
+        return dict(self.weights)
+
+    def set_weights(self, weights):
+        self.weights = dict(weights)
+
+    def predict_patches(self, batch, data_consistency=False):
+        probe = self.calibration.probe
+        return accelerated(initial_estimate(batch.x, probe), batch.x, probe, batch.mask, 8).astype(np.complex64)
+
+    def expected_counts(self, batch, data_consistency=False):
+        raise NotImplementedError
+
+    def loss_and_gradients(self, batch):
+        raise NotImplementedError
+
+
+class Constant(Physicist):
+    """A collapsed network."""
+
+    def predict_patches(self, batch, data_consistency=False):
+        return np.full_like(super().predict_patches(batch), 0.9)
+
+
+class Quarrelling(Physicist):
+    """Sees another wave in every pattern."""
+
+    def predict_patches(self, batch, data_consistency=False):
+        patches = super().predict_patches(batch)
+        y, x = np.indices(patches.shape[-2:]) - 16
+        slopes = np.random.default_rng(len(batch)).uniform(-0.3, 0.3, (2, len(patches), 1, 1, 1))
+        return (patches * np.exp(1j * (slopes[0] * y + slopes[1] * x))).astype(np.complex64)
+
+
+class Turning(Physicist):
+    """Turns every patch by a phase of its own, as diffraction leaves it."""
+
+    def predict_patches(self, batch, data_consistency=False):
+        turns = np.exp(1j * np.random.default_rng(len(batch)).uniform(0, 6, (len(batch), 1, 1, 1)))
+        return (super().predict_patches(batch) * turns).astype(np.complex64)
+
+
+@pytest.fixture(autouse=True)
+def engine(monkeypatch):
+    """Let models be built again."""
+
+    class Engine:
+        def create_model(self, training, calibration, execution=None):
+            return Physicist(training, calibration, execution)
+
+    monkeypatch.setattr(registry, "get_backend", lambda name: Engine())
+
+
+def model_of(scan, kind=Physicist):
+    config = ModelConfig(N=scan.N)
+    return kind(TrainingConfig(model=config), calibrate(scan, config))
+
+
+def judged(scan, kind=Physicist, **settings):
+    """Reconstruct and assess a scan."""
+    inference = dataclasses.replace(INFERENCE, **settings)
+    model = model_of(scan, kind)
+    image = reconstruct_scan(scan, model, inference)
+    return assess(scan, image, model, inference), image
+
+
+@pytest.fixture(scope="module")
+def scan() -> Scan:
+    return simulate_scan(**SETTINGS)
+
+
+def flat_scan(scan) -> Scan:
+    """Return the same experiment on a sample that is not there."""
+    origin, size = covering_frame(scan.positions_px, scan.N)
+    expected = expected_counts(np.ones(size, complex), origin, scan.probe, scan.positions_px)
+    return dataclasses.replace(scan, patterns=detected(expected, np.random.default_rng(1)), obj=None)
+
+
+# --- an image that can be trusted ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("photons", [1e3, 1e4, 1e5, 1e7])
+def test_nothing_is_said_against_a_good_image(photons):
+    found, _ = judged(simulate_scan(**{**SETTINGS, "photons_per_pattern": photons}))
+    # At the lowest dose so little can be seen that half scans may say so.
+    assert [warning for warning in found.warnings if photons > 1e3 or "half scans" not in warning] == []
+    assert not found.collapsed
+    assert found.outliers == ()
+    assert 0.9 < found.residual / found.shot_noise_floor < 1.5
+
+
+def test_the_spread_of_half_scans_is_the_error_of_the_image(scan):
+    """No truth is needed: half the difference of two halves has the standard deviation of the whole."""
+    found, image = judged(scan)
+    spread = np.hypot(found.halves.spread_amplitude, found.halves.spread_phase_rad)
+    assert spread == pytest.approx(error_of(image, scan), rel=0.5)
+
+
+def test_more_photons_less_spread_and_finer_detail():
+    few, many = (judged(simulate_scan(**{**SETTINGS, "photons_per_pattern": n}))[0].halves for n in (3e3, 3e5))
+    assert few.spread_amplitude > 5 * many.spread_amplitude
+    assert few.spread_phase_rad > 5 * many.spread_phase_rad
+    assert few.resolution < 0.8 * many.resolution
+
+
+def test_figures_are_plain_values(scan):
+    found, _ = judged(scan)
+    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert len(plain["residual_per_pattern"]) == len(plain["disagreement_per_pattern"]) == len(scan)
+    assert plain["residual"] == pytest.approx(np.mean(plain["residual_per_pattern"]))
+    assert plain["halves"]["resolution"] == found.halves.resolution
+    assert plain["conditions"]["size_px"] == [32.0, 32.0]
+    assert next(iter(plain)) == "warnings"
+
+
+# --- residual -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """Return a scan on whole pixels, and its object as an image: both agree but for the noise."""
+    made = simulate_scan(**SETTINGS)
+    positions = np.rint(made.positions_px)
+    mask = np.random.default_rng(2).random((32, 32)) > 0.1
+    expected = expected_counts(made.obj, made.obj_origin_px, made.probe, positions)
+    patterns = np.where(mask, detected(expected, np.random.default_rng(1)), 60_000)
+    scan = dataclasses.replace(made, patterns=patterns, positions_px=positions, mask=mask)
+    # An object in units of the calibrated probe.
+    calibration = calibrate(scan, ModelConfig(N=32))
+    scale = calibration.rms_input_scale * np.linalg.norm(made.probe) / (scan.N / 2)
+    obj = (made.obj * scale).astype(np.complex64)
+    return scan, calibration, Image(obj, np.ones(obj.shape, np.float32), made.obj_origin_px)
+
+
+def test_the_truth_leaves_shot_noise_and_nothing_else(exact):
+    scan, calibration, image = exact
+    found = misfit(scan, calibration, image)
+    good = np.count_nonzero(scan.mask)
+    # Half-deviances of bright pixels have a variance of 1/2.
+    assert found.residual.mean() == pytest.approx(found.floor.mean(), abs=3 * np.sqrt(0.5 / good / len(scan)))
+    assert np.abs(found.residual - found.floor).max() < 5 * np.sqrt(0.5 / good)
+    assert found.photons == pytest.approx((scan.patterns * scan.mask).sum() / len(scan))
+    assert found.counts == pytest.approx(found.photons / good)
+
+
+def test_patterns_vary_as_the_truth_says_once_the_noise_is_gone(exact):
+    scan, _, image = exact
+    for dose, tolerance in ((1.0, 0.02), (1e-2, 0.1)):
+        fewer = np.random.default_rng(3).binomial(scan.patterns * scan.mask, dose)
+        thinned = dataclasses.replace(scan, patterns=fewer)
+        found = misfit(thinned, calibrate(thinned, ModelConfig(N=32)), image)
+        measured, error, predicted = dataclasses.astuple(found.variation)
+        assert 0 < error < 0.1 * measured
+        # Patterns of 1000 photons differ much more by noise than by the object, and noise is what has to be gone.
+        assert measured == pytest.approx(predicted, rel=tolerance)
+        assert abs(found.unexplained.mean()) < tolerance * measured
+
+
+def test_neither_chunks_nor_units_matter(exact, monkeypatch):
+    scan, calibration, image = exact
+    whole = misfit(scan, calibration, image)
+    monkeypatch.setattr(misfit_module, "CHUNK_PIXELS", 7 * 32**2)
+    pieces = misfit(scan, calibration, image)
+    np.testing.assert_allclose(pieces.residual, whole.residual, rtol=1e-6)
+    assert dataclasses.astuple(pieces.variation) == pytest.approx(
+        dataclasses.astuple(whole.variation), rel=1e-6, abs=1e-9
+    )
+    amplitude = dataclasses.replace(scan, patterns=np.sqrt(scan.patterns), measurement="amplitude")
+    np.testing.assert_allclose(misfit(amplitude, calibration, image).residual, whole.residual, rtol=1e-4)
+
+
+def test_a_wrong_probe_is_noticed_though_half_scans_agree():
+    found, _ = judged(simulate_scan(**{**SETTINGS, "photons_per_pattern": 1e6, "probe_error": 0.15}))
+    assert found.residual > 5 * found.shot_noise_floor
+    assert any("the probe is wrong" in warning for warning in found.warnings)
+    assert found.halves.resolution > 0.3
+
+
+@pytest.mark.parametrize("object_name", ["lines", "photographs"])
+def test_wrong_positions_are_noticed(object_name):
+    scan = simulate_scan(**{**SETTINGS, "object_name": object_name})
+    moved = scan.positions_px[np.random.default_rng(0).permutation(len(scan))]
+    found, _ = judged(dataclasses.replace(scan, positions_px=moved), half_scans=False)
+    assert found.unexplained > 0.5
+    assert any("or positions" in warning for warning in found.warnings)
+
+
+def test_patterns_that_do_not_belong_are_named(scan):
+    patterns = scan.patterns.copy()
+    patterns[17] = patterns[17][::-1, ::-1].T
+    patterns[40] = patterns[40] // 4
+    found, _ = judged(dataclasses.replace(scan, patterns=patterns))
+    assert {17, 40} <= set(found.outliers[:4])
+    assert len(found.outliers) < 12
+    (told,) = (warning for warning in found.warnings if "fit much worse" in warning)
+    assert str(found.outliers[0]) in told
+    # The others are fine, and it is not said that the probe is wrong.
+    assert not any("the probe is wrong" in warning for warning in found.warnings)
+
+
+def test_an_empty_pattern_is_named(scan):
+    patterns = scan.patterns.copy()
+    patterns[5] = 0
+    found, _ = judged(dataclasses.replace(scan, patterns=patterns))
+    assert found.outliers[0] == 5
+
+
+# --- patches against the image ------------------------------------------------------------------------------------
+
+
+def test_a_constant_phase_is_no_disagreement(scan):
+    # The phases of single patches are aligned to 1e-3 before they are stitched, not exactly.
+    assert judged(scan, Turning, half_scans=False)[0].disagreement == pytest.approx(
+        judged(scan, half_scans=False)[0].disagreement, rel=0.02
+    )
+
+
+def test_patches_of_the_true_object_agree(exact):
+    """Exit waves are compared without interpolation: what is equal differs by rounding alone."""
+    scan, _, image = exact
+
+    class Knowing(Physicist):
+        def predict_patches(self, batch, data_consistency=False):
+            nonlocal start
+            rows = scan.positions_px[start : start + len(batch)] - image.origin_px - scan.N // 2
+            start += len(batch)
+            corners = rows.astype(int)
+            return np.stack([image.obj[y : y + 32, x : x + 32] for y, x in corners])[:, None]
+
+    start = 0
+    found = assess(scan, image, model_of(scan, Knowing), dataclasses.replace(INFERENCE, half_scans=False))
+    assert start == len(scan)
+    assert found.disagreement < 1e-5
+    assert found.warnings == ()
+
+
+def test_neighbours_that_contradict_each_other_are_noticed(scan):
+    found, _ = judged(scan, Quarrelling, half_scans=False)
+    assert found.disagreement > 0.5
+    assert any("contradict" in warning for warning in found.warnings)
+
+
+# --- collapse -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("photons", [1e4, 1e6])
+def test_a_constant_image_is_called_collapsed(photons):
+    scan = simulate_scan(**{**SETTINGS, "photons_per_pattern": photons})
+    found, _ = judged(scan, Constant, overlap_passes=0)
+    assert found.collapsed
+    assert found.predicted_variation < 0.01 * found.measured_variation
+    assert "the object was not found" in found.warnings[0]
+    # Two constants agree on everything, which must not be read as resolution.
+    assert found.halves.resolution == 0.0
+
+
+def test_a_weak_object_demands_an_image_too():
+    scan = simulate_scan(**{**SETTINGS, "photons_per_pattern": 1e7, "phase_range_rad": 0.1, "object_name": "textures"})
+    assert judged(scan, Constant, overlap_passes=0, half_scans=False)[0].collapsed
+    assert not judged(scan, half_scans=False)[0].collapsed
+
+
+def test_a_network_that_collapsed_is_noticed_behind_a_good_image(scan):
+    found, image = judged(scan, Constant)
+    assert error_of(image, scan) < 0.1
+    assert found.collapsed
+    assert "the same patch for every pattern" in found.warnings[0]
+
+
+@pytest.mark.parametrize(("kind", "passes"), [(Constant, 0), (Constant, 16), (Physicist, 16)])
+def test_a_flat_sample_is_no_collapse(scan, kind, passes):
+    found, _ = judged(flat_scan(scan), kind, overlap_passes=passes)
+    assert not found.collapsed
+    assert found.warnings == ()
+    if passes:
+        assert found.residual == pytest.approx(found.shot_noise_floor, rel=0.1)
+
+
+def test_a_flickering_beam_is_no_object(scan):
+    flat = flat_scan(scan)
+    beam = np.random.default_rng(4).uniform(0.9, 1.0, (len(scan), 1, 1))
+    thinned = np.random.default_rng(5).binomial(flat.patterns, np.broadcast_to(beam, flat.patterns.shape))
+    assert not judged(dataclasses.replace(flat, patterns=thinned), Constant, overlap_passes=0)[0].collapsed
+
+
+# --- half scans ---------------------------------------------------------------------------------------------------
+
+
+def test_halves_are_dealt_out_like_a_chessboard():
+    made = simulate_scan(N=32, n_positions=64, scan_name="raster")
+    y, x = np.divmod(np.arange(64), 8)
+    strict = dataclasses.replace(made, positions_px=np.stack([y, x], axis=1) * 3.0)
+    one, other = split_evenly(strict)
+    assert sorted([*one, *other]) == list(range(64))
+    assert set((y + x)[one] % 2) != set((y + x)[other] % 2)
+    assert len(set((y + x)[one] % 2)) == len(set((y + x)[other] % 2)) == 1
+
+
+@pytest.mark.parametrize("name", ["raster", "spiral", "random"])
+def test_halves_are_of_one_size_and_lie_everywhere(name):
+    from scipy.spatial import cKDTree
+
+    scan = simulate_scan(N=32, n_positions=200, scan_name=name, step_px=4.0)
+    one, other = split_evenly(scan)
+    assert abs(len(one) - len(other)) < 40
+    for half in (one, other):
+        assert cKDTree(scan.positions_px[half]).query(scan.positions_px)[0].max() < 8.0
+
+
+def test_repeated_positions_go_to_both_halves(scan):
+    twice = dataclasses.replace(scan.subset(np.repeat(np.arange(50), 2)), obj=None)
+    one, other = split_evenly(twice)
+    assert len(one) == len(other) == 50
+    np.testing.assert_array_equal(one // 2, other // 2)
+
+
+def test_large_scans_are_not_copied(scan, monkeypatch):
+    monkeypatch.setattr(halves_module, "COPIED_BYTES", 1000)
+    parts = [scan.subset(rows) for rows in split_evenly(scan)]
+    assert all(np.shares_memory(part.patterns, scan.patterns) for part in parts)
+    assert sum(len(part) for part in parts) == len(scan)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n_positions": 12}, "fewer than 8"),
+        ({"step_px": 8.0}, "no longer overlap"),
+        ({"n_positions": 25, "step_px": 1.5}, "too small"),
+    ],
+)
+def test_halves_that_say_nothing_are_not_compared(change, words):
+    found, _ = judged(simulate_scan(**{**SETTINGS, **change}))
+    assert found.halves is None
+    assert words in found.no_halves
+
+
+def test_the_time_for_halves_can_be_saved(scan):
+    found, _ = judged(scan, half_scans=False)
+    assert (found.halves, found.no_halves) == (None, "not asked for")
+
+
+def test_half_scans_that_agree_on_little_are_noticed():
+    scan = simulate_scan(**{**SETTINGS, "n_positions": 225, "object_name": "photographs"})
+    moved = scan.positions_px[np.random.default_rng(0).permutation(len(scan))]
+    found, _ = judged(dataclasses.replace(scan, positions_px=moved))
+    assert found.halves.resolution < 0.2
+    assert any("half scans agree only up to" in warning for warning in found.warnings)
+
+
+STAGES = ("phase alignment", "stitching", "overlap")
+
+
+def test_stages_of_halves_have_names_of_their_own(scan):
+    told = []
+    model = model_of(scan)
+    image = reconstruct_scan(scan, model, INFERENCE)
+    assess(scan, image, model, INFERENCE, told.append)
+    assert {event.stage for event in told} == {
+        "residual",
+        "prediction",
+        "agreement",
+        *(f"half {n}: {stage}" for n in (1, 2) for stage in STAGES),
+    }
+    # Half an image is nobody's image of the scan.
+    assert all(event.image is None for event in told)
+
+
+class Counting(Physicist):
+    """A model that counts the patterns it is asked for."""
+
+    asked = 0
+
+    def predict_patches(self, batch, data_consistency=False):
+        Counting.asked += len(batch.x)
+        return super().predict_patches(batch, data_consistency)
+
+
+def test_every_pattern_is_predicted_once(scan):
+    model = model_of(scan, Counting)
+    image = reconstruct_scan(scan, model, INFERENCE)
+    again = assess(scan, image, model, INFERENCE)
+    predicted = predict(scan, model, INFERENCE)
+    Counting.asked = 0
+    found = assess(scan, image, model, INFERENCE, predicted=predicted)
+    assert Counting.asked == 0
+    assert found.to_dict() == again.to_dict()
+    assess(scan, image, model, INFERENCE)
+    assert Counting.asked == len(scan)
+
+
+@pytest.mark.parametrize("gridsize", [1, 2])
+@pytest.mark.parametrize("large", [False, True])
+def test_halves_are_what_a_reconstruction_of_each_gives(scan, engine, monkeypatch, gridsize, large):
+    if large:  # halves are every second pattern, and patches lie in a file
+        monkeypatch.setattr(halves_module, "COPIED_BYTES", 0)
+        monkeypatch.setattr(memory_map, "IN_MEMORY_BYTES", 1000)
+    model = model_of(scan).with_calibration(model_of(scan).calibration, gridsize)
+    made, real = [], halves_module.compare
+
+    def seen(one, one_origin, other, *more):
+        made.extend((one, other))
+        return real(one, one_origin, other, *more)
+
+    monkeypatch.setattr(halves_module, "compare", seen)
+    assess(scan, reconstruct_scan(scan, model, INFERENCE), model, INFERENCE)
+    settings = dataclasses.replace(INFERENCE, calibration="model", probe_refinement_passes=0)
+    for rows, obj in zip(split_evenly(scan), made, strict=True):
+        expected = reconstruct_scan(scan.subset(rows), model, settings)
+        np.testing.assert_allclose(obj, expected.obj, atol=1e-5)
+
+
+# --- the smallest scans -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_few_patterns_are_assessed_too(n):
+    scan = simulate_scan(**{**SETTINGS, "n_positions": n})
+    found, _ = judged(scan)
+    assert np.isfinite(found.residual_per_pattern).all()
+    assert found.halves is None
+
+
+def test_a_line_of_positions_is_assessed_too(scan):
+    line = dataclasses.replace(scan, positions_px=np.stack([np.zeros(100), np.arange(100) * 2.0], axis=1))
+    found, _ = judged(line)
+    assert np.isfinite(found.residual)
+    assert found.conditions.step[0] == pytest.approx(2.0 / (0.35 * 32), rel=0.1)
+
+
+def test_the_trained_probe_is_what_is_asked(scan):
+    """A probe that training has changed lives in the weights, not in the calibration."""
+    model = model_of(scan)
+    image = reconstruct_scan(scan, model, INFERENCE)
+    before = assess(scan, image, model, INFERENCE).residual
+    model.weights[PROBE] = model.weights[PROBE] * np.float32(1.1)
+    assert assess(scan, image, model, dataclasses.replace(INFERENCE, half_scans=False)).residual > 2 * before

@@ -1,0 +1,188 @@
+"""The course of a training: what is counted, remembered and told, and where it may stop."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
+from ptycho_backend.errors import ConfigError, TrainingError, TrainingStopped
+from ptycho_backend.events import BatchEvent, EpochEvent, ignore
+from ptycho_backend.model_file.trainer_state import TrainerState
+from ptycho_backend.training.loop import Course
+from ptycho_backend.training.options import Control
+from ptycho_backend.training.schedules import first_rate
+
+LOSS, VALIDATION = "poisson_train_loss", "poisson_val_loss"
+MOMENTS = {"steps": 7, "first": {"w": np.ones(2, np.float32)}, "second": {}}
+
+
+class OneWeight:
+    """A model whose weight is the number of times that it was changed."""
+
+    def __init__(self, nepochs=3, batch_size=4):
+        self.training = TrainingConfig(model=ModelConfig(N=32), nepochs=nepochs, batch_size=batch_size)
+        self.train_loss_name, self.val_loss_name, self.weight = LOSS, VALIDATION, 0.0
+
+    def get_weights(self):
+        return {"w": np.float32(self.weight)}
+
+    def set_weights(self, weights):
+        self.weight = float(weights["w"])
+
+
+def course_of(model=None, on_event=ignore, control=None, n_train=10, validated=False, **execution):
+    settings = ExecutionConfig(**execution)
+    return Course(model or OneWeight(), settings, on_event, control or Control(), n_train, validated)
+
+
+def train(course, values, name=LOSS):
+    """Let epochs end with these values, each of which changes the model's weight."""
+    for value in values:
+        course.model.weight += 1.0
+        course.end_epoch({"lr": course.rate, name: value})
+
+
+def test_batches_are_counted_weighed_and_told():
+    events = []
+    course = course_of(on_event=events.append)
+    assert (course.n_batches, course.epoch, course.batch) == (3, 0, 0)
+    for loss, groups in ((3.0, 4), (1.0, 4), (2.0, 2)):
+        course.take_batch(loss, groups)
+    assert events == [BatchEvent(1, 3, number, 3, loss) for number, loss in enumerate((3.0, 1.0, 2.0), start=1)]
+    assert course.loss.value == pytest.approx((12 + 4 + 4) / 10)
+    course.end_epoch({"lr": 0.5, LOSS: 2.0})
+    assert events[-1] == EpochEvent(1, 3, {"epoch": 1.0, "lr": 0.5, LOSS: 2.0})
+    assert course.history == [events[-1].metrics]
+    assert (course.epoch, course.batch) == (1, 0)
+    assert math.isnan(course.loss.value)
+    course.take_batch(1.0, 4)
+    assert (events[-1].epoch, events[-1].batch) == (2, 1)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_is_refused_and_not_told(bad):
+    events = []
+    course = course_of(on_event=events.append)
+    course.take_batch(1.0, 4)
+    with pytest.raises(TrainingError, match="epoch 1, batch 2"):
+        course.take_batch(bad, 4)
+    assert len(events) == 1
+
+
+@pytest.mark.parametrize(
+    ("k", "expected"), [(1, [True, True, False]), (2, [False, True, False]), (3, [False, False, False])]
+)
+def test_between_steps_no_window_is_open_and_the_epoch_goes_on(k, expected):
+    course, found = course_of(accumulate_grad_batches=k), []
+    for _ in range(3):
+        course.take_batch(1.0, 4)
+        found.append(course.between_steps)
+    assert found == expected
+
+
+@pytest.mark.parametrize(("mode", "restore", "expected"), [("min", True, 2), ("max", True, 3), ("min", False, 3)])
+def test_the_model_ends_with_the_weights_asked_for(mode, restore, expected):
+    course = course_of(monitor="train_loss", monitor_mode=mode, restore_best=restore)
+    train(course, [2.0, 1.0, 3.0])
+    course.finish()
+    assert course.model.weight == expected
+    assert course.best.best_epoch == (3 if mode == "max" else 2)
+
+
+def test_a_course_is_over_after_its_epochs_or_when_nothing_improves():
+    course = course_of(OneWeight(nepochs=2), early_stop_patience=1)
+    assert not course.over
+    train(course, [2.0])
+    assert not course.over
+    train(course, [1.0])
+    assert course.over
+    impatient = course_of(OneWeight(nepochs=5), early_stop_patience=1)
+    train(impatient, [1.0, 1.0])
+    assert impatient.over
+    patient = course_of(OneWeight(nepochs=5))
+    train(patient, [1.0, 1.0])
+    assert not patient.over
+
+
+def test_what_is_held_out_decides_where_there_is_something():
+    course = course_of(validated=True)
+    train(course, [2.0, 3.0], VALIDATION)
+    assert (course.best.monitor_name, course.best.best_epoch) == (VALIDATION, 1)
+    assert course_of().best.monitor_name == LOSS
+    with pytest.raises(ConfigError, match="los"):
+        course_of(monitor="los")
+
+
+def test_rates_follow_the_schedule_and_the_losses():
+    course = course_of(OneWeight(nepochs=9), scheduler="plateau", scheduler_patience=0, scheduler_factor=0.5)
+    first = first_rate(course.model.training)
+    train(course, [1.0, 1.0, 1.0])
+    assert [row["lr"] for row in course.history] == [first, first, first / 2]
+    assert course.rate == first / 4
+
+
+def test_a_resumed_course_is_the_one_that_never_stopped():
+    fields = {"scheduler": "plateau", "scheduler_patience": 0, "early_stop_patience": 2}
+    whole = course_of(OneWeight(nepochs=6), **fields)
+    train(whole, [2.0, 3.0])
+    whole.take_batch(5.0, 4)
+    state = whole.state(MOMENTS, {"epoch=001.h5.zip": 2.0})
+    assert (state.epoch, state.batch, state.steps, state.first) == (2, 1, 7, MOMENTS["first"])
+    assert (state.loss_sum, state.groups, state.kept) == (20.0, 4.0, {"epoch=001.h5.zip": 2.0})
+    control = Control(state, list(whole.history))
+    resumed = course_of(OneWeight(nepochs=6), control=control, **fields)
+    for course in (whole, resumed):
+        course.take_batch(1.0, 4)
+        train(course, [4.0])
+        course.finish()
+    assert resumed.start is state
+    assert resumed.history == whole.history
+    assert len(control.history) == 2, "a list of its own"
+    assert resumed.over
+    assert whole.over
+    assert resumed.rate == whole.rate < first_rate(whole.model.training)
+    assert resumed.model.weight == whole.model.weight == 1.0
+    assert resumed.state(MOMENTS, {}).monitor == whole.state(MOMENTS, {}).monitor
+
+
+class TestStopping:
+    """A training stops where all processes agree, with what it has kept."""
+
+    @pytest.fixture
+    def written(self):
+        return []
+
+    @pytest.fixture
+    def control(self, written):
+        keeper = SimpleNamespace(last="last.h5.zip", write=lambda *arguments: written.append(arguments))
+        return Control(checkpoints=keeper)
+
+    def test_it_goes_on_unless_asked_to_stop(self, control, written):
+        course = course_of(control=control)
+        course.stop_if_asked(bool, TrainerState)
+        assert written == []
+
+    def test_it_keeps_where_it_stands_and_says_so(self, control, written):
+        course = course_of(control=control)
+        course.take_batch(1.0, 4)
+        control.stop.request(15)
+        with pytest.raises(TrainingStopped, match=r"epoch 0 and batch 1.*last\.h5\.zip") as stopped:
+            course.stop_if_asked(bool, lambda: course.state(MOMENTS, {}))
+        assert stopped.value.signal == 15
+        ((path, model, history, state),) = written
+        assert (path, model, history) == ("last.h5.zip", course.model, course.history)
+        assert (state.batch, state.steps) == (1, 7)
+
+    def test_another_process_may_have_been_asked(self, control):
+        with pytest.raises(TrainingStopped):
+            course_of(control=control).stop_if_asked(lambda own: True, TrainerState)
+
+    def test_nothing_is_gathered_where_nothing_is_kept(self):
+        control = Control()
+        control.stop.request()
+        with pytest.raises(TrainingStopped, match="not kept"):
+            course_of(control=control).stop_if_asked(bool, lambda: pytest.fail("no keeper asks"))
