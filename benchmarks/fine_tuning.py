@@ -18,7 +18,7 @@ from pretrained import ALONE, DIAMETERS, FIRST_SEED
 
 import ptycho_backend as pb
 
-HELD = {"probe_refinement_passes": 0}  # the probe is exact: nothing but the network differs between rows
+HELD = {"probe_iterations": 0}  # the probe is exact: nothing but the network differs between rows
 SCORES = ("amplitude alone", "phase alone", "amplitude", "phase")
 Row = dict[str, float]
 

@@ -51,11 +51,11 @@ def main() -> None:
     parser.add_argument("--patterns", type=int, default=20_000)
     parser.add_argument("--compression", default=None, help="of the HDF5 file, e.g. gzip; reconstruct only")
     parser.add_argument("--scan", help=argparse.SUPPRESS)  # what a process that is watched works on
-    parser.add_argument("--overlap-passes", type=int, default=1)
+    parser.add_argument("--iterations", type=int, default=1)
     parser.add_argument("--stop-after", type=float, default=None, metavar="SECONDS", help="send SIGINT after this time")
     options = parser.parse_args()
     if options.scan:
-        return without_network_on(options.scan, options.overlap_passes)
+        return without_network_on(options.scan, options.iterations)
     with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder:
         if options.task == "train":
             return train(Path(folder), options)
@@ -74,7 +74,7 @@ def train(folder: Path, options: argparse.Namespace) -> None:
         nepochs=1,
         batch_size=16,
         n_groups=min(options.patterns, 2000),
-        probe_refinement_passes=1,
+        probe_iterations=1,
     )
     pb.train(scan, training)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -84,14 +84,14 @@ def train(folder: Path, options: argparse.Namespace) -> None:
 def reconstruction(scan: Path, options: argparse.Namespace) -> list[str]:
     """Return the command line that reconstructs with a narrow, untrained network, and without one for comparison."""
     model = write_model(scan.parent / "model", options.backend)
-    passes = f"--inference.overlap_passes={options.overlap_passes}"
+    passes = f"--inference.iterations={options.iterations}"
     command = [sys.executable, "-m", "ptycho_backend.cli", "reconstruct", str(scan), "--model", str(model), passes]
     return [*command, "--output", str(scan.parent / "image"), "--backend", options.backend]
 
 
 def reconstruction_without_network(scan: Path, options: argparse.Namespace) -> list[str]:
     """Return the command line that calls this file again, for the work alone."""
-    passes = f"--overlap-passes={options.overlap_passes}"
+    passes = f"--iterations={options.iterations}"
     return [sys.executable, __file__, options.task, "--scan", str(scan), passes]
 
 
@@ -99,7 +99,7 @@ def without_network_on(path: str, passes: int) -> None:
     """Reconstruct a scan without a network, and tell how it goes on."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     scan, config = pb.load_scan(path), pb.ModelConfig(N=N, initial_iterations=0)
-    settings = pb.InferenceConfig(overlap_passes=passes)
+    settings = pb.InferenceConfig(iterations=passes)
     image = without_network(scan, calibrate(scan, config), config, settings, EventLog())
     print(f"image of {image.obj.shape}, median amplitude {np.median(np.abs(image.obj[image.coverage > 1])):.3f}")
 

@@ -32,7 +32,7 @@ PASSES = 20
 OBJECTS = ("textures", "lines", "siemens")
 PROBES = ("zone-plate", "gaussian")
 DIAMETERS = (0.35, 0.25, 0.4)  # of every third probe, over the window: as in the other benchmark, smaller, larger
-ALONE = {"overlap_passes": 0}
+ALONE = {"iterations": 0}
 HALF_A_DEPTH_RAD = np.pi / 2  # phase at the edge of a pupil half of λ/NA² away: a quarter of a wave
 Row = dict[str, float]
 
@@ -95,11 +95,15 @@ def one_scan(fields: dict[str, Any], models: dict[str, Any], options: argparse.N
     for name, model in models.items():
         started = time.perf_counter()
         # A wrong probe is refined once, for all rows.
-        fitted = fit_to_scan(model, scan, pb.InferenceConfig(probe_refinement_passes=0 if exact else PASSES))
+        fitted = fit_to_scan(model, scan, pb.InferenceConfig(probe_iterations=0 if exact else PASSES))
         refinement_s = time.perf_counter() - started
-        settings = {"probe_refinement_passes": 0}
+        settings = {"probe_iterations": 0}
         pb.reconstruct(scan.subset(slice(0, 64)), fitted, **settings)  # the first call compiles
-        for label, more in ((f"{name} alone", ALONE), (name, {}), (f"{name}, 2 passes of ePIE", {"refine_passes": 2})):
+        for label, more in (
+            (f"{name} alone", ALONE),
+            (name, {}),
+            (f"{name}, 2 passes of ePIE", {"epie_iterations": 2}),
+        ):
             started = time.perf_counter()
             rows[label] = scored(pb.reconstruct(scan, fitted, **settings, **more), scan, started)
             rows[label]["refinement_s"] = refinement_s

@@ -66,7 +66,7 @@ def one_seed(seed: int, options: argparse.Namespace) -> dict[str, dict[str, floa
         backend=options.backend,
         nepochs=options.epochs,
         seed=seed,
-        probe_refinement_passes=0,  # the scan carries the exact probe
+        probe_iterations=0,  # the scan carries the exact probe
     )
     started = time.perf_counter()
     run = pb.train(scan, training, pb.ExecutionConfig(precision=options.precision))
@@ -108,7 +108,7 @@ def polished(scan: pb.Scan, model: object, label: str) -> dict[str, dict[str, fl
     rows = {}
     for count in POLISH:
         started = time.perf_counter()
-        rows[f"{label} + {count} passes"] = scored(pb.reconstruct(scan, model, refine_passes=count), scan, started)
+        rows[f"{label} + {count} passes"] = scored(pb.reconstruct(scan, model, epie_iterations=count), scan, started)
     return rows
 
 

@@ -19,8 +19,8 @@ import ptycho_backend as pb
 from ptycho_backend.engines.model import Model
 
 SCANS = {64: 2048, 128: 1024}  # positions by N
-HELD = pb.InferenceConfig(probe_refinement_passes=0)
-ALONE = dataclasses.replace(HELD, overlap_passes=0)
+HELD = pb.InferenceConfig(probe_iterations=0)
+ALONE = dataclasses.replace(HELD, iterations=0)
 
 
 def main() -> None:

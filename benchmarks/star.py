@@ -60,7 +60,7 @@ def judged(scan: pb.Scan, model: Any, name: str, before_s: float, reference: pb.
     """Return a row of figures for the image of a model, alone and polished, and draw both."""
     rows = []
     for passes in PASSES_OF_EPIE:
-        settings = pb.InferenceConfig(calibration="model", refine_passes=passes)
+        settings = pb.InferenceConfig(calibration="model", epie_iterations=passes)
         started = time.perf_counter()
         image = pb.reconstruct(scan, model, settings)
         seconds = time.perf_counter() - started

@@ -17,7 +17,7 @@ from ptycho_backend.data.fields import behind_middle_px
 from ptycho_backend.data.grouping import Groups, group_positions, groups_from_indices
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.physics.calibration import calibrate
-from ptycho_backend.physics.translation import cut_patches
+from ptycho_backend.physics.translation import extract_patches_at
 
 logger = logging.getLogger(__name__)
 
@@ -130,5 +130,5 @@ def _labels(scan: Scan, members: NDArray[np.int64]) -> NDArray[np.complex64] | N
     """Return patches of the known object (group, y, x, channel); None without one."""
     if scan.obj is None:
         return None
-    patches = cut_patches(scan.obj, scan.positions_px[members.ravel()], scan.N, scan.obj_origin_px)
+    patches = extract_patches_at(scan.obj, scan.positions_px[members.ravel()], scan.N, scan.obj_origin_px)
     return np.moveaxis(patches.reshape(*members.shape, scan.N, scan.N), 1, -1)

@@ -88,7 +88,7 @@ class ObjectModel:
             part = slice(start, start + batch_size)
             filled = np.where(mask, x[part] * scale, fill)
             batch = Batch(filled, offsets_px[part], mask.astype(np.float32), canvas_px)
-            patches[part] = np.moveaxis(model.predict_patches(batch, InferenceConfig().data_consistency), 1, -1)
+            patches[part] = np.moveaxis(model.predict_patches(batch, InferenceConfig().amplitude_constraint), 1, -1)
         if context is not None:
             weight = patch_weight(model.config, model.trained_calibration().probe)
             context = dataclasses.replace(context, weight=weight)

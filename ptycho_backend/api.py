@@ -27,9 +27,9 @@ from ptycho_backend.errors import ConfigError, DataError
 from ptycho_backend.events import OnEvent, ignore
 from ptycho_backend.model_file.bundle import Bundle, read_bundle
 from ptycho_backend.model_file.run import Run, provenance_of
-from ptycho_backend.network.physics_constants import consistency_share
+from ptycho_backend.network.physics_constants import constraint_share
 from ptycho_backend.network.shipped import pretrained_weights, shipped_bundle
-from ptycho_backend.network.training_domain import CONDITIONS, conditions_known, conditions_of
+from ptycho_backend.network.training_domain import SCAN_CONDITIONS, scan_conditions, training_domain_of
 from ptycho_backend.physics.calibration import Calibration, calibrate
 from ptycho_backend.physics.losses import poisson, shot_noise_floor
 from ptycho_backend.reconstruction import reconstruct_scan
@@ -39,8 +39,14 @@ from ptycho_backend.solver.probe_refinement import refined_calibration
 from ptycho_backend.training.checkpoints import FOLDER, VALIDATION_HASH, Checkpoints, check_resumable, read_checkpoint
 from ptycho_backend.training.loggers import MetricsLogger, make_logger, recording
 from ptycho_backend.training.monitoring import resolve_monitor
-from ptycho_backend.training.options import Control, Keeper
-from ptycho_backend.training.parallel import Follower, Place, check_processes, place_of, placed
+from ptycho_backend.training.options import CheckpointWriter, FitOptions
+from ptycho_backend.training.parallel import (
+    ProcessRank,
+    SilentCheckpointWriter,
+    check_processes,
+    on_own_device,
+    process_rank,
+)
 from ptycho_backend.training.schedules import first_rate
 
 if TYPE_CHECKING:
@@ -108,24 +114,24 @@ def train(
     backend = _backend_for(training)
     # What can be refused is refused before any work is done.
     resolve_monitor(execution.monitor, loss_names_of(training))
-    place, own = _place(execution, backend)
+    rank, own = _place(execution, backend)
     provenance = _provenance(backend, training, scan, validation)
     training, provenance["start"], weights = _started(training, earlier)
     if earlier:
         check_resumable(earlier, training, provenance)
-    metrics = _logger(execution, checkpoints, earlier) if place.rank == 0 else None
+    metrics = _logger(execution, checkpoints, earlier) if rank.rank == 0 else None
     grouped = _grouped(scan, training, training.n_groups, 6)
     apart = None if validation is None else _grouped(validation, training, None, 7)
-    keeper = _keeper(checkpoints, provenance, execution, place) if checkpoints else None
+    writer = _writer(checkpoints, provenance, execution, rank) if checkpoints else None
     calibration, refinement = _calibrate_and_refine(scan, training, on_event, earlier)
     fitting, held_out = _samples(grouped, apart, training, calibration)
     model = backend.create_model(training, calibration, own)
     model.set_weights({**model.get_weights(), **weights})
-    measured = {CONDITIONS: conditions_of(scan, calibration.probe, calibration.photons_per_pattern).to_dict()}
-    model.known = conditions_known(measured, calibration)
-    control = _control(model, keeper, earlier, metrics, callbacks)
-    with control.stop.on_signals() if keeper else nullcontext(), recording(metrics, training, execution):
-        history = backend.fit(model, fitting, held_out, own, on_event, control)
+    measured = {SCAN_CONDITIONS: scan_conditions(scan, calibration.probe, calibration.photons_per_pattern).to_dict()}
+    model.training_domain = training_domain_of(measured, calibration)
+    options = _options(model, writer, earlier, metrics, callbacks)
+    with options.stop.on_signals() if writer else nullcontext(), recording(metrics, training, execution):
+        history = backend.fit(model, fitting, held_out, own, on_event, options)
     summary = {"training_seconds": time.perf_counter() - started, **refinement}
     summary |= _fit_quality(model, held_out or fitting)
     monitor = resolve_monitor(execution.monitor, loss_names_of(training), held_out is not None)
@@ -186,7 +192,7 @@ def load_model(
     training = dataclasses.replace(bundle.training, backend=engine.name)
     model = engine.create_model(training, bundle.calibration, execution)
     model.set_weights(bundle.weights)
-    model.known = conditions_known(bundle.provenance, bundle.calibration)
+    model.training_domain = training_domain_of(bundle.provenance, bundle.calibration)
     return model
 
 
@@ -265,18 +271,20 @@ def _earlier(checkpoints: Path | str | None) -> Bundle:
     return read_checkpoint(checkpoints)
 
 
-def _place(execution: ExecutionConfig, backend: Backend) -> tuple[Place, ExecutionConfig]:
-    """Return this process's place among those that train together, with its own device."""
+def _place(execution: ExecutionConfig, backend: Backend) -> tuple[ProcessRank, ExecutionConfig]:
+    """Return this process's rank among those that train together, with its own device."""
     found = backend.devices()
     check_precision(execution.precision, choose_device(execution.device, found, backend.name))
     check_processes(execution, backend.name, found)
-    place = place_of(execution)
-    return place, placed(execution, found, place)
+    rank = process_rank(execution)
+    return rank, on_own_device(execution, found, rank)
 
 
-def _keeper(checkpoints: Path | str, provenance: dict[str, Any], execution: ExecutionConfig, place: Place) -> Keeper:
-    if place.rank > 0:
-        return Follower(Path(checkpoints), execution.save_top_k)
+def _writer(
+    checkpoints: Path | str, provenance: dict[str, Any], execution: ExecutionConfig, rank: ProcessRank
+) -> CheckpointWriter:
+    if rank.rank > 0:
+        return SilentCheckpointWriter(Path(checkpoints), execution.save_top_k)
     return Checkpoints(checkpoints, provenance, execution)
 
 
@@ -307,19 +315,19 @@ def _start(training: TrainingConfig, earlier: Bundle | None) -> tuple[str, Weigh
     return "pretrained", weights
 
 
-def _control(
+def _options(
     model: Model,
-    keeper: Keeper | None,
+    writer: CheckpointWriter | None,
     earlier: Bundle | None,
     metrics: MetricsLogger | None,
     callbacks: Sequence[Any],
-) -> Control:
-    if keeper:
-        keeper.check_room(model)
-    control = Control(checkpoints=keeper, logger=metrics, callbacks=callbacks)
+) -> FitOptions:
+    if writer:
+        writer.check_room(model)
+    options = FitOptions(checkpoints=writer, logger=metrics, callbacks=callbacks)
     if earlier is not None:
-        control.resume, control.history = earlier.state, earlier.history
-    return control
+        options.resume, options.history = earlier.state, earlier.history
+    return options
 
 
 def _calibrate_and_refine(
@@ -328,7 +336,7 @@ def _calibrate_and_refine(
     if earlier and earlier.state:
         return earlier.calibration, {"resumed_after_epoch": earlier.state.epoch}
     calibration = calibrate(scan, training.model, training.nphotons)
-    return refined_calibration(scan, calibration, training, training.probe_refinement_passes, on_event)
+    return refined_calibration(scan, calibration, training, training.probe_iterations, on_event)
 
 
 def _provenance(backend: Backend, training: TrainingConfig, scan: Scan, validation: Scan | None) -> dict[str, Any]:
@@ -359,8 +367,8 @@ def _samples(
 def _fit_quality(model: Model, samples: Samples) -> dict[str, Any]:
     """Return the mean half-deviance of some groups beside the shot-noise floor, and say which is lower."""
     batches = list(samples.subset(np.arange(min(FLOOR_GROUPS, len(samples)))).batches(16))
-    judged = consistency_share(model.training) > 0  # the same patches that the loss has judged
-    expected = np.concatenate([model.expected_counts(batch, data_consistency=judged) for batch in batches])
+    judged = constraint_share(model.training) > 0  # the same patches that the loss has judged
+    expected = np.concatenate([model.expected_counts(batch, amplitude_constraint=judged) for batch in batches])
     scale = model.calibration.photon_scale / model.calibration.rms_input_scale**2
     counts = np.concatenate([batch.x for batch in batches]).astype(np.float64) ** 2 * scale
     loss, floor = poisson(expected, counts, samples.mask), shot_noise_floor(expected, samples.mask)

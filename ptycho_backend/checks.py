@@ -64,7 +64,7 @@ def inert_options(training: TrainingConfig) -> list[str]:
         messages += _set_without_effect(
             model, ("unrolled_steps", "initial_iterations"), "architecture='cnn' is not unrolled"
         )
-        messages += _set_without_effect(training, ("consistency_share",), "architecture='cnn' has no such step")
+        messages += _set_without_effect(training, ("constraint_share",), "architecture='cnn' has no such step")
         if not model.pad_object and model.probe_big != default.model.probe_big:
             messages.append("probe_big has no effect: pad_object=False already predicts the whole window")
     if model.gridsize == 1:

@@ -23,8 +23,8 @@ from ptycho_backend._version import __version__
 from ptycho_backend.commands import COMMANDS
 from ptycho_backend.errors import (
     ConfigError,
+    DeprecatedNameWarning,
     InertOptionWarning,
-    OldSpellingWarning,
     PtychoError,
     TrainingStopped,
     UnknownBackendError,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 DONE, FAILED, MISUSED = 0, 1, 2
 OWN = ("ptycho_backend", "ptycho", "ptycho_torch")
-OWN_WARNINGS = (InertOptionWarning, OldSpellingWarning)
+OWN_WARNINGS = (InertOptionWarning, DeprecatedNameWarning)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

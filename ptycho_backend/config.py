@@ -106,7 +106,7 @@ class TrainingConfig:
         Of the optimiser, before scheduling. None: 0.001 for random weights, 0.0001 for the shipped network's.
     nll_weight, mae_weight : float
         Weights of the Poisson half-deviance (counts) and of the amplitude mean absolute error.
-    consistency_share : float
+    constraint_share : float
         Share of the data loss that is taken after one more data-consistency step ("unet"): 1 trains the image that
         is returned, 0 the network's own last estimate.
     realspace_weight : float
@@ -117,7 +117,7 @@ class TrainingConfig:
         Mean photons per pattern for data whose amplitude has no absolute unit; None takes data as counts.
     probe_trainable, intensity_scale_trainable : bool
         Train the probe, and the scale between predicted and measured intensity.
-    probe_refinement_passes : int
+    probe_iterations : int
         Passes that refine the probe before training (physics 8.4); 0 switches them off.
     validation_fraction : float
         Share of the groups held out; at least one group where it is positive.
@@ -139,13 +139,13 @@ class TrainingConfig:
     learning_rate: Annotated[float, Gt(0.0), Lt(10.0)] | None = None
     nll_weight: NonNegative = 1.0
     mae_weight: NonNegative = 0.0
-    consistency_share: Annotated[float, Interval(ge=0.0, le=1.0)] = 1.0
+    constraint_share: Annotated[float, Interval(ge=0.0, le=1.0)] = 1.0
     realspace_weight: NonNegative = 0.0
     realspace_mae_weight: NonNegative = 0.0
     nphotons: Annotated[float, Gt(0.0)] | None = None
     probe_trainable: bool = False
     intensity_scale_trainable: bool = True
-    probe_refinement_passes: Annotated[int, Ge(0)] = 20
+    probe_iterations: Annotated[int, Ge(0)] = 20
     validation_fraction: Fraction = 0.05
     start: Literal["pretrained", "scratch"] = "pretrained"
     n_groups: Annotated[int, Ge(1)] | None = None
@@ -162,21 +162,21 @@ class InferenceConfig:
     ----------
     batch_size : int
         Groups per forward pass.
-    data_consistency : bool
+    amplitude_constraint : bool
         End with one more data-consistency step: measured amplitude, predicted phase ("unet").
     phase_alignment : bool
         Give all groups one phase reference before stitching.
-    overlap_passes : int, optional
+    iterations : int, optional
         Data-consistency steps on the whole stitched object; 0 leaves it as it is, None takes 16 to 64 (physics 7.8).
-    refine_passes : int
+    epie_iterations : int
         Passes of ePIE that polish the image at last.
-    probe_refinement_passes : int, optional
+    probe_iterations : int, optional
         Passes that adapt the probe first (physics 8.4), for a guess that is wrong; None takes 20 for the network that
         ships with the package, which never saw this probe, and none for a model trained on a scan.
     calibration : {"auto", "model", "scan"}
         Where probe and scale come from: the model's own when the scan carries the probe guess the model was
         trained with, else the scan's ("auto"); or always the one or the other.
-    half_scans : bool
+    half_datasets : bool
         Judge an image by two reconstructions of half the patterns each (`assess` and the command line), for about the
         time of the passes over all patterns; with `gridsize` above 1, of the whole reconstruction.
     neighbor_count : int
@@ -186,13 +186,13 @@ class InferenceConfig:
     """
 
     batch_size: Annotated[int, Ge(1)] = 32
-    data_consistency: bool = True
+    amplitude_constraint: bool = True
     phase_alignment: bool = True
-    overlap_passes: Annotated[int, Ge(0)] | None = None
-    refine_passes: Annotated[int, Ge(0)] = 0
-    probe_refinement_passes: Annotated[int, Ge(0)] | None = None
+    iterations: Annotated[int, Ge(0)] | None = None
+    epie_iterations: Annotated[int, Ge(0)] = 0
+    probe_iterations: Annotated[int, Ge(0)] | None = None
     calibration: Literal["auto", "model", "scan"] = "auto"
-    half_scans: bool = True
+    half_datasets: bool = True
     neighbor_count: Annotated[int, Ge(1)] = 7
     seed: Annotated[int, Ge(0)] = 0
 

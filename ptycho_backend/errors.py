@@ -93,5 +93,5 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-class OldSpellingWarning(DeprecationWarning):
+class DeprecatedNameWarning(DeprecationWarning):
     """A setting has a new name or value; the old one is still read."""

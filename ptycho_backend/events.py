@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ptycho_backend.data.image import Image
 
-TELL_EVERY_S = 0.5  # parts of a step are told no more often
+REPORT_EVERY_S = 0.5  # parts of a step are told no more often
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def without_images(on_event: OnEvent) -> OnEvent:
     return lambda event: on_event(replace(event, image=None) if isinstance(event, StageEvent) else event)
 
 
-class Steps:
+class ThrottledProgress:
     """
     Tells how far a step of a stage has come, but only now and then.
 
@@ -83,16 +83,16 @@ class Steps:
 
     def __init__(self, on_event: OnEvent, stage: str, total: int) -> None:
         self._on_event, self._stage, self._total = on_event, stage, total
-        self._next_s = time.perf_counter() + TELL_EVERY_S
+        self._next_s = time.perf_counter() + REPORT_EVERY_S
         self._told = False
 
-    def tell(self, done: float, share: float = 0.0) -> None:
+    def report(self, done: float, share: float = 0.0) -> None:
         """Tell that so many steps are done, and a share of the next one, unless something was told a moment ago."""
         if time.perf_counter() >= self._next_s:
             self._on_event(StageEvent(self._stage, done + share, self._total))
-            self._next_s, self._told = time.perf_counter() + TELL_EVERY_S, True
+            self._next_s, self._told = time.perf_counter() + REPORT_EVERY_S, True
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Tell that the stage is over, if anything was told of it."""
         if self._told:
             self._on_event(StageEvent(self._stage, self._total, self._total))

@@ -18,7 +18,7 @@ from ptycho_backend.physics.calibration import Calibration, calibrate, probe_has
 from ptycho_backend.solver.epie import polish
 from ptycho_backend.solver.initial_estimate import baseline_image
 from ptycho_backend.solver.probe_refinement import refined_calibration
-from ptycho_backend.solver.solver import overlap_passes
+from ptycho_backend.solver.solver import solve
 
 
 def reconstruct_scan(scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent = ignore) -> Image:
@@ -49,9 +49,9 @@ def improved(
     scan: Scan, calibration: Calibration, image: Image, inference: InferenceConfig, on_event: OnEvent = ignore
 ) -> Image:
     """Return a stitched image after the passes over all patterns that a configuration asks for."""
-    image = overlap_passes(scan, calibration, image, inference.overlap_passes, on_event)
+    image = solve(scan, calibration, image, inference.iterations, on_event)
     rng = np.random.default_rng([inference.seed, 4])
-    return polish(scan, calibration, image, inference.refine_passes, rng, on_event)
+    return polish(scan, calibration, image, inference.epie_iterations, rng, on_event)
 
 
 def without_network(
@@ -95,9 +95,9 @@ def fit_to_scan(model: Model, scan: Scan, inference: InferenceConfig, on_event: 
 
 
 def _refinement_passes(model: Model, inference: InferenceConfig) -> int:
-    if inference.probe_refinement_passes is not None:
-        return inference.probe_refinement_passes
-    return 0 if model.calibration.probe_guess_sha256 else TrainingConfig().probe_refinement_passes
+    if inference.probe_iterations is not None:
+        return inference.probe_iterations
+    return 0 if model.calibration.probe_guess_sha256 else TrainingConfig().probe_iterations
 
 
 def _suited_to_scan(model: Model, scan: Scan, inference: InferenceConfig) -> Calibration:

@@ -56,7 +56,7 @@ def create_training_payload(
         Folder of the run.
     execution_config, cli_execution : ExecutionConfig, optional
     **overrides
-        Fields of ModelConfig, TrainingConfig and ExecutionConfig by name, earlier spellings too.
+        Fields of ModelConfig, TrainingConfig and ExecutionConfig by name, earlier deprecated_names too.
 
     Raises
     ------

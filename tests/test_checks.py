@@ -26,7 +26,7 @@ INERT = [
     ({"probe_big": False}, {}, "probe_big", "architecture='unet' has no such head"),
     ({"architecture": "cnn", "unrolled_steps": 3}, {}, "unrolled_steps", "architecture='cnn' is not unrolled"),
     ({"architecture": "cnn", "initial_iterations": 3}, {}, "initial_iterations", "architecture='cnn' is not unrolled"),
-    ({"architecture": "cnn"}, {"consistency_share": 0.5}, "consistency_share", "architecture='cnn' has no such step"),
+    ({"architecture": "cnn"}, {"constraint_share": 0.5}, "constraint_share", "architecture='cnn' has no such step"),
     (
         {"architecture": "cnn", "pad_object": False, "probe_big": False},
         {},

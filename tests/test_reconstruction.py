@@ -17,7 +17,7 @@ from ptycho_backend.network.architectures import initial_weights
 from ptycho_backend.network.physics_constants import PhysicsConstants
 from ptycho_backend.network.weights import starting_weights
 from ptycho_backend.physics.calibration import calibrate
-from ptycho_backend.physics.translation import cut_patches
+from ptycho_backend.physics.translation import extract_patches_at
 from ptycho_backend.reconstruction import fit_to_scan, reconstruct_scan
 from ptycho_backend.runtime import memory_map
 from ptycho_backend.simulation.simulate import simulate_scan
@@ -46,12 +46,12 @@ class OracleModel(Model):
     def set_weights(self, weights):
         self.weights = dict(weights)
 
-    def predict_patches(self, batch, data_consistency=False):
+    def predict_patches(self, batch, amplitude_constraint=False):
         constants = PhysicsConstants.of(self.config, self.calibration)
-        patches = reference.reference_patches(self.config, self.weights, constants, batch, data_consistency)
+        patches = reference.reference_patches(self.config, self.weights, constants, batch, amplitude_constraint)
         return patches.astype(np.complex64)
 
-    def expected_counts(self, batch, data_consistency=False):
+    def expected_counts(self, batch, amplitude_constraint=False):
         raise NotImplementedError
 
     def loss_and_gradients(self, batch):
@@ -65,7 +65,7 @@ class KnowingModel(OracleModel):
         super().__init__(training, calibration, execution)
         self.rng = np.random.default_rng(0)
 
-    def predict_patches(self, batch, data_consistency=False):
+    def predict_patches(self, batch, amplitude_constraint=False):
         turns = np.exp(1j * self.rng.uniform(0, 6, size=(len(batch), 1, 1, 1)))
         return (batch.labels * turns).astype(np.complex64)
 
@@ -75,7 +75,7 @@ def scan():
     return simulate_scan(**SETTINGS)
 
 
-STITCHED = InferenceConfig(overlap_passes=0)  # what the patches give by themselves
+STITCHED = InferenceConfig(iterations=0)  # what the patches give by themselves
 
 
 def model_of(scan, kind=OracleModel, seed=0, **fields):
@@ -138,7 +138,7 @@ def nothing_fits_in_memory(monkeypatch, tmp_path):
 @pytest.mark.parametrize("gridsize", [1, 2])
 def test_patches_in_a_file_give_the_same_image_bit_by_bit(scan, gridsize, request):
     model = model_of(scan, gridsize=gridsize, initial_iterations=0)
-    settings = InferenceConfig(overlap_passes=2, refine_passes=1)
+    settings = InferenceConfig(iterations=2, epie_iterations=1)
     expected = reconstruct_scan(scan, model, settings)
     folder = request.getfixturevalue("nothing_fits_in_memory")
     seen = []
@@ -152,7 +152,7 @@ def test_patches_in_a_file_give_the_same_image_bit_by_bit(scan, gridsize, reques
 @pytest.mark.parametrize("batch_size", [1, 4, 25, 100])
 def test_every_batch_size_gives_the_same_image_from_a_file(scan, batch_size, nothing_fits_in_memory, tmp_path):
     mapped_scan = load_scan(write_npz(scan, tmp_path / "scan.npz"))
-    model, settings = model_of(scan, initial_iterations=0), InferenceConfig(overlap_passes=2)
+    model, settings = model_of(scan, initial_iterations=0), InferenceConfig(iterations=2)
     expected = reconstruct_scan(scan, model, settings)
     found = reconstruct_scan(mapped_scan, model, dataclasses.replace(settings, batch_size=batch_size))
     np.testing.assert_allclose(found.obj, expected.obj, atol=1e-5)
@@ -179,24 +179,24 @@ def test_an_interruption_is_not_swallowed(scan, stage):
 
     model = model_of(scan, initial_iterations=0)
     with pytest.raises(KeyboardInterrupt):
-        reconstruct_scan(scan.subset(slice(0, 9)), model, InferenceConfig(overlap_passes=1, refine_passes=1), press)
+        reconstruct_scan(scan.subset(slice(0, 9)), model, InferenceConfig(iterations=1, epie_iterations=1), press)
 
 
 def test_images_of_a_part_of_the_scan_are_not_offered(scan):
     events = []
-    fit_to_scan(model_of(scan), scan, InferenceConfig(probe_refinement_passes=2), events.append)
+    fit_to_scan(model_of(scan), scan, InferenceConfig(probe_iterations=2), events.append)
     assert [(event.stage, event.image) for event in events] == [("ePIE", None)] * 2 + [("probe", None)] * 2
 
 
 def test_the_step_at_the_end_is_an_option(scan):
     model = model_of(scan, initial_iterations=0)  # after many steps one more changes little
-    with_step = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, data_consistency=True))
-    without = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, data_consistency=False))
+    with_step = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, amplitude_constraint=True))
+    without = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, amplitude_constraint=False))
     assert np.abs(with_step.obj - without.obj).max() > 1e-3
     assert error_of(with_step, scan) < error_of(without, scan)
 
 
-@pytest.mark.parametrize("passes", ["overlap_passes", "refine_passes"])
+@pytest.mark.parametrize("passes", ["iterations", "epie_iterations"])
 def test_passes_over_all_patterns_make_a_better_image_in_the_same_place(scan, passes):
     model = model_of(scan)
     rough = reconstruct_scan(scan, model, STITCHED)
@@ -207,7 +207,7 @@ def test_passes_over_all_patterns_make_a_better_image_in_the_same_place(scan, pa
 
 def test_polishing_comes_last(scan):
     events = []
-    reconstruct_scan(scan, model_of(scan), InferenceConfig(overlap_passes=1, refine_passes=1), events.append)
+    reconstruct_scan(scan, model_of(scan), InferenceConfig(iterations=1, epie_iterations=1), events.append)
     assert [event.stage for event in events][-2:] == ["overlap", "ePIE"]
 
 
@@ -220,7 +220,9 @@ def test_groups_are_drawn_from_the_seed(scan):
 
 def test_assembling_uses_each_groups_own_positions(scan):
     indices = np.array([[3, 0], [7, 5]])
-    patches = cut_patches(scan.obj, scan.positions_px[indices.ravel()], 8, scan.obj_origin_px).reshape(2, 2, 8, 8)
+    patches = extract_patches_at(scan.obj, scan.positions_px[indices.ravel()], 8, scan.obj_origin_px).reshape(
+        2, 2, 8, 8
+    )
     image = assemble(patches, scan, indices, np.ones((8, 8), np.float32), phase_alignment=False)
     covered = image.coverage > 0.9
     assert covered.sum() > 100

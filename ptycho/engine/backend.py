@@ -14,14 +14,14 @@ from ptycho_backend.engines.model import History, Model
 from ptycho_backend.errors import BackendSetupError
 from ptycho_backend.events import OnEvent
 from ptycho_backend.physics.calibration import Calibration
-from ptycho_backend.training.options import Control
+from ptycho_backend.training.options import FitOptions
 from ptycho_backend.training.parallel import check_processes, must_launch
 from ptycho_backend.training.processes import fit_in_processes
 
 if TYPE_CHECKING:
     from ptycho.engine.model import TensorFlowModel
     from ptycho.engine.operators import TensorFlowOperators
-    from ptycho.engine.traced_functions import Graphs
+    from ptycho.engine.traced_functions import TracedFunctions
 
 
 class TensorFlowBackend(Backend):
@@ -60,7 +60,7 @@ class TensorFlowBackend(Backend):
         validation: Samples | None,
         execution: ExecutionConfig,
         on_event: OnEvent,
-        control: Control | None = None,
+        options: FitOptions | None = None,
     ) -> History:
         """Train a model in place and return one dict per epoch."""
         import keras
@@ -68,20 +68,20 @@ class TensorFlowBackend(Backend):
         from ptycho.engine.callbacks import replayed
         from ptycho.engine.training import fit
 
-        control = control or Control()
-        control.check_callbacks(keras.callbacks.Callback)
+        options = options or FitOptions()
+        options.check_callbacks(keras.callbacks.Callback)
         check_processes(execution, self.name, self.devices())
         if must_launch(execution):
-            listener = replayed(control.callbacks, on_event)
-            return fit_in_processes(model, (train, validation), execution, listener, control)
+            listener = replayed(options.callbacks, on_event)
+            return fit_in_processes(model, (train, validation), execution, listener, options)
 
-        return fit(model, train, validation, execution, on_event, control)
+        return fit(model, train, validation, execution, on_event, options)
 
     @functools.cached_property
-    def _graphs(self) -> Graphs:
-        from ptycho.engine.traced_functions import Graphs
+    def _graphs(self) -> TracedFunctions:
+        from ptycho.engine.traced_functions import TracedFunctions
 
-        return Graphs()
+        return TracedFunctions()
 
     def operators(self, device: str = "auto") -> TensorFlowOperators:
         """Return the physics, one function at a time, on a device."""

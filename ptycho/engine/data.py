@@ -12,7 +12,7 @@ import tensorflow as tf
 from ptycho.engine.module import arrays_of, specification
 from ptycho_backend.config import TrainingConfig
 from ptycho_backend.data.batching import Samples, batches_per_epoch, epoch_order
-from ptycho_backend.training.parallel import Place
+from ptycho_backend.training.parallel import ProcessRank
 
 PREFETCH = 2  # batches made ready while one is being trained on
 
@@ -20,7 +20,7 @@ Arrays = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Stretch:
+class EpochRange:
     """
     Epochs (counted from 0) in a row, each without its first `skipped` batches.
 
@@ -33,21 +33,21 @@ class Stretch:
 
 @contextmanager
 def training_batches(
-    samples: Samples, training: TrainingConfig, window: int, stretch: Stretch, place: Place | None = None
+    samples: Samples, training: TrainingConfig, window: int, epoch_range: EpochRange, rank: ProcessRank | None = None
 ) -> Iterator[tf.data.Dataset]:
     """
-    Provide the batches of a stretch in one row, so that an epoch's first batches are ready when it begins.
+    Provide the batches of a epoch_range in one row, so that an epoch's first batches are ready when it begins.
 
     Each element holds this process's share of a batch. It ends with the number of groups in it that count, and a
     flag: whether a window of `window` batches, or the epoch, ends with it.
     """
-    own = place or Place()
+    own = rank or ProcessRank()
     n_batches = batches_per_epoch(len(samples), training.batch_size)
 
     def make() -> Iterator[Arrays]:
-        for epoch in stretch.epochs:
+        for epoch in epoch_range.epochs:
             order = epoch_order(len(samples), training.seed, epoch)
-            for number in range(stretch.skipped, n_batches):
+            for number in range(epoch_range.skipped, n_batches):
                 rows = order[number * training.batch_size :][: training.batch_size]
                 ends_window = (number + 1) % window == 0 or number + 1 == n_batches
                 for batch in samples.batches(training.batch_size, own.share(rows)):  # one

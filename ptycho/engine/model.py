@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from ptycho.engine.device import apply_process_settings, convolution_dtype, placement, prepare_device, resolve_device
 from ptycho.engine.module import PtychoModule, TensorBatch, arrays_of, specification
 from ptycho.engine.parallel import join
-from ptycho.engine.traced_functions import Graph, Graphs, Kind, Question
+from ptycho.engine.traced_functions import Function, GraphKey, TracedFunction, TracedFunctions
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig, to_dict
 from ptycho_backend.data.batching import Batch
 from ptycho_backend.engines.model import Model, Weights, trainable_names
 from ptycho_backend.network.weights import check_weights
 from ptycho_backend.physics.calibration import Calibration
 from ptycho_backend.runtime.devices import processors
-from ptycho_backend.runtime.thread_map import side_by_side
+from ptycho_backend.runtime.thread_map import ordered_map
 
 Configuration = ModelConfig | TrainingConfig
 State = list[tf.Tensor]
@@ -37,14 +37,14 @@ class TensorFlowModel(Model):
     calibration : Calibration
     execution : ExecutionConfig
         Device, precision and threads.
-    graphs : Graphs
+    graphs : TracedFunctions
         Of the engine; models of one kind share them.
     """
 
     backend = "tensorflow"
 
     def __init__(
-        self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig, graphs: Graphs
+        self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig, graphs: TracedFunctions
     ) -> None:
         apply_process_settings(execution)
         self.training, self.config, self.calibration = training, training.model, calibration
@@ -56,7 +56,7 @@ class TensorFlowModel(Model):
         with tf.device(placement(self.device)):
             self.module = PtychoModule(training, calibration)
         self._shared = graphs
-        self._graphs: dict[tuple[str, int, int], Graph] = {}
+        self._graphs: dict[tuple[str, int, int], TracedFunction] = {}
 
     def untrained(self, training: TrainingConfig, calibration: Calibration) -> TensorFlowModel:
         """Return an untrained model on the same device, which shares the traced functions."""
@@ -77,46 +77,48 @@ class TensorFlowModel(Model):
         for name, variable in variables.items():
             variable.assign(np.asarray(weights[name], dtype=np.float32))
 
-    def predict_patches(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.complex64]:
+    def predict_patches(self, batch: Batch, amplitude_constraint: bool = False) -> NDArray[np.complex64]:
         """Return object patches (group, channel, y, x)."""
-        return self._predicted(batch, data_consistency, self._state())
+        return self._predicted(batch, amplitude_constraint, self._state())
 
-    def predictions(self, batches: Iterable[Batch], data_consistency: bool = False) -> Iterator[NDArray[np.complex64]]:
+    def predictions(
+        self, batches: Iterable[Batch], amplitude_constraint: bool = False
+    ) -> Iterator[NDArray[np.complex64]]:
         """Yield the object patches of many batches, by weights that are read once, before the first."""
-        predict = partial(self._predicted, data_consistency=data_consistency, state=self._state())
-        yield from side_by_side(predict, batches, self.workers)
+        predict = partial(self._predicted, amplitude_constraint=amplitude_constraint, state=self._state())
+        yield from ordered_map(predict, batches, self.workers)
 
     @property
     def workers(self) -> int:
         """One for every processor; a GPU is busy with one batch."""
         return (self.execution.threads or processors()) if self.device == "cpu" else 1
 
-    def expected_counts(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.float32]:
+    def expected_counts(self, batch: Batch, amplitude_constraint: bool = False) -> NDArray[np.float32]:
         """Return predicted photons per pixel (group, channel, y, x)."""
 
-        def question(tensors: TensorBatch) -> tf.Tensor:
-            return self.module.expected_counts(self.module.patches(tensors, self.dtype, data_consistency))
+        def function(tensors: TensorBatch) -> tf.Tensor:
+            return self.module.expected_counts(self.module.patches(tensors, self.dtype, amplitude_constraint))
 
         counts: NDArray[np.float32] = self._ask(
-            f"counts {data_consistency}", self.config, question, batch, self._state()
+            f"counts {amplitude_constraint}", self.config, function, batch, self._state()
         ).numpy()
         return counts
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, NDArray[np.float32]]]:
         """Return the loss of a batch and its gradient by every trainable weight."""
 
-        def question(tensors: TensorBatch) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        def function(tensors: TensorBatch) -> tuple[tf.Tensor, list[tf.Tensor]]:
             return self.module.loss_and_gradients(tensors, self.dtype, list(self.trained().values()))
 
-        loss, gradients = self._ask("gradients", self.training, question, batch, self._state())
+        loss, gradients = self._ask("gradients", self.training, function, batch, self._state())
         return float(loss), {name: gradient.numpy() for name, gradient in zip(self.trained(), gradients, strict=True)}
 
-    def _predicted(self, batch: Batch, data_consistency: bool, state: State) -> NDArray[np.complex64]:
-        def question(tensors: TensorBatch) -> tf.Tensor:
-            return self.module.patches(tensors, self.dtype, data_consistency)
+    def _predicted(self, batch: Batch, amplitude_constraint: bool, state: State) -> NDArray[np.complex64]:
+        def function(tensors: TensorBatch) -> tf.Tensor:
+            return self.module.patches(tensors, self.dtype, amplitude_constraint)
 
         patches: NDArray[np.complex64] = self._ask(
-            f"patches {data_consistency}", self.config, question, batch, state
+            f"patches {amplitude_constraint}", self.config, function, batch, state
         ).numpy()
         return patches
 
@@ -124,20 +126,20 @@ class TensorFlowModel(Model):
         """Return the values that graphs receive; reading them takes as long as a few patterns."""
         return [tf.convert_to_tensor(variable.value) for variable in self.module.state]
 
-    def _ask(self, name: str, about: Configuration, question: Question, batch: Batch, state: State) -> Any:
-        """Answer a question about a batch, and what its answer depends on, by a graph for any number of groups."""
+    def _ask(self, name: str, about: Configuration, function: Function, batch: Batch, state: State) -> Any:
+        """Answer a function about a batch, and what its answer depends on, by a graph for any number of groups."""
         arrays = arrays_of(batch)
         canvas_px = batch.canvas_px if self.module.merges else 0
         key = (name, canvas_px, len(arrays))
         if key not in self._graphs:  # describing the kind of every batch would take as long as a pattern
             kind = self._kind(name, about, canvas_px, specification(batch))
-            self._graphs[key] = self._shared.of(kind, question, self.module)
+            self._graphs[key] = self._shared.of(kind, function, self.module)
         with tf.device(placement(self.device)):
             return self._graphs[key](*state, *(tf.constant(array) for array in arrays))
 
-    def _kind(self, name: str, about: Configuration, canvas_px: int, arrays: tuple[tf.TensorSpec, ...]) -> Kind:
+    def _kind(self, name: str, about: Configuration, canvas_px: int, arrays: tuple[tf.TensorSpec, ...]) -> GraphKey:
         state = tuple(tf.TensorSpec(variable.shape, variable.dtype) for variable in self.module.state)
-        return Kind(
+        return GraphKey(
             name=name,
             description=json.dumps(to_dict(about), sort_keys=True),
             dtype=self.dtype,

@@ -16,7 +16,7 @@ from ptycho_backend.data.batching import Batch
 from ptycho_backend.engines.model import LOG_SCALE, PROBE
 from ptycho_backend.errors import DataError
 from ptycho_backend.network.architectures import describe
-from ptycho_backend.network.physics_constants import PhysicsConstants, consistency_share
+from ptycho_backend.network.physics_constants import PhysicsConstants, constraint_share
 from ptycho_backend.network.weights import starting_weights
 from ptycho_backend.physics.calibration import Calibration
 
@@ -80,14 +80,14 @@ class PtychoModule:
         parts = self.variables[PROBE].value * self.constants.probe_support[..., None]
         return tf.complex(parts[..., 0], parts[..., 1])
 
-    def patches(self, batch: TensorBatch, dtype: tf.DType, data_consistency: bool = False) -> tf.Tensor:
+    def patches(self, batch: TensorBatch, dtype: tf.DType, amplitude_constraint: bool = False) -> tf.Tensor:
         """Return object patches (group, channel, y, x); networks run in `dtype`."""
         unrolled = self.config.architecture != "cnn"
-        patches = self._unrolled(batch, dtype) if unrolled else self._published(batch.x, dtype)
+        patches = self._unrolled(batch, dtype) if unrolled else self._cnn(batch.x, dtype)
         if self.merges:
             patches = physics.consistent_patches(patches, batch.offsets_px, self._scale("weight"), batch.canvas_px)
-        if data_consistency and unrolled:
-            patches = physics.data_consistency(patches, batch.x, self.probe, batch.mask)
+        if amplitude_constraint and unrolled:
+            patches = physics.constrain_amplitude(patches, batch.x, self.probe, batch.mask)
         return patches
 
     def expected_counts(self, patches: tf.Tensor) -> tf.Tensor:
@@ -144,10 +144,10 @@ class PtychoModule:
 
     def _judged(self, patches: tf.Tensor, batch: TensorBatch) -> list[tuple[float, tf.Tensor]]:
         """Return the patches that the data judge, before and after one more D, with their shares."""
-        share = consistency_share(self.training)
+        share = constraint_share(self.training)
         judged = [(1.0 - share, patches)] if share < 1.0 else []
         if share > 0.0:
-            judged.append((share, physics.data_consistency(patches, batch.x, self.probe, batch.mask)))
+            judged.append((share, physics.constrain_amplitude(patches, batch.x, self.probe, batch.mask)))
         return judged
 
     def _unrolled(self, batch: TensorBatch, dtype: tf.DType) -> tf.Tensor:
@@ -156,7 +156,7 @@ class PtychoModule:
         estimate = physics.accelerated(estimate, batch.x, probe, batch.mask, self.config.initial_iterations)
         estimate += self._correction("step1", dtype, estimate=estimate)
         for step in range(2, self.config.unrolled_steps + 1):
-            consistent = physics.data_consistency(estimate, batch.x, probe, batch.mask)
+            consistent = physics.constrain_amplitude(estimate, batch.x, probe, batch.mask)
             estimate = consistent + self._correction(f"step{step}", dtype, consistent=consistent, estimate=estimate)
         return estimate
 
@@ -167,7 +167,7 @@ class PtychoModule:
         (output,) = run_network(self.networks[name], inputs, self._values(), dtype)
         return tf.reshape(tf.complex(*tf.unstack(output, axis=-1)), shape)
 
-    def _published(self, x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    def _cnn(self, x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         channels_last = tf.transpose(x, (0, 2, 3, 1))
         outputs = run_network(self.networks["cnn"], {"x": channels_last}, self._values(), dtype)
         amplitude, phase = (tf.transpose(output, (0, 3, 1, 2)) for output in outputs)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ptycho.engine import physics
 from ptycho.engine.device import placement, prepare_device, resolve_device
 from ptycho.engine.optimizer import Adam
-from ptycho_backend.engines.operators import Answer, Operators, check_cotangent, engine_arguments, narrow
+from ptycho_backend.engines.operators import Answer, Operators, as_float32, check_cotangent, engine_arguments
 
 
 class TensorFlowOperators(Operators):
@@ -44,7 +44,7 @@ class TensorFlowOperators(Operators):
             tape.watch(tensors[by])
             loss = _call(name, tensors)
             if cotangent is not None:
-                products = tf.math.conj(tf.constant(narrow(cotangent))) * loss
+                products = tf.math.conj(tf.constant(as_float32(cotangent))) * loss
                 loss = tf.reduce_sum(tf.math.real(products))
             gradient = tape.gradient(loss, tensors[by], unconnected_gradients=tf.UnconnectedGradients.ZERO)
         result: NDArray[Any] = gradient.numpy()
@@ -59,11 +59,11 @@ class TensorFlowOperators(Operators):
     ) -> NDArray[Any]:
         """Return where Adam leads, with the constants and the clipping of a training."""
         with tf.device(placement(self.device)):
-            rows = [keras.Variable(row) for row in narrow(np.asarray(value))]
+            rows = [keras.Variable(row) for row in as_float32(np.asarray(value))]
             optimizer = Adam(learning_rate, clip)
             optimizer.build(rows)
             for gradient in gradients:
-                optimizer.apply([tf.constant(part) for part in narrow(np.asarray(gradient))], rows)
+                optimizer.apply([tf.constant(part) for part in as_float32(np.asarray(gradient))], rows)
             return np.stack([row.value.numpy() for row in rows])
 
 

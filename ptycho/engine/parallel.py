@@ -13,13 +13,13 @@ import tensorflow as tf
 
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.errors import ConfigError, DeviceError
-from ptycho_backend.runtime.log_filters import quiet
-from ptycho_backend.training.parallel import Place, place_of
+from ptycho_backend.runtime.log_filters import filtered_logs
+from ptycho_backend.training.parallel import ProcessRank, process_rank
 
-Question = Callable[[list[tf.Tensor]], list[tf.Tensor]]
+Function = Callable[[list[tf.Tensor]], list[tf.Tensor]]
 
 
-class Team:
+class ProcessGroup:
     """
     What processes add up: TensorFlow's own collectives between the workers of a cluster.
 
@@ -28,14 +28,14 @@ class Team:
 
     Parameters
     ----------
-    place : Place
+    rank : ProcessRank
     device : str
         TensorFlow's name of the model's device: what crosses between GPUs starts on one.
     """
 
-    def __init__(self, place: Place, device: str) -> None:
-        self.place, self._device = place, device
-        self._strategy = workers() if place.world > 1 else None
+    def __init__(self, rank: ProcessRank, device: str) -> None:
+        self.rank, self._device = rank, device
+        self._strategy = workers() if rank.world > 1 else None
 
     def sums(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
         """Return the sums of every process's float32 tensors, in one exchange."""
@@ -91,13 +91,13 @@ class Replicas:
         with _quiet_tensorflow():
             self._strategy = tf.distribute.MirroredStrategy(found[:n])
 
-    def means(self, question: Question, tensors: Sequence[tf.Tensor], shared: Sequence[int]) -> list[tf.Tensor]:
+    def means(self, function: Function, tensors: Sequence[tf.Tensor], shared: Sequence[int]) -> list[tf.Tensor]:
         """
-        Return what a question answers about a batch, every device about its share of the groups.
+        Return what a function answers about a batch, every device about its share of the groups.
 
         Parameters
         ----------
-        question : callable
+        function : callable
             Receives tensors and returns a list of means over their groups.
         tensors : sequence of tensors
             Groups first.
@@ -114,7 +114,7 @@ class Replicas:
             rows = tf.minimum(first + tf.range(tf.maximum(counted, 1)), groups - 1)
             own = [tensor if i in shared else tf.gather(tensor, rows) for i, tensor in enumerate(whole)]
             weight = tf.cast(counted, tf.float32) / tf.cast(groups, tf.float32)
-            return [weight * mean for mean in question(own)]
+            return [weight * mean for mean in function(own)]
 
         with _quiet_tensorflow():
             answers = self._strategy.run(about_own_share, args=tuple(tensors))
@@ -129,9 +129,9 @@ def join(execution: ExecutionConfig) -> None:
     ------
     ConfigError, DeviceError
     """
-    if place_of(execution).world == 1:
+    if process_rank(execution).world == 1:
         return
-    _check_cluster(place_of(execution))
+    _check_cluster(process_rank(execution))
     if execution.device == "cpu":
         tf.config.set_visible_devices([], "GPU")  # which the cluster would use otherwise
     elif len(tf.config.list_physical_devices("GPU")) > 1:
@@ -157,20 +157,20 @@ def _all_reduced(flat: tf.Tensor) -> tf.Tensor:
 
 def _quiet_tensorflow() -> AbstractContextManager[None]:
     """Keep TensorFlow's notes on its cluster out of the user's log."""
-    return quiet("tensorflow", level=logging.ERROR)
+    return filtered_logs("tensorflow", level=logging.ERROR)
 
 
-def _check_cluster(place: Place) -> None:
+def _check_cluster(rank: ProcessRank) -> None:
     text = os.environ.get("TF_CONFIG", "{}")
     try:
         config = json.loads(text)
         found = len(config["cluster"]["worker"]), int(config["task"]["index"])
     except (ValueError, KeyError, TypeError):
         found = (0, 0)
-    if found != (place.world, place.rank):
+    if found != (rank.world, rank.rank):
         raise ConfigError(
             "TensorFlow's processes find each other by TF_CONFIG.",
-            expected=f"a cluster of {place.world} workers, this one with index {place.rank}",
+            expected=f"a cluster of {rank.world} workers, this one with index {rank.rank}",
             received=f"TF_CONFIG={text}",
             fix="set TF_CONFIG in every process, see docs/how-to/several-devices.md",
         )

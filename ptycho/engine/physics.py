@@ -46,29 +46,29 @@ def translation_matrix(offset_px: tf.Tensor, N: int, S: int) -> tf.Tensor:
     return tf.nn.relu(1.0 - tf.abs(rows - columns - offset_px[..., None, None]))
 
 
-def place(patch: tf.Tensor, offset_px: tf.Tensor, S: int) -> tf.Tensor:
+def scatter_patches(patch: tf.Tensor, offset_px: tf.Tensor, S: int) -> tf.Tensor:
     """Put patches (..., N, N) on canvases (..., S, S)."""
     Ty, Tx = (translation_matrix(offset_px[..., axis], patch.shape[-1], S) for axis in (0, 1))
     return _sandwich(Ty, patch, tf.linalg.matrix_transpose(Tx))
 
 
-def extract(canvas: tf.Tensor, offset_px: tf.Tensor, N: int) -> tf.Tensor:
-    """Cut patches (..., N, N) out of canvases (..., S, S): the adjoint of :func:`place`."""
+def extract_patches(canvas: tf.Tensor, offset_px: tf.Tensor, N: int) -> tf.Tensor:
+    """Cut patches (..., N, N) out of canvases (..., S, S): the adjoint of :func:`scatter_patches`."""
     Ty, Tx = (translation_matrix(offset_px[..., axis], N, canvas.shape[-1]) for axis in (0, 1))
     return _sandwich(tf.linalg.matrix_transpose(Ty), canvas, Tx)
 
 
 def merge(patches: tf.Tensor, offsets_px: tf.Tensor, weight: tf.Tensor, S: int) -> tf.Tensor:
     """Merge each group into one canvas by a weighted mean (spec: physics 2.1)."""
-    numerator = tf.reduce_sum(place(times(patches, weight), offsets_px, S), axis=1)
-    denominator = tf.reduce_sum(place(weight, offsets_px, S), axis=1)
+    numerator = tf.reduce_sum(scatter_patches(times(patches, weight), offsets_px, S), axis=1)
+    denominator = tf.reduce_sum(scatter_patches(weight, offsets_px, S), axis=1)
     return times(numerator, 1.0 / (denominator + MERGE_FLOOR))
 
 
 def consistent_patches(patches: tf.Tensor, offsets_px: tf.Tensor, weight: tf.Tensor, S: int) -> tf.Tensor:
     """Merge each group and cut one patch per member out of the result."""
     canvas = merge(patches, offsets_px, weight, S)
-    return extract(canvas[:, None], offsets_px, patches.shape[-1])
+    return extract_patches(canvas[:, None], offsets_px, patches.shape[-1])
 
 
 def exit_waves(patches: tf.Tensor, probe: tf.Tensor, smoothing: tf.Tensor | None = None) -> tf.Tensor:
@@ -79,29 +79,29 @@ def exit_waves(patches: tf.Tensor, probe: tf.Tensor, smoothing: tf.Tensor | None
 
 def intensity(patches: tf.Tensor, probe: tf.Tensor, smoothing: tf.Tensor | None = None) -> tf.Tensor:
     """Return Σ_modes |F(P·q)|²: incoherent modes add as intensities."""
-    return _over_modes(intensity_of(far_field(exit_waves(patches, probe, smoothing))))
+    return _sum_modes(intensity_of(far_field(exit_waves(patches, probe, smoothing))))
 
 
 def initial_estimate(x: tf.Tensor, probe: tf.Tensor) -> tf.Tensor:
     """Estimate patches without a network: the data-consistency step applied to an object of 1."""
-    return data_consistency(tf.complex(tf.ones_like(x), tf.zeros_like(x)), x, probe, tf.ones_like(x[0, 0]))
+    return constrain_amplitude(tf.complex(tf.ones_like(x), tf.zeros_like(x)), x, probe, tf.ones_like(x[0, 0]))
 
 
-def data_consistency(patches: tf.Tensor, x: tf.Tensor, probe: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+def constrain_amplitude(patches: tf.Tensor, x: tf.Tensor, probe: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Return D(O): measured amplitude, predicted phase, probe divided out (spec: physics 6.2)."""
-    return DataConsistency(x, probe, mask)(patches)
+    return AmplitudeConstraint(x, probe, mask)(patches)
 
 
 def accelerated(patches: tf.Tensor, x: tf.Tensor, probe: tf.Tensor, mask: tf.Tensor, iterations: int) -> tf.Tensor:
     """Repeat the data-consistency step from extrapolated patches (spec: physics 6.5)."""
-    step, before = DataConsistency(x, probe, mask), patches
+    step, before = AmplitudeConstraint(x, probe, mask), patches
     for k in range(iterations):
         ahead = patches if k == 0 else patches + times(patches - before, k / (k + 3))
         before, patches = patches, step(ahead)
     return patches
 
 
-class DataConsistency:
+class AmplitudeConstraint:
     """
     The step D for patterns, a probe and a mask: what does not depend on the patches is computed once.
 
@@ -125,12 +125,12 @@ class DataConsistency:
     def __call__(self, patches: tf.Tensor) -> tf.Tensor:
         """Return D(O) of patches (group, channel, y, x)."""
         detector = self._forward(exit_waves(patches, self._probe))
-        predicted = tf.expand_dims(_over_modes(intensity_of(detector)), -3)
+        predicted = tf.expand_dims(_sum_modes(intensity_of(detector)), -3)
         correction = (self._measured * tf.math.rsqrt(predicted + self._background) - 1.0) * self._mask
-        return patches + _over_modes(self._back * self._inverse(times(detector, correction)))
+        return patches + _sum_modes(self._back * self._inverse(times(detector, correction)))
 
 
-def _over_modes(values: tf.Tensor) -> tf.Tensor:
+def _sum_modes(values: tf.Tensor) -> tf.Tensor:
     """Sum over modes; a single one is not copied."""
     return tf.squeeze(values, -3) if values.shape[-3] == 1 else tf.reduce_sum(values, axis=-3)
 

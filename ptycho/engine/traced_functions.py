@@ -20,19 +20,19 @@ import tensorflow as tf
 from ptycho.engine.module import PtychoModule, TensorBatch
 
 KEPT = 8  # graphs, at most, that an engine remembers
-Question = Callable[[TensorBatch], Any]
-Graph = tf.types.experimental.ConcreteFunction
+Function = Callable[[TensorBatch], Any]
+TracedFunction = tf.types.experimental.ConcreteFunction
 
 
 @dataclass(frozen=True)
-class Kind:
+class GraphKey:
     """
     Everything that a graph depends on.
 
     Parameters
     ----------
     name : str
-        Of the question.
+        Of the function.
     description : str
         The part of the model's configuration that the answer depends on, as text.
     dtype : tf.DType
@@ -53,33 +53,33 @@ class Kind:
     signature: tuple[tf.TensorSpec, ...]
 
 
-class Graphs:
+class TracedFunctions:
     """The graphs that were asked for last. They keep no model alive: that of the first who asks is only traced."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Kind, Graph] = OrderedDict()
+        self._kept: OrderedDict[GraphKey, TracedFunction] = OrderedDict()
 
-    def of(self, kind: Kind, question: Question, module: PtychoModule) -> Graph:
-        """Return the graph of a kind, traced through a model's question where there is none; all models ask alike."""
+    def of(self, key: GraphKey, function: Function, module: PtychoModule) -> TracedFunction:
+        """Return the graph of a kind, traced through a model's function where there is none; all models ask alike."""
         with self._lock:
-            if kind not in self._kept:
-                self._kept[kind] = traced(kind, question, module)
-            self._kept.move_to_end(kind)
+            if key not in self._kept:
+                self._kept[key] = traced(key, function, module)
+            self._kept.move_to_end(key)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
-            return self._kept[kind]
+            return self._kept[key]
 
 
-def traced(kind: Kind, question: Question, module: PtychoModule) -> Graph:
-    """Trace a question; the graph receives the values of a model's state, then the arrays of a batch."""
+def traced(key: GraphKey, function: Function, module: PtychoModule) -> TracedFunction:
+    """Trace a function; the graph receives the values of a model's state, then the arrays of a batch."""
     variables = module.state
 
     def answer(*tensors: tf.Tensor) -> Any:
         values, arrays = tensors[: len(variables)], tensors[len(variables) :]
         given = list(zip(variables, values, strict=True))
-        with tf.device(kind.placement), keras.StatelessScope(given):
-            return question(TensorBatch(*arrays, canvas_px=kind.canvas_px))
+        with tf.device(key.placement), keras.StatelessScope(given):
+            return function(TensorBatch(*arrays, canvas_px=key.canvas_px))
 
     # Called as it is: to find out first whether it fits takes TensorFlow as long as a pattern.
-    return tf.function(answer, input_signature=kind.signature, autograph=False).get_concrete_function()
+    return tf.function(answer, input_signature=key.signature, autograph=False).get_concrete_function()

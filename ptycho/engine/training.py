@@ -10,21 +10,21 @@ import tensorflow as tf
 
 from ptycho.engine.callbacks import Reporter
 from ptycho.engine.checkpoint import restore_moments
-from ptycho.engine.data import Stretch, training_batches, validation_batches
+from ptycho.engine.data import EpochRange, training_batches, validation_batches
 from ptycho.engine.device import convolution_dtype, placement, resolve_device
 from ptycho.engine.loggers import EpochLogger
 from ptycho.engine.model import TensorFlowModel
 from ptycho.engine.module import TensorBatch
 from ptycho.engine.optimizer import Adam
-from ptycho.engine.parallel import Replicas, Team
+from ptycho.engine.parallel import ProcessGroup, Replicas
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.data.batching import Samples
 from ptycho_backend.engines.model import History, Model
 from ptycho_backend.errors import DeviceError, PtychoError
 from ptycho_backend.events import OnEvent
 from ptycho_backend.runtime.malloc import freed_memory_kept
-from ptycho_backend.training.loop import Course
-from ptycho_backend.training.options import Control
+from ptycho_backend.training.loop import TrainingLoop
+from ptycho_backend.training.options import FitOptions
 from ptycho_backend.training.schedules import first_rate
 
 MASK = TensorBatch._fields.index("mask")  # one for all groups
@@ -36,7 +36,7 @@ def fit(
     validation: Samples | None,
     execution: ExecutionConfig,
     on_event: OnEvent,
-    control: Control | None = None,
+    options: FitOptions | None = None,
 ) -> History:
     """
     Train a model in place.
@@ -55,43 +55,43 @@ def fit(
     TrainingStopped
         If it was asked to stop.
     """
-    model, training, control = _own(model, execution), model.training, control or Control()
-    course = Course(model, execution, on_event, control, len(train), validation is not None)
+    model, training, options = _own(model, execution), model.training, options or FitOptions()
+    loop = TrainingLoop(model, execution, on_event, options, len(train), validation is not None)
     canvas_px = max(samples.canvas_px for samples in (train, validation) if samples is not None)
-    reporter = Reporter(model, course)
-    loggers = [EpochLogger(control.logger, course.history)] if control.logger else []
-    callbacks = [reporter, *loggers, *control.callbacks]
-    if not course.over:
+    reporter = Reporter(model, loop)
+    loggers = [EpochLogger(options.logger, loop.history)] if options.logger else []
+    callbacks = [reporter, *loggers, *options.callbacks]
+    if not loop.over:
         with (
             validation_batches(validation, training) as held_out,
             tf.device(placement(model.device)),
             freed_memory_kept(),
         ):
-            trainer = Trainer(model, execution, canvas_px, reporter.team)
-            restore_moments(trainer.optimizer, model.trained(), course.start)
-            for stretch in _stretches(course):
+            trainer = Trainer(model, execution, canvas_px, reporter.process_group)
+            restore_moments(trainer.optimizer, model.trained(), loop.start)
+            for epoch_range in _epoch_ranges(loop):
                 window = execution.accumulate_grad_batches
-                with training_batches(train, training, window, stretch, reporter.team.place) as batches:
+                with training_batches(train, training, window, epoch_range, reporter.process_group.rank) as batches:
                     trainer.fit(
                         batches,
-                        initial_epoch=stretch.epochs.start,
-                        epochs=stretch.epochs.stop,
-                        steps_per_epoch=course.n_batches - stretch.skipped,
+                        initial_epoch=epoch_range.epochs.start,
+                        epochs=epoch_range.epochs.stop,
+                        steps_per_epoch=loop.n_batches - epoch_range.skipped,
                         validation_data=held_out,
                         callbacks=callbacks,
                         shuffle=False,
                         verbose=0,
                     )
-    course.finish()
-    return course.history
+    loop.finish()
+    return loop.history
 
 
-def _stretches(course: Course) -> Iterator[Stretch]:
+def _epoch_ranges(loop: TrainingLoop) -> Iterator[EpochRange]:
     """Yield the parts of a training for each of which Keras sees equally long epochs."""
-    if course.batch > 0:
-        yield Stretch(range(course.epoch, course.epoch + 1), course.batch)
-    if not course.over:
-        yield Stretch(range(course.epoch, course.nepochs))
+    if loop.batch > 0:
+        yield EpochRange(range(loop.epoch, loop.epoch + 1), loop.batch)
+    if not loop.over:
+        yield EpochRange(range(loop.epoch, loop.nepochs))
 
 
 class Trainer(keras.Model):
@@ -104,14 +104,19 @@ class Trainer(keras.Model):
     execution : ExecutionConfig
     canvas_px : int
         Side of the group canvas.
-    team : Team
+    process_group : ProcessGroup
         The processes that train together.
     """
 
-    def __init__(self, model: TensorFlowModel, execution: ExecutionConfig, canvas_px: int, team: Team) -> None:
+    def __init__(
+        self, model: TensorFlowModel, execution: ExecutionConfig, canvas_px: int, process_group: ProcessGroup
+    ) -> None:
         super().__init__(dtype="float32")
         mirrored = execution.strategy == "mirrored" and execution.devices > 1
-        self._team, self._replicas = team, Replicas(execution.devices, model.device) if mirrored else None
+        self._process_group, self._replicas = (
+            process_group,
+            Replicas(execution.devices, model.device) if mirrored else None,
+        )
         self._module, self._canvas_px, self._device = model.module, canvas_px, placement(model.device)
         automatic = execution.precision == "auto"
         self._convolutions = model.dtype if automatic else convolution_dtype(execution, model.device)
@@ -130,7 +135,7 @@ class Trainer(keras.Model):
         with tf.device(self._device):
             loss, *gradients = self._loss_and_gradients(tensors)
             groups = counted
-            if self._team.place.world > 1:
+            if self._process_group.rank.world > 1:
                 groups, loss, *gradients = self._over_all([loss, *gradients], counted)
             if self._accumulates:
                 self._accumulate(gradients, groups, ends_window)
@@ -148,15 +153,15 @@ class Trainer(keras.Model):
         return TensorBatch(*tensors, canvas_px=self._canvas_px)
 
     def _loss_and_gradients(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-        def question(own: list[tf.Tensor]) -> list[tf.Tensor]:
+        def function(own: list[tf.Tensor]) -> list[tf.Tensor]:
             loss, gradients = self._module.loss_and_gradients(self._batch(own), self._convolutions, self._trained)
             return [loss, *gradients]
 
-        return question(tensors) if self._replicas is None else self._replicas.means(question, tensors, shared=[MASK])
+        return function(tensors) if self._replicas is None else self._replicas.means(function, tensors, shared=[MASK])
 
     def _over_all(self, means: list[tf.Tensor], counted: tf.Tensor) -> list[tf.Tensor]:
         """Return the groups of all processes, and the means over them."""
-        groups, *sums = self._team.sums([counted, *(mean * counted for mean in means)])
+        groups, *sums = self._process_group.sums([counted, *(mean * counted for mean in means)])
         return [groups, *(total / groups for total in sums)]
 
     def _accumulate(self, gradients: list[tf.Tensor], groups: tf.Tensor, ends_window: tf.Tensor) -> None:

@@ -71,7 +71,7 @@ def loss_rows(summary: Mapping[str, Any], data: str) -> list[tuple[str, str]]:
     ]
 
 
-def trust_rows(found: Assessment) -> list[tuple[str, str]]:
+def assessment_rows(found: Assessment) -> list[tuple[str, str]]:
     """Return what the patterns say about an image."""
     ratio = found.residual / max(found.shot_noise_floor, 1e-30)
     misfits = f"{len(found.outliers)} of {len(found.residual_per_pattern)} patterns fit much worse than the others"
@@ -84,7 +84,7 @@ def trust_rows(found: Assessment) -> list[tuple[str, str]]:
     )
     return [
         ("residual", f"{found.residual:.4g} half-deviance per pixel, {ratio:.3g} times the shot noise"),
-        ("unexplained", f"{max(found.unexplained, 0.0):.2%} of what patterns differ in"),
+        ("unexplained", f"{max(found.unexplained_variance, 0.0):.2%} of what patterns differ in"),
         ("misfits", misfits if found.outliers else "none: all patterns fit alike"),
         ("patches", f"differ from the image by {found.disagreement:.1%}"),
         ("half scans", agreed),

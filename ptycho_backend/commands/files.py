@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 RECONSTRUCTION = "reconstruction.h5"
 EVALUATION = "evaluation.json"
-TRUST = "trust.json"
-PICTURES = ("object.png", "probe.png", "baseline.png", "comparison.png", "trust.png")
-IMAGE_FILES = (RECONSTRUCTION, EVALUATION, TRUST, *PICTURES)
+ASSESSMENT = "assessment.json"
+PICTURES = ("object.png", "probe.png", "baseline.png", "comparison.png", "assessment.png")
+IMAGE_FILES = (RECONSTRUCTION, EVALUATION, ASSESSMENT, *PICTURES)
 BESIDE_IMAGE = tuple(name for name in IMAGE_FILES if name != RECONSTRUCTION)
 
 

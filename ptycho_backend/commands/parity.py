@@ -15,7 +15,7 @@ from ptycho_backend.commands.figures import number, seconds
 from ptycho_backend.commands.files import add_scan_options, check_new_file, load
 from ptycho_backend.engines.registry import available_backends, get_backend
 from ptycho_backend.errors import PtychoError
-from ptycho_backend.runtime.log_filters import quiet
+from ptycho_backend.runtime.log_filters import filtered_logs
 from ptycho_backend.runtime.progress import Terminal
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> int:
     from ptycho_backend.testing.parity import run_parity
 
     # Every check asks a model of its own, and TensorFlow advises to build fewer graphs.
-    with terminal.progress() as on_event, quiet("tensorflow", level=logging.ERROR):
+    with terminal.progress() as on_event, filtered_logs("tensorflow", level=logging.ERROR):
         report = run_parity(names, options.device, scan, options.seed, options.quick, on_event)
     show(report, terminal, time.perf_counter() - started)
     if target is not None:

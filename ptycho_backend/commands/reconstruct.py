@@ -18,16 +18,16 @@ from ptycho_backend.commands.common import (
 from ptycho_backend.commands.engines import started_quietly
 from ptycho_backend.commands.figures import show_rows
 from ptycho_backend.commands.files import BESIDE_IMAGE, add_scan_options, load, remove_earlier, result_folder
-from ptycho_backend.commands.growing import GrowingImage
+from ptycho_backend.commands.incremental_image import IncrementalImage
 from ptycho_backend.commands.results import (
     draw_result,
     judge,
     make_result,
     provenance,
     result_rows,
+    show_assessment,
     show_comparisons,
     show_place,
-    show_trust,
     write_result,
 )
 from ptycho_backend.config import ExecutionConfig, InferenceConfig
@@ -58,7 +58,9 @@ def command_line() -> CommandLine:
     add_config_options(line)
     line.add("--backend", default="auto", metavar="NAME", help="Engine: pytorch, tensorflow, or auto (its own).")
     line.add_alias("--device", "execution.device", "NAME", text="auto, cpu, cuda or cuda:<index>.")
-    line.add_alias("--refine-passes", "inference.refine_passes", "INT", text="Passes of ePIE that polish the image.")
+    line.add_alias(
+        "--epie-iterations", "inference.epie_iterations", "INT", text="Passes of ePIE that polish the image."
+    )
     line.add_alias("--no-progress", "execution.progress", value="false", text="No bars.")
     add_message_options(line)
     line.accept_unused_section("training", "the model file says how it was trained")
@@ -80,10 +82,10 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
         model_file = str(options.model or SHIPPED)
         costs = costs_of(model_file, model)
         attributes = provenance(model, inference, {"model_file": model_file, "data_sha256": scan.data_hash()})
-        growing = GrowingImage(folder, scan, costs, attributes)
+        incremental = IncrementalImage(folder, scan, costs, attributes)
         with terminal.progress(execution.progress) as shown:
-            with growing.kept_on_signals(shown) as on_event:
-                result = make_result(scan, model, inference, on_event, growing)
+            with incremental.kept_on_signals(shown) as on_event:
+                result = make_result(scan, model, inference, on_event, incremental)
             remove_earlier(folder, BESIDE_IMAGE)
             write_result(folder, result, costs, attributes)
             draw_result(folder, result)
@@ -92,7 +94,7 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
         name = options.model or "the network that ships with the package"
         show_rows(terminal, title, [("model", f"{name} ({model.backend})"), *result_rows(result)])
         show_comparisons(terminal, result.comparisons, "Against the known object")
-        show_trust(terminal, result)
+        show_assessment(terminal, result)
         show_place(terminal, folder)
 
 

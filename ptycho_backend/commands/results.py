@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ptycho_backend import api
-from ptycho_backend.commands.figures import comparison_table, number, seconds, show_rows, trust_rows, verdict
-from ptycho_backend.commands.files import EVALUATION, TRUST, draw, write_image
-from ptycho_backend.commands.growing import GrowingImage
+from ptycho_backend.commands.figures import assessment_rows, comparison_table, number, seconds, show_rows, verdict
+from ptycho_backend.commands.files import ASSESSMENT, EVALUATION, draw, write_image
+from ptycho_backend.commands.incremental_image import IncrementalImage
 from ptycho_backend.config import InferenceConfig, to_dict
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
@@ -23,7 +23,7 @@ from ptycho_backend.model_file.run import write_json
 from ptycho_backend.network.prediction import Predicted, predict
 from ptycho_backend.physics.calibration import Calibration
 from ptycho_backend.plots import pictures
-from ptycho_backend.plots.assessment import plot_trust
+from ptycho_backend.plots.assessment import plot_assessment
 from ptycho_backend.quality.assessment import Assessment, assess
 from ptycho_backend.quality.metrics import Comparison
 from ptycho_backend.reconstruction import fit_to_scan, image_of, without_network
@@ -71,17 +71,17 @@ class Result:
 
 
 def make_result(
-    scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent, growing: GrowingImage
+    scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent, incremental: IncrementalImage
 ) -> Result:
     """Reconstruct a scan with a model, while its image is written as it grows, and without one."""
     started = time.perf_counter()
     fitted = fit_to_scan(model, scan, inference, on_event)
-    as_fitted = dataclasses.replace(inference, calibration="model", probe_refinement_passes=0)
+    as_fitted = dataclasses.replace(inference, calibration="model", probe_iterations=0)
     calibration = fitted.trained_calibration()
-    heard = growing.listener(calibration, on_event)
+    heard = incremental.listener(calibration, on_event)
     predicted = predict(scan, fitted, as_fitted, heard)
     image = image_of(scan, fitted, predicted, as_fitted, heard)
-    growing.complete(image, calibration)
+    incremental.complete(image, calibration)
     duration = time.perf_counter() - started
     baseline = without_network(scan, calibration, fitted.config, inference, on_event)
     result = Result(scan, image, baseline, calibration, duration, fitted, as_fitted, predicted)
@@ -93,8 +93,14 @@ def judge(folder: Path, result: Result, on_event: OnEvent) -> None:
     """Ask the patterns how far the image can be trusted, and write and draw the answer."""
     predicted, result.predicted = result.predicted, None  # memory, or room on a disk, that nothing else needs
     result.assessment = assess(result.scan, result.image, result.model, result.inference, on_event, predicted)
-    write_json(folder / TRUST, result.assessment.to_dict())
-    draw(plot_trust, folder / "trust.png", result.assessment, result.scan, title="How far to trust the reconstruction")
+    write_json(folder / ASSESSMENT, result.assessment.to_dict())
+    draw(
+        plot_assessment,
+        folder / "assessment.png",
+        result.assessment,
+        result.scan,
+        title="How far to trust the reconstruction",
+    )
 
 
 def compared(images: dict[str, Image], truth: Scan) -> dict[str, Comparison]:
@@ -151,12 +157,12 @@ def result_rows(result: Result) -> list[tuple[str, str]]:
     ]
 
 
-def show_trust(terminal: Terminal, result: Result) -> None:
+def show_assessment(terminal: Terminal, result: Result) -> None:
     """Show what the patterns say about the image, and what to do about it."""
     if result.assessment is None:
         return
     terminal.show()
-    show_rows(terminal, "By the patterns alone", trust_rows(result.assessment))
+    show_rows(terminal, "By the patterns alone", assessment_rows(result.assessment))
     for warning in result.assessment.warnings:
         terminal.show(f"Warning: {warning}", style="bold red")
 

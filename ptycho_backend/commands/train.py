@@ -29,7 +29,7 @@ from ptycho_backend.commands.files import (
     remove_earlier,
     result_folder,
 )
-from ptycho_backend.commands.growing import GrowingImage
+from ptycho_backend.commands.incremental_image import IncrementalImage
 from ptycho_backend.commands.results import (
     Result,
     draw_result,
@@ -37,9 +37,9 @@ from ptycho_backend.commands.results import (
     make_result,
     provenance,
     result_rows,
+    show_assessment,
     show_comparisons,
     show_place,
-    show_trust,
     write_result,
 )
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig, validate
@@ -51,7 +51,7 @@ from ptycho_backend.model_file.run import CONFIG, Run
 from ptycho_backend.plots import pictures
 from ptycho_backend.runtime.progress import Terminal
 from ptycho_backend.training.checkpoints import FOLDER, SUFFIX
-from ptycho_backend.training.parallel import place_of
+from ptycho_backend.training.parallel import process_rank
 
 SECTIONS: dict[str, type[Any]] = {
     "training": TrainingConfig,
@@ -101,7 +101,7 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
     settings = configs(options)
     scan_path = line.require(options, "scan", "SCAN")
     output = line.require(options, "output", "--output FOLDER")
-    if place_of(settings["execution"]).rank > 0:
+    if process_rank(settings["execution"]).rank > 0:
         return take_part(options, settings, load(options, scan_path))
     with result_folder(output, options.overwrite or options.resume) as folder:
         scan = load(options, scan_path)
@@ -163,9 +163,9 @@ def reconstructed(folder: Path, trained: Run, scan: Scan, inference: InferenceCo
     """Reconstruct the scan that the model was trained on, and write and draw it."""
     costs = [float(epoch[trained.model.train_loss_name]) for epoch in trained.history]
     attributes = provenance(trained.model, inference, trained.provenance)
-    growing = GrowingImage(folder, scan, costs, attributes)
-    with growing.kept_on_signals(on_event) as told:
-        result = make_result(scan, trained.model, inference, told, growing)
+    incremental = IncrementalImage(folder, scan, costs, attributes)
+    with incremental.kept_on_signals(on_event) as told:
+        result = make_result(scan, trained.model, inference, told, incremental)
     write_result(folder, result, costs, attributes)
     draw_result(folder, result)
     judge(folder, result, on_event)
@@ -187,7 +187,7 @@ def tell(terminal: Terminal, folder: Path, trained: Run, scan: Scan, result: Res
     show_rows(terminal, "Training", rows + (result_rows(result) if result else []))
     if result:
         show_comparisons(terminal, result.comparisons, "Against the known object")
-        show_trust(terminal, result)
+        show_assessment(terminal, result)
     show_place(terminal, folder)
 
 
@@ -204,7 +204,7 @@ def training_rows(trained: Run, scan: Scan) -> Rows:
         ("engine", engine_text(trained)),
         *loss_rows(summary, "on held-out patterns" if held_out else "on training patterns"),
         ("best epoch", f"{best['epoch']:.0f} of {len(trained.history)} ({trained.monitor} {score})"),
-        ("probe", refinement_text(summary, training.probe_refinement_passes)),
+        ("probe", refinement_text(summary, training.probe_iterations)),
         ("training time", f"{seconds(fitting)} ({number(seen / max(fitting, 1e-9), '.3g')} patterns/s)"),
     ]
 

@@ -1,4 +1,4 @@
-"""Earlier spellings of execution settings: accepted everywhere, with a DeprecationWarning (spec: config 8)."""
+"""Earlier deprecated_names of execution settings: accepted everywhere, with a DeprecationWarning (spec: config 8)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from ptycho_backend.errors import OldSpellingWarning
+from ptycho_backend.errors import DeprecatedNameWarning
 
 Config = TypeVar("Config")
 
@@ -62,7 +62,7 @@ def modern_fields(values: Mapping[str, Any]) -> dict[str, Any]:
 
     Warns
     -----
-    OldSpellingWarning
+    DeprecatedNameWarning
         A DeprecationWarning for every earlier spelling, with the present one.
     """
     modern: dict[str, Any] = {}
@@ -109,4 +109,4 @@ def modern_execution(execution: Config) -> Config:
 
 
 def _warn(old: str, new: str) -> None:
-    warnings.warn(f"'{old}' is now '{new}'", OldSpellingWarning, stacklevel=4)
+    warnings.warn(f"'{old}' is now '{new}'", DeprecatedNameWarning, stacklevel=4)

@@ -119,11 +119,11 @@ class Samples:
         return fill_amplitude(self.calibration.probe).astype(np.float32)
 
     def _labels(self, indices: NDArray[np.int64]) -> NDArray[np.complex64]:
-        from ptycho_backend.physics.translation import cut_patches
+        from ptycho_backend.physics.translation import extract_patches_at
 
         assert self.scan.obj is not None
         positions = self.scan.positions_px[indices.ravel()]
-        patches = cut_patches(self.scan.obj, positions, self.scan.N, self.scan.obj_origin_px)
+        patches = extract_patches_at(self.scan.obj, positions, self.scan.N, self.scan.obj_origin_px)
         return patches.reshape(*indices.shape, self.scan.N, self.scan.N)
 
 

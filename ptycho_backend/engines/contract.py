@@ -15,7 +15,7 @@ from ptycho_backend.engines.model import History, Model
 from ptycho_backend.engines.operators import Operators
 from ptycho_backend.events import OnEvent
 from ptycho_backend.physics.calibration import Calibration
-from ptycho_backend.training.options import Control
+from ptycho_backend.training.options import FitOptions
 
 __all__ = ["Backend", "Model"]
 
@@ -57,12 +57,12 @@ class Backend(ABC):
         validation: Samples | None,
         execution: ExecutionConfig,
         on_event: OnEvent,
-        control: Control | None = None,
+        options: FitOptions | None = None,
     ) -> History:
         """
         Train a model in place and return one dict per epoch (clause 5).
 
-        With `control` it starts where an earlier training stopped, keeps checkpoints, and stops when asked to,
+        With `options` it starts where an earlier training stopped, keeps checkpoints, and stops when asked to,
         after its step, with :class:`~ptycho_backend.errors.TrainingStopped`.
 
         Each dict holds ``epoch`` (from 1), ``lr``, the model's `train_loss_name` and, with validation data,

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_backend.data.batching import Batch
-from ptycho_backend.network.training_domain import Conditions, conditions_known
+from ptycho_backend.network.training_domain import Conditions, training_domain_of
 from ptycho_backend.physics.calibration import Calibration
-from ptycho_backend.runtime.thread_map import side_by_side
+from ptycho_backend.runtime.thread_map import ordered_map
 
 Weights = Mapping[str, NDArray[np.float32]]
 History = list[dict[str, float]]
@@ -36,7 +36,9 @@ class Model(ABC):
     training: TrainingConfig
     calibration: Calibration
     execution: ExecutionConfig
-    known: Conditions | None = None  # what its training has prepared it for; None: scans like its calibration's
+    training_domain: Conditions | None = (
+        None  # what its training has prepared it for; None: scans like its calibration's
+    )
 
     @property
     def loss_name(self) -> str:
@@ -71,7 +73,7 @@ class Model(ABC):
         twin = self.untrained(dataclasses.replace(self.training, model=config), calibration)
         network = {name: value for name, value in self.get_weights().items() if name not in (LOG_SCALE, PROBE)}
         twin.set_weights({**twin.get_weights(), **network})
-        twin.known = self.known or conditions_known({}, self.calibration)
+        twin.training_domain = self.training_domain or training_domain_of({}, self.calibration)
         return twin
 
     def untrained(self, training: TrainingConfig, calibration: Calibration) -> Model:
@@ -84,21 +86,23 @@ class Model(ABC):
         return dataclasses.replace(self.calibration, probe=probe)
 
     @abstractmethod
-    def predict_patches(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.complex64]:
+    def predict_patches(self, batch: Batch, amplitude_constraint: bool = False) -> NDArray[np.complex64]:
         """
         Return object patches (group, channel, y, x) (clause 4.1).
 
-        With `data_consistency`, "unet" ends with one more step D.
+        With `amplitude_constraint`, "unet" ends with one more step D.
         """
 
-    def predictions(self, batches: Iterable[Batch], data_consistency: bool = False) -> Iterator[NDArray[np.complex64]]:
+    def predictions(
+        self, batches: Iterable[Batch], amplitude_constraint: bool = False
+    ) -> Iterator[NDArray[np.complex64]]:
         """
         Yield the object patches of many batches, in order (clause 4.1).
 
         On a processor, :attr:`workers` batches are worked on at a time.
         """
-        predict = partial(self.predict_patches, data_consistency=data_consistency)
-        yield from side_by_side(predict, batches, self.workers)
+        predict = partial(self.predict_patches, amplitude_constraint=amplitude_constraint)
+        yield from ordered_map(predict, batches, self.workers)
 
     @property
     def workers(self) -> int:
@@ -106,7 +110,7 @@ class Model(ABC):
         return 1
 
     @abstractmethod
-    def expected_counts(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.float32]:
+    def expected_counts(self, batch: Batch, amplitude_constraint: bool = False) -> NDArray[np.float32]:
         """Return photons per pixel (group, channel, y, x) that the predicted patches would give (clause 4.2)."""
 
     @abstractmethod

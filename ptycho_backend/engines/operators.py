@@ -58,8 +58,12 @@ class Operator:
 OPERATORS: dict[str, Operator] = {
     "far_field": Operator("physics 3.1", propagation.far_field, ("exit_wave",), ("exit_wave",)),
     "near_field": Operator("physics 3.1", propagation.near_field, ("detector_wave",), ("detector_wave",)),
-    "place": Operator("physics 1.1", translation.place, ("patch", "offset_px", "S"), ("patch", "offset_px")),
-    "extract": Operator("physics 1.1", translation.extract, ("canvas", "offset_px", "N"), ("canvas", "offset_px")),
+    "scatter_patches": Operator(
+        "physics 1.1", translation.scatter_patches, ("patch", "offset_px", "S"), ("patch", "offset_px")
+    ),
+    "extract_patches": Operator(
+        "physics 1.1", translation.extract_patches, ("canvas", "offset_px", "N"), ("canvas", "offset_px")
+    ),
     "merge": Operator(
         "physics 2.1", forward.merge, ("patches", "offsets_px", "weight", "S"), ("patches", "offsets_px", "weight")
     ),
@@ -72,9 +76,9 @@ OPERATORS: dict[str, Operator] = {
     "exit_waves": Operator("physics 4.1", forward.exit_waves, ("patches", "probe", SMOOTHING), ("patches", "probe")),
     "intensity": Operator("physics 4.2", forward.intensity, ("patches", "probe", SMOOTHING), ("patches", "probe")),
     "initial_estimate": Operator("physics 6.1", amplitude_constraint.initial_estimate, ("x", "probe"), ("x", "probe")),
-    "data_consistency": Operator(
+    "constrain_amplitude": Operator(
         "physics 6.2",
-        amplitude_constraint.data_consistency,
+        amplitude_constraint.constrain_amplitude,
         ("patches", "x", "probe", "mask"),
         ("patches", "x", "probe"),
     ),
@@ -160,12 +164,12 @@ class ReferenceOperators(Operators):
 
     def evaluate(self, name: str, *arguments: Any) -> Answer:
         """Return what the reference gives."""
-        answer: Answer = operator_called(name).reference(*map(wide, arguments))
+        answer: Answer = operator_called(name).reference(*map(as_float64, arguments))
         return answer
 
     def gradient(self, name: str, *arguments: Any, by: int = 0, cotangent: NDArray[Any] | None = None) -> NDArray[Any]:
         """Return the gradient, element by element: for small arrays only."""
-        point = wide(arguments[by])
+        point = as_float64(arguments[by])
         units = (1.0, 1j) if np.iscomplexobj(point) else (1.0,)
         gradient = np.zeros_like(point)
         for place in np.ndindex(point.shape):
@@ -192,7 +196,7 @@ def reference_slope(
     """Return the oracle's derivative along a direction of one argument: the L of :meth:`Operators.gradient`."""
     operator = operator_called(name)
     check_cotangent(name, cotangent)
-    values = [wide(value) for value in arguments]
+    values = [as_float64(value) for value in arguments]
     held = operator.held(*values) if operator.held else ()
 
     def loss(step: float) -> float:
@@ -207,7 +211,7 @@ def engine_arguments(name: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
     """Return arguments as engines take them: float32 and complex64 arrays, a blur matrix (or None) for a width."""
     named = zip(operator_called(name).arguments, arguments, strict=True)
     N = np.shape(arguments[0])[-1]
-    return tuple(_blur(value, N) if what == SMOOTHING else narrow(value) for what, value in named)
+    return tuple(_blur(value, N) if what == SMOOTHING else as_float32(value) for what, value in named)
 
 
 def operator_called(name: str) -> Operator:
@@ -235,14 +239,14 @@ def check_cotangent(name: str, cotangent: NDArray[Any] | None) -> None:
         )
 
 
-def wide(value: Any) -> Any:
+def as_float64(value: Any) -> Any:
     """Return an array as float64 or complex128, and anything else as it is."""
     if not isinstance(value, np.ndarray):
         return value
     return value.astype(np.complex128 if np.iscomplexobj(value) else np.float64)
 
 
-def narrow(value: Any) -> Any:
+def as_float32(value: Any) -> Any:
     """Return an array as contiguous float32 or complex64, and anything else as it is."""
     if not isinstance(value, np.ndarray):
         return value

@@ -187,7 +187,7 @@ def _unrolled_unet(config: ModelConfig) -> dict[str, Network]:
     return networks
 
 
-def _published_cnn(config: ModelConfig) -> dict[str, Network]:
+def _cnn(config: ModelConfig) -> dict[str, Network]:
     """Return the published encoder with an amplitude and a phase decoder, fed with normalised amplitude."""
     net = Builder("cnn", {"x": config.channels})
     encoder, decoder = _cnn_widths(config)
@@ -242,5 +242,5 @@ def _cnn_head(net: Builder, value: str, name: str, config: ModelConfig) -> str:
 
 ARCHITECTURES: dict[str, Callable[[ModelConfig], dict[str, Network]]] = {
     "unet": _unrolled_unet,
-    "cnn": _published_cnn,
+    "cnn": _cnn,
 }

@@ -67,6 +67,6 @@ def patch_weight(config: ModelConfig, probe: NDArray[np.complex64]) -> NDArray[n
     return inside
 
 
-def consistency_share(training: TrainingConfig) -> float:
+def constraint_share(training: TrainingConfig) -> float:
     """Return the share of the data loss taken after one more data-consistency step; only "unet" has that step."""
-    return training.consistency_share if training.model.architecture == "unet" else 0.0
+    return training.constraint_share if training.model.architecture == "unet" else 0.0

@@ -64,7 +64,7 @@ def predict(
     weight = patch_weight(model.config, model.trained_calibration().probe)
     half = lit_half(weight)
     lit, aligned = central(weight, half), inference.phase_alignment
-    estimate = partial(model.predictions, data_consistency=inference.data_consistency)
+    estimate = partial(model.predictions, amplitude_constraint=inference.amplitude_constraint)
     for patches in estimated(samples, estimate, inference.batch_size, half):
         done = len(patches)
         so_far = partial(assemble, patches, scan, indices[:done], lit, aligned)

@@ -17,8 +17,9 @@ from ptycho_backend.config import ModelConfig, TrainingConfig
 from ptycho_backend.data.batching import Batch
 from ptycho_backend.engines.model import LOG_SCALE, PROBE, parts_of
 from ptycho_backend.network.architectures import Network, Op, describe
-from ptycho_backend.network.physics_constants import PhysicsConstants, consistency_share
-from ptycho_backend.physics import amplitude_constraint, forward, losses
+from ptycho_backend.network.physics_constants import PhysicsConstants, constraint_share
+from ptycho_backend.physics import forward, losses
+from ptycho_backend.physics.amplitude_constraint import accelerated, constrain_amplitude, initial_estimate
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -52,7 +53,7 @@ def run_network(network: Network, inputs: Values, weights: Values) -> tuple[Real
 
 
 def reference_patches(
-    config: ModelConfig, weights: Values, constants: PhysicsConstants, batch: Batch, data_consistency: bool = False
+    config: ModelConfig, weights: Values, constants: PhysicsConstants, batch: Batch, amplitude_constraint: bool = False
 ) -> Complex:
     """
     Return the object patches of a batch, complex128, shape (group, channel, y, x).
@@ -64,16 +65,16 @@ def reference_patches(
         The network's parameters, ``"log_scale"`` and ``"probe"``.
     constants : PhysicsConstants
     batch : Batch
-    data_consistency : bool
+    amplitude_constraint : bool
         "unet": end with one more data-consistency step.
     """
     published = config.architecture == "cnn"
-    patches = _published(config, weights, batch) if published else _unrolled(config, weights, constants, batch)
+    patches = _cnn(config, weights, batch) if published else _unrolled(config, weights, constants, batch)
     if config.channels > 1 and config.object_big:
         weight = constants.weight.astype(np.float64)
         patches = forward.consistent_patches(patches, batch.offsets_px, weight, batch.canvas_px)
-    if data_consistency and not published:
-        patches = amplitude_constraint.data_consistency(patches, _wide(batch.x), _probe(weights, constants), batch.mask)
+    if amplitude_constraint and not published:
+        patches = constrain_amplitude(patches, _wide(batch.x), _probe(weights, constants), batch.mask)
     return patches
 
 
@@ -110,12 +111,12 @@ def _data_loss(
     training: TrainingConfig, weights: Values, constants: PhysicsConstants, batch: Batch, patches: Complex
 ) -> float:
     """Return the misfit to the data, in part before and in part after one more data-consistency step."""
-    share, r = consistency_share(training), constants.amplitude_per_root_count
+    share, r = constraint_share(training), constants.amplitude_per_root_count
     counts = (_wide(batch.x) / r) ** 2
     judged = [(1.0 - share, patches)]
     if share > 0:
         probe = _probe(weights, constants)
-        judged.append((share, amplitude_constraint.data_consistency(patches, _wide(batch.x), probe, batch.mask)))
+        judged.append((share, constrain_amplitude(patches, _wide(batch.x), probe, batch.mask)))
     total = 0.0
     for part, candidate in judged:
         expected = _counts_of(candidate, training.model, weights, constants)
@@ -138,11 +139,11 @@ def _counts_of(patches: Complex, config: ModelConfig, weights: Values, constants
 def _unrolled(config: ModelConfig, weights: Values, constants: PhysicsConstants, batch: Batch) -> Complex:
     probe, x = _probe(weights, constants), _wide(batch.x)
     networks = describe(config)
-    estimate = amplitude_constraint.initial_estimate(x, probe)
-    estimate = amplitude_constraint.accelerated(estimate, x, probe, batch.mask, config.initial_iterations)
+    estimate = initial_estimate(x, probe)
+    estimate = accelerated(estimate, x, probe, batch.mask, config.initial_iterations)
     estimate = estimate + _correction(networks["step1"], weights, estimate=estimate)
     for step in range(2, config.unrolled_steps + 1):
-        consistent = amplitude_constraint.data_consistency(estimate, x, probe, batch.mask)
+        consistent = constrain_amplitude(estimate, x, probe, batch.mask)
         network = networks[f"step{step}"]
         estimate = consistent + _correction(network, weights, consistent=consistent, estimate=estimate)
     return np.asarray(estimate)
@@ -157,7 +158,7 @@ def _correction(network: Network, weights: Values, **patches: Complex) -> Comple
     return np.asarray(output[..., 0] + 1j * output[..., 1]).reshape(first.shape)
 
 
-def _published(config: ModelConfig, weights: Values, batch: Batch) -> Complex:
+def _cnn(config: ModelConfig, weights: Values, batch: Batch) -> Complex:
     x = np.moveaxis(_wide(batch.x), 1, -1)
     amplitude, phase = run_network(describe(config)["cnn"], {"x": x}, weights)
     cartesian = config.decoder_outputs == "real_imaginary"

@@ -14,7 +14,7 @@ from ptycho_backend.physics.calibration import Calibration
 
 Range = tuple[float, float]
 
-CONDITIONS = "conditions"  # in the provenance of a model that one scan has trained
+SCAN_CONDITIONS = "conditions"  # in the provenance of a model that one scan has trained
 # A network trained on one scan has been seen to serve scans that differ from it by these factors.
 LIKE_ONE_SCAN = {"size_px": 2.0, "photons": 10.0, "probe_size": 1.5, "step": 2.0}
 # What is measured of a probe and of positions differs from what a recipe asks for.
@@ -91,14 +91,14 @@ class Conditions:
         return {name: list(value) for name, value in asdict(self).items() if value is not None}
 
 
-def conditions_of(scan: Scan, probe: NDArray[Any], photons: float) -> Conditions:
+def scan_conditions(scan: Scan, probe: NDArray[Any], photons: float) -> Conditions:
     """Return the conditions under which a scan was measured: with this probe, and photons per pattern."""
     diameter_px = probe_diameter_px(probe)
     step = mean_step_px(scan.positions_px) / diameter_px
     return Conditions(*((value, value) for value in (float(scan.N), photons, diameter_px / scan.N, step)))
 
 
-def conditions_known(provenance: Mapping[str, Any], calibration: Calibration) -> Conditions:
+def training_domain_of(provenance: Mapping[str, Any], calibration: Calibration) -> Conditions:
     """
     Return the conditions in which a network can be trusted, from what its model file says about its training.
 
@@ -108,7 +108,7 @@ def conditions_known(provenance: Mapping[str, Any], calibration: Calibration) ->
     recipe = provenance.get("pretraining", {}).get("recipe")
     if recipe:
         return _of_recipe(recipe).widened(**MEASURED)
-    stored = provenance.get(CONDITIONS)
+    stored = provenance.get(SCAN_CONDITIONS)
     if stored:
         return Conditions(**{name: (value[0], value[1]) for name, value in stored.items()}).widened(**LIKE_ONE_SCAN)
     N, photons = float(calibration.N), calibration.photons_per_pattern

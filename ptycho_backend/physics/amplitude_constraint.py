@@ -41,10 +41,10 @@ def initial_estimate(x: NDArray[Any], probe: NDArray[Any]) -> NDArray[Any]:
     Spec: physics 6.1. It is the data-consistency step applied to an object of 1; W = 1 − regularisation / denominator
     is the share of a pixel that the probe determines.
     """
-    return data_consistency(np.ones_like(x, dtype=np.result_type(x, np.complex64)), x, probe)
+    return constrain_amplitude(np.ones_like(x, dtype=np.result_type(x, np.complex64)), x, probe)
 
 
-def data_consistency(
+def constrain_amplitude(
     patches: NDArray[Any], x: NDArray[Any], probe: NDArray[Any], mask: NDArray[Any] | float = 1.0
 ) -> NDArray[Any]:
     """
@@ -80,7 +80,7 @@ def accelerated(
     before = patches
     for k in range(iterations):
         ahead = patches + k / (k + 3) * (patches - before)
-        before, patches = patches, data_consistency(ahead, x, probe, mask)
+        before, patches = patches, constrain_amplitude(ahead, x, probe, mask)
     return patches
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.physics.propagation import far_field
-from ptycho_backend.physics.translation import extract, place
+from ptycho_backend.physics.translation import extract_patches, scatter_patches
 
 MERGE_FLOOR = 1e-6  # keeps uncovered canvas pixels at 0 / floor = 0; covered ones weigh at least 1e-3
 
@@ -35,9 +35,9 @@ def merge(patches: NDArray[Any], offsets_px: NDArray[Any], weight: NDArray[Any],
     Spec: physics 2.1. Numerator and denominator share the weight.
     """
     offsets = np.asarray(offsets_px, dtype=np.float64)
-    numerator = place(weight * np.asarray(patches, dtype=np.complex128), offsets, S).sum(axis=1)
+    numerator = scatter_patches(weight * np.asarray(patches, dtype=np.complex128), offsets, S).sum(axis=1)
     spread = np.broadcast_to(weight, patches.shape).astype(np.float64)
-    denominator = place(spread, offsets, S).sum(axis=1)
+    denominator = scatter_patches(spread, offsets, S).sum(axis=1)
     return np.asarray(numerator / (denominator + MERGE_FLOOR))
 
 
@@ -47,7 +47,7 @@ def consistent_patches(
     """Merge each group and cut one patch per member out of the result, so that neighbours agree."""
     canvas = merge(patches, offsets_px, weight, S)
     offsets = np.asarray(offsets_px, dtype=np.float64)
-    return extract(canvas[:, None], offsets, patches.shape[-1])
+    return extract_patches(canvas[:, None], offsets, patches.shape[-1])
 
 
 def smoothing_matrix(N: int, sigma_px: float) -> NDArray[np.float64]:

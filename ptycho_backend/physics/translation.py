@@ -2,7 +2,7 @@
 Translation of patches by pairs of small matrices (spec: physics 1).
 
 A patch of N×N pixels whose offset is d falls onto a canvas of S×S pixels with its centre displaced by d from
-the canvas centre: ``place(p, d) = T(dy) p T(dx)^T``. ``extract`` is the exact adjoint. Both are bilinear,
+the canvas centre: ``scatter_patches(p, d) = T(dy) p T(dx)^T``. ``extract_patches`` is the exact adjoint. Both are bilinear,
 zero outside, and differentiable in the offsets.
 """
 
@@ -42,7 +42,7 @@ def translation_matrix(offset_px: NDArray[np.floating[Any]], N: int, S: int) -> 
     return np.maximum(0.0, 1.0 - np.abs(distance))
 
 
-def place(patch: NDArray[Any], offset_px: NDArray[Any], S: int) -> NDArray[Any]:
+def scatter_patches(patch: NDArray[Any], offset_px: NDArray[Any], S: int) -> NDArray[Any]:
     """Put N×N patches (..., y, x) on S×S canvases at offsets (..., 2), (y, x) pixels."""
     N = patch.shape[-1]
     Ty = translation_matrix(offset_px[..., 0], N, S)
@@ -50,15 +50,15 @@ def place(patch: NDArray[Any], offset_px: NDArray[Any], S: int) -> NDArray[Any]:
     return Ty @ patch @ np.swapaxes(Tx, -1, -2)
 
 
-def extract(canvas: NDArray[Any], offset_px: NDArray[Any], N: int) -> NDArray[Any]:
-    """Cut N×N patches out of S×S canvases (..., y, x) at offsets (..., 2): the adjoint of :func:`place`."""
+def extract_patches(canvas: NDArray[Any], offset_px: NDArray[Any], N: int) -> NDArray[Any]:
+    """Cut N×N patches out of S×S canvases (..., y, x) at offsets (..., 2): the adjoint of :func:`scatter_patches`."""
     S = canvas.shape[-1]
     Ty = translation_matrix(offset_px[..., 0], N, S)
     Tx = translation_matrix(offset_px[..., 1], N, S)
     return np.swapaxes(Ty, -1, -2) @ canvas @ Tx
 
 
-def cut_patches(
+def extract_patches_at(
     obj: NDArray[Any], positions_px: NDArray[np.float64], N: int, origin_px: Iterable[float] = (0.0, 0.0)
 ) -> NDArray[np.complex64]:
     """

@@ -12,7 +12,7 @@ from ptycho_backend.data.scan import Scan
 from ptycho_backend.plots import pictures
 from ptycho_backend.plots.pictures import NORMAL, SMALL
 from ptycho_backend.quality.assessment import Assessment
-from ptycho_backend.quality.half_datasets import LEVEL, HalfScans
+from ptycho_backend.quality.half_datasets import LEVEL, HalfDatasets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ WIDTH = 200  # characters of a line of warnings
 POINTS_PER_MAP = 4.0e4  # area of all markers together, points²: they just touch
 
 
-def plot_trust(path: Path | str, assessment: Assessment, scan: Scan, title: str = "") -> None:
+def plot_assessment(path: Path | str, assessment: Assessment, scan: Scan, title: str = "") -> None:
     """
     Draw the residual of every pattern at its position, what two half scans differ in, and their ring correlation.
 
@@ -85,7 +85,7 @@ def _residuals(axes: Axes, assessment: Assessment, scan: Scan) -> None:
     _label(axes, unit)
 
 
-def _difference(axes: Axes, halves: HalfScans, scan: Scan) -> None:
+def _difference(axes: Axes, halves: HalfDatasets, scan: Scan) -> None:
     extent, unit = pictures.extent_of(halves.difference.shape, halves.origin_px, scan.pixel_size_m)
     percent = 100.0 * halves.difference
     pictures.show_map(axes, percent, extent, "magma", (0.0, max(1e-6, float(np.percentile(percent, 99.5)))))
@@ -97,7 +97,7 @@ def _difference(axes: Axes, halves: HalfScans, scan: Scan) -> None:
     _label(axes, unit)
 
 
-def _correlation(axes: Axes, halves: HalfScans) -> None:
+def _correlation(axes: Axes, halves: HalfDatasets) -> None:
     axes.plot(halves.frequency, halves.correlation, color="tab:blue", linewidth=1.6)
     axes.axhline(LEVEL, color="0.5", linestyle="--", linewidth=1)
     axes.text(0.99, LEVEL + 0.015, "1/7", fontsize=SMALL, color="0.4", ha="right")

@@ -56,7 +56,7 @@ class PretrainingConfig:
     data_loss : {"amplitude", "poisson", "log"}
         Mean absolute error of normalised amplitude; half-deviance over mean counts; or ln(half-deviance + 1/2), for
         which every dose counts the same and a misfit below the shot noise hardly counts.
-    consistency_share : float
+    constraint_share : float
         Share of every term that is taken after one more data-consistency step.
     step_decay : float
         Weight of each step's estimate over that of the step after it; 0 judges the last one alone.
@@ -97,7 +97,7 @@ class PretrainingConfig:
     label_loss: Literal["mae", "log", "merged"] = "merged"
     data_weight: NON_NEGATIVE = 0.0
     data_loss: Literal["amplitude", "poisson", "log"] = "log"
-    consistency_share: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
+    constraint_share: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5
     step_decay: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
     learning_rate: Annotated[float, Gt(0.0), Lt(1.0)] = 1e-3
     min_lr_ratio: Annotated[float, Interval(gt=0.0, le=1.0)] = 0.02

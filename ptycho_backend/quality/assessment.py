@@ -19,10 +19,10 @@ from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines.model import Model
 from ptycho_backend.events import OnEvent, ignore, without_images
 from ptycho_backend.network.prediction import Predicted, predict
-from ptycho_backend.network.training_domain import Conditions, conditions_known, conditions_of, outside
-from ptycho_backend.quality.half_datasets import HalfScans, half_scans
+from ptycho_backend.network.training_domain import Conditions, outside, scan_conditions, training_domain_of
+from ptycho_backend.quality.half_datasets import HalfDatasets, half_datasets
 from ptycho_backend.quality.patch_agreement import PatchAgreement, patch_agreement
-from ptycho_backend.quality.residuals import Misfit, misfit
+from ptycho_backend.quality.residuals import Residuals, residuals
 from ptycho_backend.reconstruction import fit_to_scan
 
 Real = NDArray[np.float64]
@@ -49,7 +49,7 @@ class Assessment:
     residual, shot_noise_floor : float
         Mean half-deviance per good pixel of what probe and stitched image predict, and what photon noise alone gives;
         outliers apart.
-    unexplained : float
+    unexplained_variance : float
         Share of what patterns differ in that the image does not explain, photon noise apart: about 0 for a good image,
         1 for one that says nothing, more for one that contradicts.
     residual_per_pattern, floor_per_pattern : float64, shape (position,)
@@ -62,7 +62,7 @@ class Assessment:
         Relative variance between patterns, as measured (without photon noise) and as predicted by the image.
     collapsed : bool
         The image, or what the network makes of single patterns, is nearly constant, and the patterns say it should not.
-    halves : HalfScans, optional
+    halves : HalfDatasets, optional
     no_halves : str
         Why there are none.
     conditions, known : Conditions
@@ -73,7 +73,7 @@ class Assessment:
 
     residual: float
     shot_noise_floor: float
-    unexplained: float
+    unexplained_variance: float
     residual_per_pattern: Real = field(repr=False)
     floor_per_pattern: Real = field(repr=False)
     outliers: tuple[int, ...]
@@ -82,15 +82,15 @@ class Assessment:
     measured_variation: float
     predicted_variation: float
     collapsed: bool
-    halves: HalfScans | None
+    halves: HalfDatasets | None
     no_halves: str
     conditions: Conditions
-    known: Conditions
+    training_domain: Conditions
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but pictures as plain values, ready for JSON."""
-        own = {**vars(self), "conditions": self.conditions.to_dict(), "known": self.known.to_dict()}
+        own = {**vars(self), "conditions": self.conditions.to_dict(), "training_domain": self.training_domain.to_dict()}
         if self.halves is not None:
             own["halves"] = {k: _plain(v) for k, v in vars(self.halves).items() if k != "difference"}
         # What a reader looks for first stands first, and long lists stand last.
@@ -118,7 +118,7 @@ def assess(
     model : Model
         That made it.
     inference : InferenceConfig, optional
-        With which it was made. `half_scans` off saves the time of a second reconstruction.
+        With which it was made. `half_datasets` off saves the time of a second reconstruction.
     on_event : callable, optional
     predicted : Predicted, optional
         What the model predicted for this image; None predicts it again.
@@ -135,23 +135,26 @@ def assess(
     inference = inference or InferenceConfig()
     validate(inference)
     fitted = fit_to_scan(model, scan, inference, on_event)
-    as_fitted = dataclasses.replace(inference, calibration="model", probe_refinement_passes=0)
+    as_fitted = dataclasses.replace(inference, calibration="model", probe_iterations=0)
     calibration = fitted.trained_calibration()
-    explained = misfit(scan, calibration, image, on_event)
+    explained = residuals(scan, calibration, image, on_event)
     if predicted is None:
         predicted = predict(scan, fitted, as_fitted, without_images(on_event), "prediction")
     agreement = patch_agreement(scan, calibration, predicted, image, inference.batch_size, on_event)
-    halves: HalfScans | str = "not asked for"
-    if inference.half_scans:
-        halves = half_scans(scan, fitted, predicted, as_fitted, on_event)
-    conditions = conditions_of(scan, calibration.probe, explained.photons)
+    halves: HalfDatasets | str = "not asked for"
+    if inference.half_datasets:
+        halves = half_datasets(scan, fitted, predicted, as_fitted, on_event)
+    conditions = scan_conditions(scan, calibration.probe, explained.photons)
     return _assessed(
-        explained, agreement, halves, (conditions, fitted.known or conditions_known({}, model.calibration))
+        explained, agreement, halves, (conditions, fitted.training_domain or training_domain_of({}, model.calibration))
     )
 
 
 def _assessed(
-    explained: Misfit, agreement: PatchAgreement, halves: HalfScans | str, conditions: tuple[Conditions, Conditions]
+    explained: Residuals,
+    agreement: PatchAgreement,
+    halves: HalfDatasets | str,
+    conditions: tuple[Conditions, Conditions],
 ) -> Assessment:
     outliers = _outliers(explained)
     alike = np.ones(len(explained.residual), dtype=bool)
@@ -164,7 +167,8 @@ def _assessed(
     found = Assessment(
         residual=residual,
         shot_noise_floor=floor,
-        unexplained=float(explained.unexplained[alike].mean()) / max(seen.measured, SIGNIFICANT * seen.error, DEMANDED),
+        unexplained_variance=float(explained.unexplained_variance[alike].mean())
+        / max(seen.measured, SIGNIFICANT * seen.error, DEMANDED),
         residual_per_pattern=explained.residual,
         floor_per_pattern=explained.floor,
         outliers=outliers,
@@ -176,19 +180,19 @@ def _assessed(
         halves=_without_false_resolution(halves, flat_image),
         no_halves=halves if isinstance(halves, str) else "",
         conditions=conditions[0],
-        known=conditions[1],
+        training_domain=conditions[1],
     )
     return dataclasses.replace(found, warnings=tuple(_warnings(found, flat_image, demanded)))
 
 
-def _without_false_resolution(halves: HalfScans | str, collapsed: bool) -> HalfScans | None:
+def _without_false_resolution(halves: HalfDatasets | str, collapsed: bool) -> HalfDatasets | None:
     """Two constants agree on everything: a ring correlation of next to nothing means nothing (metrics 6.1)."""
     if isinstance(halves, str):
         return None
     return dataclasses.replace(halves, resolution=0.0) if collapsed else halves
 
 
-def _outliers(explained: Misfit) -> tuple[int, ...]:
+def _outliers(explained: Residuals) -> tuple[int, ...]:
     ratio = explained.residual / np.maximum(explained.floor, 1e-30)
     share = (explained.residual - explained.floor) / explained.counts
     bad = (ratio > OUTLIER_RATIO * np.median(ratio)) & (share > OUTLIER_SHARE)
@@ -209,19 +213,19 @@ def _warnings(found: Assessment, flat_image: bool, demanded: bool) -> list[str]:
             "after it. Train again, or use another model."
         )
     ratio = found.residual / max(found.shot_noise_floor, 1e-30)
-    if found.unexplained > UNEXPLAINED and not flat_image:
+    if found.unexplained_variance > UNEXPLAINED and not flat_image:
         told.append(
-            f"Image and probe do not explain {min(found.unexplained, 1.0):.0%} of what patterns differ in (residual: "
+            f"Image and probe do not explain {min(found.unexplained_variance, 1.0):.0%} of what patterns differ in (residual: "
             f"{ratio:.3g} times the shot noise). Most often the probe is wrong (add passes of probe refinement), or "
             "positions or the mask are; what two half scans agree on may then be a common error."
         )
     told += _about_patterns(found)
     told += _about_halves(found, demanded)
-    unknown = outside(found.conditions, found.known)
+    unknown = outside(found.conditions, found.training_domain)
     if unknown:
         told.append(
             f"The network has not been trained for such a scan: {'; '.join(unknown)}. Train on this scan, or compare "
-            "with some passes of ePIE (refine_passes)."
+            "with some passes of ePIE (epie_iterations)."
         )
     return told
 

@@ -29,7 +29,7 @@ COPIED_BYTES = 2**30  # of a half that is copied out of the scan; of larger scan
 
 
 @dataclass(frozen=True, eq=False)
-class HalfScans:
+class HalfDatasets:
     """
     What two half scans agree on.
 
@@ -59,9 +59,9 @@ class HalfScans:
     origin_px: tuple[float, float] = (0.0, 0.0)
 
 
-def half_scans(
+def half_datasets(
     scan: Scan, model: Model, predicted: Predicted, inference: InferenceConfig, on_event: OnEvent = ignore
-) -> HalfScans | str:
+) -> HalfDatasets | str:
     """
     Reconstruct two halves of a scan with one model and compare them.
 
@@ -78,7 +78,7 @@ def half_scans(
 
     Returns
     -------
-    HalfScans, or str
+    HalfDatasets, or str
         The reason in words, where halves say nothing about the whole.
 
     Notes
@@ -159,10 +159,10 @@ def _of_half(on_event: OnEvent, number: int) -> OnEvent:
     return tell
 
 
-def _judged(one: Any, other: Any, frequency: Any, correlation: Any, origin_px: tuple[float, float]) -> HalfScans:
+def _judged(one: Any, other: Any, frequency: Any, correlation: Any, origin_px: tuple[float, float]) -> HalfDatasets:
     amplitude = np.abs(one + other).mean() / 2
     phase = np.angle(one * np.conj(other)) / 2
-    return HalfScans(
+    return HalfDatasets(
         resolution=first_crossing(frequency, correlation, LEVEL),
         spread_amplitude=float(np.sqrt(((np.abs(one) - np.abs(other)) ** 2).mean()) / 2 / amplitude),
         spread_phase_rad=float(np.sqrt((phase**2).mean())),

@@ -14,7 +14,7 @@ from ptycho_backend.events import OnEvent, StageEvent, ignore
 from ptycho_backend.network.prediction import Predicted
 from ptycho_backend.physics.calibration import Calibration
 from ptycho_backend.runtime.memory_map import release
-from ptycho_backend.solver.scan_geometry import AXES, Windows, spectrum_of, square
+from ptycho_backend.solver.scan_geometry import AXES, ScanGeometry, abs2, spectrum_of
 from ptycho_backend.solver.stitching import central
 
 PIXELS = (-3, -2, -1)  # mode, y, x
@@ -93,8 +93,8 @@ class _Exits:
         self._probe = np.zeros_like(probe)
         central(self._probe, self._half)[:] = central(probe, self._half) * (predicted.weight > 0)
         self._spectrum = spectrum_of(self._probe)
-        self._windows = Windows(scan)
-        self._canvas = self._windows.canvas(image)
+        self._geometry = ScanGeometry(scan)
+        self._canvas = self._geometry.canvas(image)
 
     def compared(self, patches: NDArray[np.complex64], rows: NDArray[np.intp]) -> tuple[Real, Real, Real]:
         """
@@ -105,19 +105,19 @@ class _Exits:
         waves = np.repeat(self._probe[None], len(rows), axis=0)
         central(waves, self._half)[:] *= patches.reshape(-1, 1, *patches.shape[2:])
         spectra = scipy.fft.fft2(waves, axes=AXES, norm="ortho", overwrite_x=True)
-        own = self._windows.probes(spectra, rows)
-        probes = self._windows.probes(self._spectrum, rows)
-        common = probes * self._windows.cut(self._canvas, rows)
+        own = self._geometry.shifted_probes(spectra, rows)
+        probes = self._geometry.shifted_probes(self._spectrum, rows)
+        common = probes * self._geometry.extract_patches(self._canvas, rows)
         product = (own * np.conj(common)).sum(axis=PIXELS, keepdims=True)
         turn = np.conj(product) / np.maximum(np.abs(product), 1e-30)
-        wrong, seen = (square(part).sum(axis=PIXELS, dtype=np.float64) for part in (own * turn - common, common))
+        wrong, seen = (abs2(part).sum(axis=PIXELS, dtype=np.float64) for part in (own * turn - common, common))
         parts = [*_contrast(own, probes), *_contrast(common, probes)]
         return wrong, seen, np.array(parts)
 
 
 def _contrast(waves: NDArray[np.complex64], probes: NDArray[np.complex64]) -> tuple[float, float]:
     """Return Σ|ψ − c·P|² with the best c of every position, and Σ|ψ|²."""
-    light = square(probes).sum(axis=PIXELS, dtype=np.float64)
+    light = abs2(probes).sum(axis=PIXELS, dtype=np.float64)
     overlap = np.abs((waves * np.conj(probes)).sum(axis=PIXELS)) ** 2
-    energy = square(waves).sum(axis=PIXELS, dtype=np.float64)
+    energy = abs2(waves).sum(axis=PIXELS, dtype=np.float64)
     return float((energy - overlap / light).sum()), float(energy.sum())

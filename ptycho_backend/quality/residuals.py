@@ -14,16 +14,16 @@ from ptycho_backend.data.scan import Scan
 from ptycho_backend.events import OnEvent, StageEvent, ignore
 from ptycho_backend.physics.calibration import Calibration
 from ptycho_backend.physics.losses import expected_half_deviance, half_deviance
-from ptycho_backend.solver.scan_geometry import AXES, Windows, over_modes, spectrum_of, square
+from ptycho_backend.solver.scan_geometry import AXES, ScanGeometry, abs2, spectrum_of, sum_modes
 
 Real = NDArray[np.float64]
 CHUNK_PIXELS = 64**3  # patterns that are predicted at a time, in pixels
 
 
 @dataclass(frozen=True, eq=False)
-class Misfit:
+class Residuals:
     """
-    What an image and a probe leave unexplained.
+    What an image and a probe leave unexplained_variance.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Misfit:
         Mean of all patterns, on all good pixels together.
     counts : float
         The same per good pixel.
-    unexplained : float64, shape (position,)
+    unexplained_variance : float64, shape (position,)
         Σ (f − g)² / Σ mean(f)² over good pixels, f and g the measured and the predicted pattern, each divided by its
         own photons, without the share of photon noise.
     variation : Variation
@@ -46,7 +46,7 @@ class Misfit:
     floor: Real
     photons: float
     counts: float
-    unexplained: Real
+    unexplained_variance: Real
     variation: Variation
 
 
@@ -70,7 +70,7 @@ class Variation:
     predicted: float = 0.0
 
 
-def misfit(scan: Scan, calibration: Calibration, image: Image, on_event: OnEvent = ignore) -> Misfit:
+def residuals(scan: Scan, calibration: Calibration, image: Image, on_event: OnEvent = ignore) -> Residuals:
     """
     Compare every pattern with what probe and stitched image predict.
 
@@ -89,24 +89,24 @@ def misfit(scan: Scan, calibration: Calibration, image: Image, on_event: OnEvent
     -----
     Spec: metrics 8.1, 8.2 and 8.6.
     """
-    windows, spectrum = Windows(scan), spectrum_of(calibration.probe)
-    canvas, good = windows.canvas(image), scan.mask
+    geometry, spectrum = ScanGeometry(scan), spectrum_of(calibration.probe)
+    canvas, good = geometry.canvas(image), scan.mask
     to_counts = calibration.photon_scale / calibration.rms_input_scale**2
     sums, size = _Sums(scan.N), max(1, CHUNK_PIXELS // scan.N**2)
-    residual, floor, unexplained = (np.zeros(len(scan)) for _ in range(3))
+    residual, floor, unexplained_variance = (np.zeros(len(scan)) for _ in range(3))
     for start in range(0, len(scan), size):
         rows = slice(start, start + size)
         counts = scan.counts(rows).astype(np.float64) * calibration.photon_scale * good
-        waves = windows.probes(spectrum, rows) * windows.cut(canvas, rows)
-        intensity = over_modes(square(scipy.fft.fft2(waves, axes=AXES, norm="ortho", overwrite_x=True)))
+        waves = geometry.shifted_probes(spectrum, rows) * geometry.extract_patches(canvas, rows)
+        intensity = sum_modes(abs2(scipy.fft.fft2(waves, axes=AXES, norm="ortho", overwrite_x=True)))
         expected = np.fft.fftshift(intensity, axes=AXES).astype(np.float64) * to_counts
         residual[rows] = _mean(half_deviance(expected, counts), good)
         floor[rows] = _mean(expected_half_deviance(expected), good)
-        unexplained[rows] = sums.add(counts, expected * good)
+        unexplained_variance[rows] = sums.add(counts, expected * good)
         on_event(StageEvent("residual", min(start + size, len(scan)), len(scan)))
     photons = sums.photons / len(scan)
     counts_per_pixel = photons / np.count_nonzero(good)
-    return Misfit(residual, floor, photons, counts_per_pixel, unexplained / sums.scale(), sums.variation())
+    return Residuals(residual, floor, photons, counts_per_pixel, unexplained_variance / sums.scale(), sums.variation())
 
 
 class _Sums:

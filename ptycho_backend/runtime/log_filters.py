@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet(*names: str, level: int = logging.WARNING) -> Iterator[None]:
+def filtered_logs(*names: str, level: int = logging.WARNING) -> Iterator[None]:
     """
     Let loggers say nothing below a level, for as long as the block runs.
 

@@ -14,7 +14,7 @@ Answer = TypeVar("Answer")
 AHEAD = 2  # items that every worker may be ahead of what has been asked for: memory stays bounded
 
 
-def side_by_side(
+def ordered_map(
     work: Callable[[Item], Answer],
     items: Iterable[Item],
     workers: int,
@@ -38,10 +38,10 @@ def side_by_side(
         yield from map(work, items)
         return
     with ThreadPoolExecutor(workers, initializer=prepare) as pool:
-        yield from in_order(pool, work, items, AHEAD * workers)
+        yield from ordered_pool_map(pool, work, items, AHEAD * workers)
 
 
-def in_order(
+def ordered_pool_map(
     pool: ThreadPoolExecutor, work: Callable[[Item], Answer], items: Iterable[Item], ahead: int
 ) -> Iterator[Answer]:
     """Yield what a pool makes of each item, in their order; up to `ahead` of them are on their way, none waits."""

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.events import OnEvent, StageEvent, Steps, ignore
+from ptycho_backend.events import OnEvent, StageEvent, ThrottledProgress, ignore
 from ptycho_backend.physics.calibration import Calibration, probe_weight
-from ptycho_backend.solver.scan_geometry import AXES, Windows, probe_of, spectrum_of, square
+from ptycho_backend.solver.scan_geometry import AXES, ScanGeometry, abs2, probe_of, spectrum_of
 from ptycho_backend.solver.stitching import stitch
 
 OBJECT_STEP = 1.0  # share of the full correction given to the object
@@ -81,14 +81,14 @@ def epie(
         ``errors`` holds Σ(A − |ψ|)² / ΣA² over good pixels, as met during each pass.
     """
     state = _State(scan, calibration, plan.start, cache_probes=not plan.update_probe)
-    steps = Steps(on_event, STAGE, plan.passes)
+    progress = ThrottledProgress(on_event, STAGE, plan.passes)
     errors: list[float] = []
     for number in range(plan.passes):
         wrong = energy = 0.0
         for visited, row in enumerate(rng.permutation(len(scan))):
             misfit, seen = state.visit(int(row), plan.update_probe and number > 0)
             wrong, energy = wrong + misfit, energy + seen
-            steps.tell(number, visited / len(scan))
+            progress.report(number, visited / len(scan))
         state.end_pass()
         errors.append(wrong / energy)
         on_event(StageEvent(STAGE, number + 1, plan.passes, f"error {errors[-1]:.3g}", state.image_so_far()))
@@ -114,8 +114,8 @@ class _State:
 
     def __init__(self, scan: Scan, calibration: Calibration, start: Image | None, cache_probes: bool) -> None:
         self._scan, self._r = scan, np.float32(calibration.rms_input_scale)
-        self._windows = Windows(scan)
-        self._obj = self._windows.canvas(start)
+        self._geometry = ScanGeometry(scan)
+        self._obj = self._geometry.canvas(start)
         self._good = np.fft.ifftshift(scan.mask)
         self._all_good = bool(scan.mask.all())
         self._spectrum = spectrum_of(calibration.probe)
@@ -140,7 +140,7 @@ class _State:
         flat = np.broadcast_to(np.complex64(1), (len(self._scan), N, N))
         coverage = stitch(flat, self._scan.positions_px, probe_weight(probe)).coverage
         seen = np.where(coverage > 0, obj[:-1, :-1], 0).astype(np.complex64)
-        return Image(seen, coverage, self._windows.frame.origin_px)
+        return Image(seen, coverage, self._geometry.frame.origin_px)
 
     def probe(self) -> NDArray[np.complex64]:
         """Return the probe, centred in its window."""
@@ -149,13 +149,13 @@ class _State:
     def visit(self, row: int, update_probe: bool) -> tuple[float, float]:
         """Correct the object, and the probe where asked for, by one pattern; return its Σ(A − |ψ|)² and ΣA²."""
         N = self._scan.N
-        y, x = self._windows.whole[row]
+        y, x = self._geometry.corners_px[row]
         patch = self._obj[y : y + N, x : x + N]
         amplitude = np.fft.ifftshift(self._scan.amplitude(slice(row, row + 1))[0]) * self._r
         probe = self._shifted_probe(row)
         waves = probe * patch
         detector = scipy.fft.fft2(waves, axes=AXES, norm="ortho")
-        predicted = np.sqrt(square(detector).sum(axis=0))
+        predicted = np.sqrt(abs2(detector).sum(axis=0))
         ratio = amplitude / np.maximum(predicted, 1e-9)
         if not self._all_good:
             ratio[~self._good] = 1.0
@@ -171,15 +171,15 @@ class _State:
     def _shifted_probe(self, row: int) -> NDArray[np.complex64]:
         if self._cache is not None and row in self._cache:
             return self._cache[row]
-        moved = self._windows.probes(self._spectrum, slice(row, row + 1))[0]
+        moved = self._geometry.shifted_probes(self._spectrum, slice(row, row + 1))[0]
         if self._cache is not None:
             self._cache[row] = moved
         return moved
 
     def _correct_probe(self, row: int, patch: NDArray[Any], change: NDArray[Any]) -> None:
-        step = PROBE_STEP / max(float(square(patch).max()), 1e-12)
+        step = PROBE_STEP / max(float(abs2(patch).max()), 1e-12)
         correction = scipy.fft.fft2(np.conj(patch) * change, axes=AXES, norm="ortho", overwrite_x=True)
-        self._spectrum += np.float32(step) * np.conj(self._windows.ramps(slice(row, row + 1))[0]) * correction
+        self._spectrum += np.float32(step) * np.conj(self._geometry.shift_ramps(slice(row, row + 1))[0]) * correction
 
     def _peak(self) -> np.float32:
-        return np.float32(square(self.probe()).sum(axis=0).max())
+        return np.float32(abs2(self.probe()).sum(axis=0).max())

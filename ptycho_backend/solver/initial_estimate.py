@@ -17,7 +17,7 @@ from ptycho_backend.physics.amplitude_constraint import accelerated, initial_est
 from ptycho_backend.physics.calibration import Calibration, probe_weight
 from ptycho_backend.runtime.devices import processors
 from ptycho_backend.runtime.memory_map import release, scratch_array
-from ptycho_backend.runtime.thread_map import side_by_side
+from ptycho_backend.runtime.thread_map import ordered_map
 from ptycho_backend.solver.stitching import assemble, central, lit_half
 
 CHUNK = 32  # patterns estimated at a time
@@ -53,7 +53,7 @@ def baseline_image(scan: Scan, calibration: Calibration, on_event: OnEvent = ign
         return accelerated(initial_estimate(batch.x, probe), batch.x, probe, batch.mask, iterations)
 
     def estimates(batches: Iterable[Batch]) -> Iterator[NDArray[Any]]:
-        return side_by_side(estimate, batches, processors())
+        return ordered_map(estimate, batches, processors())
 
     for patches in estimated(Samples(scan, groups, calibration), estimates, CHUNK, half):
         on_event(StageEvent("baseline", len(patches), len(scan)))

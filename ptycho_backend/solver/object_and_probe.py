@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.events import OnEvent, StageEvent, Steps, ignore
+from ptycho_backend.events import OnEvent, StageEvent, ThrottledProgress, ignore
 from ptycho_backend.physics.calibration import Calibration
 from ptycho_backend.runtime.devices import processors
-from ptycho_backend.solver.scan_geometry import AXES, probe_of, spectrum_of, square
+from ptycho_backend.solver.scan_geometry import AXES, abs2, probe_of, spectrum_of
 from ptycho_backend.solver.solver import Canvas, Passes, bounded
 
 SHARE = np.float32(0.5)  # of its correction that each takes: both answer the same misfit
@@ -69,8 +69,8 @@ def joint_passes(
     (1983) on both.
     """
     state = _JointPasses(scan, calibration)
-    steps = Steps(on_event, STAGE, passes)
-    before = canvas = state.windows.canvas(start)
+    progress = ThrottledProgress(on_event, STAGE, passes)
+    before = canvas = state.geometry.canvas(start)
     probe_before = probe = calibration.probe
     errors: list[float] = []
     with ThreadPoolExecutor(processors()) as pool:
@@ -79,7 +79,7 @@ def joint_passes(
             ahead = canvas + momentum * (canvas - before)
             probe_ahead = probe + momentum * (probe - probe_before)
             state.turn_to(probe_ahead)
-            before, canvas = canvas, ahead + SHARE * state.change(ahead, pool, partial(steps.tell, k))
+            before, canvas = canvas, ahead + SHARE * state.change(ahead, pool, partial(progress.report, k))
             if update_probe:
                 probe_before, probe = probe, probe_ahead + SHARE * state.probe_change()
             errors.append(state.error)
@@ -101,11 +101,11 @@ class _JointPasses(Passes):
         return np.asarray(probe_of(self._asked) / bounded(self._light))
 
     def _moved(self, rows: slice) -> NDArray[np.complex64]:
-        return self.windows.probes(self._spectrum, rows)  # another one at every pass
+        return self.geometry.shifted_probes(self._spectrum, rows)  # another one at every pass
 
     def _of_probe(self, rows: slice, windows: Canvas, change: NDArray[np.complex64]) -> Asked:
         asked = scipy.fft.fft2(np.conj(windows) * change, axes=AXES, norm="ortho", overwrite_x=True)
-        return (asked * np.conj(self.windows.ramps(rows))).sum(axis=0), square(windows[:, 0]).sum(axis=0)
+        return (asked * np.conj(self.geometry.shift_ramps(rows))).sum(axis=0), abs2(windows[:, 0]).sum(axis=0)
 
     def _take(self, asked: Asked) -> None:
         self._asked += asked[0]

@@ -17,7 +17,7 @@ from ptycho_backend.physics.calibration import Calibration, calibrate
 from ptycho_backend.solver.epie import Plan, epie
 from ptycho_backend.solver.object_and_probe import JointResult, joint_passes
 from ptycho_backend.solver.registration import find_shift
-from ptycho_backend.solver.scan_geometry import moved, square
+from ptycho_backend.solver.scan_geometry import abs2, shifted_probe
 
 REFINEMENT_PATTERNS = 1000  # a probe is refined on this many neighbouring patterns at the most
 ROUNDS = 4  # of registering a probe where it was moved to: the window of the correlation leaves a ninth each time
@@ -108,8 +108,8 @@ def centred_like(probe: NDArray[np.complex64], guess: NDArray[np.complex64]) -> 
     """
     move_px = np.zeros(2)
     for _ in range(ROUNDS):
-        move_px -= drift_px(moved(probe, move_px), guess)
-    return moved(probe, move_px)  # once: every move loses some of the finest detail
+        move_px -= drift_px(shifted_probe(probe, move_px), guess)
+    return shifted_probe(probe, move_px)  # once: every move loses some of the finest detail
 
 
 def drift_px(probe: NDArray[np.complex64], guess: NDArray[np.complex64]) -> NDArray[np.float64]:
@@ -119,7 +119,7 @@ def drift_px(probe: NDArray[np.complex64], guess: NDArray[np.complex64]) -> NDAr
     The outline decides. A centre of light would not do: it moves by pixels when the light inside the outline becomes
     more even, as that of a measured guess does.
     """
-    amplitude, expected = (np.sqrt(square(each).sum(axis=0)) for each in (probe, guess))
+    amplitude, expected = (np.sqrt(abs2(each).sum(axis=0)) for each in (probe, guess))
     return find_shift(amplitude, expected, probe.shape[-1] / 4)
 
 

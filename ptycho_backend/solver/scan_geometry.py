@@ -49,9 +49,9 @@ class CanvasFrame:
         return np.round(positions_px - N // 2 - np.asarray(self.origin_px), 6)
 
 
-class Windows:
+class ScanGeometry:
     """
-    The windows of a scan on its canvas.
+    The geometry of a scan on its canvas.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ class Windows:
         self.N = scan.N
         self.frame = CanvasFrame.around(scan.positions_px, scan.N)
         corners = self.frame.corners(scan.positions_px, scan.N)
-        self.whole = np.rint(corners).astype(int)
-        self._fraction = corners - self.whole
+        self.corners_px = np.rint(corners).astype(int)
+        self._fraction = corners - self.corners_px
 
     def canvas(self, start: Image | None = None) -> NDArray[np.complex64]:
         """Return an object of 1 that holds every window, with an image laid on it by whole pixels."""
@@ -84,26 +84,26 @@ class Windows:
         canvas[inner] = np.where(start.coverage[outer] > 0, start.obj[outer], canvas[inner])
         return canvas
 
-    def ramps(self, rows: Rows) -> NDArray[np.complex64]:
+    def shift_ramps(self, rows: Rows) -> NDArray[np.complex64]:
         """Return the Fourier factors (position, 1, y, x) that move a probe to some positions."""
         # Made anew each time: for all positions of a large scan they would take N / 2 times the memory of these.
         along_y, along_x = shift_ramps(self._fraction[rows], self.N)
         return np.asarray(along_y[:, None, :, None] * along_x[:, None, None, :])
 
-    def probes(self, spectrum: NDArray[np.complex64], rows: Rows) -> NDArray[np.complex64]:
+    def shifted_probes(self, spectrum: NDArray[np.complex64], rows: Rows) -> NDArray[np.complex64]:
         """Return the moved probes (position, mode, y, x) of a probe's spectrum (mode, y, x)."""
-        return np.asarray(scipy.fft.ifft2(spectrum * self.ramps(rows), axes=AXES, norm="ortho", overwrite_x=True))
+        return np.asarray(scipy.fft.ifft2(spectrum * self.shift_ramps(rows), axes=AXES, norm="ortho", overwrite_x=True))
 
-    def cut(self, canvas: NDArray[Any], rows: Rows) -> NDArray[Any]:
-        """Return copies (position, 1, y, x) of the canvas under some windows."""
+    def extract_patches(self, canvas: NDArray[Any], rows: Rows) -> NDArray[Any]:
+        """Return copies (position, 1, y, x) of the canvas under some geometry."""
         everywhere = np.lib.stride_tricks.sliding_window_view(canvas, (self.N, self.N))
-        y, x = self.whole[rows].T
+        y, x = self.corners_px[rows].T
         return np.asarray(everywhere[y, x][:, None])
 
-    def add(self, canvas: NDArray[Any], values: NDArray[Any], rows: Rows) -> None:
+    def scatter_add(self, canvas: NDArray[Any], values: NDArray[Any], rows: Rows) -> None:
         """Add values (position, y, x) to the canvas, in the order of the positions; the adjoint of :meth:`cut`."""
         N = self.N
-        for (y, x), value in zip(self.whole[rows].tolist(), values, strict=True):
+        for (y, x), value in zip(self.corners_px[rows].tolist(), values, strict=True):
             canvas[y : y + N, x : x + N] += value
 
 
@@ -127,17 +127,17 @@ def probe_of(spectrum: NDArray[Any]) -> NDArray[np.complex64]:
     return np.asarray(scipy.fft.ifft2(spectrum, axes=AXES, norm="ortho"), dtype=np.complex64)
 
 
-def moved(probe: NDArray[Any], move_px: NDArray[np.float64]) -> NDArray[np.complex64]:
+def shifted_probe(probe: NDArray[Any], move_px: NDArray[np.float64]) -> NDArray[np.complex64]:
     """Return a centred probe (mode, y, x) moved by (y, x)."""
     along_y, along_x = shift_ramps(np.asarray(move_px, dtype=np.float64)[None], probe.shape[-1])
     return probe_of(spectrum_of(probe) * along_y[0][:, None] * along_x[0])
 
 
-def over_modes(values: NDArray[Any]) -> NDArray[Any]:
+def sum_modes(values: NDArray[Any]) -> NDArray[Any]:
     """Sum (position, mode, y, x) over modes; a single one is not copied."""
     return values[:, 0] if values.shape[1] == 1 else np.asarray(values.sum(axis=1))
 
 
-def square(wave: NDArray[Any]) -> NDArray[Any]:
+def abs2(wave: NDArray[Any]) -> NDArray[Any]:
     """Return |wave|²."""
     return np.asarray(wave.real**2 + wave.imag**2)

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.events import OnEvent, StageEvent, Steps, ignore
+from ptycho_backend.events import OnEvent, StageEvent, ThrottledProgress, ignore
 from ptycho_backend.physics.calibration import Calibration
 from ptycho_backend.runtime.devices import processors
-from ptycho_backend.runtime.thread_map import AHEAD, in_order
-from ptycho_backend.solver.scan_geometry import AXES, Windows, over_modes, spectrum_of, square
+from ptycho_backend.runtime.thread_map import AHEAD, ordered_pool_map
+from ptycho_backend.solver.scan_geometry import AXES, ScanGeometry, abs2, spectrum_of, sum_modes
 
 REGULARISATION = 0.02  # of the brightest pixel of Σ|P|², or of Σ|O|² for a probe: bounds the correction at the rim
 TINY = 1e-8  # (normalised amplitude 1e-4)²: keeps ψ/|ψ| finite; neighbours settle what one dark pixel leaves open
@@ -35,7 +35,7 @@ NOISE = 4e-3  # nor has one that corrects less than this part of what amplitudes
 Canvas = NDArray[np.complex64]
 
 
-def overlap_passes(
+def solve(
     scan: Scan, calibration: Calibration, image: Image, passes: int | None = None, on_event: OnEvent = ignore
 ) -> Image:
     """
@@ -68,7 +68,7 @@ def overlap_passes(
         return image
     fewest, most = (FEWEST, MOST) if passes is None else (passes, passes)
     state = Passes(scan, calibration, on_event)
-    before = canvas = state.windows.canvas(image)
+    before = canvas = state.geometry.canvas(image)
     with ThreadPoolExecutor(processors()) as pool:
         for k in range(most):
             ahead = canvas - before
@@ -76,7 +76,7 @@ def overlap_passes(
             ahead += canvas
             done = k + 1
             total = fewest if done < fewest else most
-            change = state.change(ahead, pool, partial(Steps(on_event, STAGE, total).tell, k))
+            change = state.change(ahead, pool, partial(ThrottledProgress(on_event, STAGE, total).report, k))
             over = done == most or (done >= fewest and state.settled(change, ahead))
             change += ahead
             before, canvas = canvas, change
@@ -118,13 +118,13 @@ class Passes:
 
     Attributes
     ----------
-    windows : Windows
+    geometry : ScanGeometry
     error : float
         Σ(x − |ψ|)² / Σx² over good pixels, as met during the last pass.
     """
 
     def __init__(self, scan: Scan, calibration: Calibration, on_event: OnEvent = ignore) -> None:
-        self.windows = Windows(scan)
+        self.geometry = ScanGeometry(scan)
         self.error = np.nan
         self._scan, self._r = scan, np.float32(calibration.rms_input_scale)
         self._spectrum = spectrum_of(calibration.probe)
@@ -132,14 +132,14 @@ class Passes:
         amplitudes, probes = len(scan) * scan.N**2 * self._r.nbytes, len(scan) * calibration.probe.nbytes
         self._fits = {"amplitudes": amplitudes <= CACHE_BYTES, "probes": amplitudes + probes <= CACHE_BYTES}
         self._kept: dict[tuple[str, int], NDArray[Any]] = {}
-        self._illumination = self._summed_illumination(Steps(on_event, "illumination", len(scan)))
+        self._illumination = self._summed_illumination(ThrottledProgress(on_event, "illumination", len(scan)))
 
     def change(self, canvas: Canvas, pool: ThreadPoolExecutor, tell: Callable[[float], None]) -> Canvas:
         """Return what one step adds to `canvas`, and keep the error that was met; tell the share done."""
         total, wrong, energy = np.zeros_like(canvas), 0.0, 0.0
         for part in self._parts(canvas, pool):
             # In the order of the patterns, whichever thread was first: sums of floats depend on their order.
-            self.windows.add(total, part.correction, part.rows)
+            self.geometry.scatter_add(total, part.correction, part.rows)
             self._take(part.probe)
             wrong, energy = wrong + part.misfit, energy + part.energy
             tell(part.rows.stop / len(self._scan))
@@ -154,24 +154,24 @@ class Passes:
 
     def _energy(self, canvas: Canvas) -> float:
         """Return Σ|canvas|², weighed by illumination: pixels that no pattern has seen count for nothing."""
-        rows = np.einsum("yx,yx->y", square(canvas), self._illumination)
+        rows = np.einsum("yx,yx->y", abs2(canvas), self._illumination)
         return float(rows.sum(dtype=np.float64))
 
     def image(self, canvas: Canvas, start: Image) -> Image:
         """Return the object on the pixels of the image that the passes started from."""
-        origin = np.asarray(start.origin_px) - np.asarray(self.windows.frame.origin_px)
+        origin = np.asarray(start.origin_px) - np.asarray(self.geometry.frame.origin_px)
         y, x = np.rint(origin).astype(int)
         height, width = start.obj.shape
         obj = np.where(start.coverage > 0, canvas[y : y + height, x : x + width], 0)
         return Image(obj.astype(np.complex64), start.coverage, start.origin_px)
 
-    def _summed_illumination(self, steps: Steps) -> NDArray[np.float32]:
+    def _summed_illumination(self, progress: ThrottledProgress) -> NDArray[np.float32]:
         """Return Σ|P|² of all patterns on the canvas."""
-        light = np.zeros(self.windows.canvas().shape, dtype=np.float32)
+        light = np.zeros(self.geometry.canvas().shape, dtype=np.float32)
         for rows in self._chunks():
-            self.windows.add(light, over_modes(square(self._moved(rows))), rows)
-            steps.tell(rows.stop)
-        steps.end()
+            self.geometry.scatter_add(light, sum_modes(abs2(self._moved(rows))), rows)
+            progress.report(rows.stop)
+        progress.finish()
         return light
 
     def _chunks(self) -> Iterator[slice]:
@@ -192,13 +192,13 @@ class Passes:
 
     def _parts(self, canvas: Canvas, pool: ThreadPoolExecutor) -> Iterator[Part]:
         """Yield what :meth:`_part` finds, chunk after chunk, a few of them ahead."""
-        return in_order(pool, partial(self._part, canvas), self._chunks(), AHEAD * processors())
+        return ordered_pool_map(pool, partial(self._part, canvas), self._chunks(), AHEAD * processors())
 
     def _part(self, canvas: Canvas, rows: slice) -> Part:
         """Return what some patterns ask for."""
-        x, probes, windows = self._measured(rows), self._moved(rows), self.windows.cut(canvas, rows)
-        detector = scipy.fft.fft2(probes * windows, axes=AXES, norm="ortho", overwrite_x=True)
-        predicted = over_modes(square(detector))
+        x, probes, geometry = self._measured(rows), self._moved(rows), self.geometry.extract_patches(canvas, rows)
+        detector = scipy.fft.fft2(probes * geometry, axes=AXES, norm="ortho", overwrite_x=True)
+        predicted = sum_modes(abs2(detector))
         predicted += np.float32(TINY)
         np.sqrt(predicted, out=predicted)
         missing = x - predicted
@@ -206,8 +206,8 @@ class Passes:
             missing *= self._good
         detector *= (missing / predicted)[:, None]
         change = scipy.fft.ifft2(detector, axes=AXES, norm="ortho", overwrite_x=True)
-        correction = over_modes(np.conj(probes) * change)
-        asked = self._of_probe(rows, windows, change)
+        correction = sum_modes(np.conj(probes) * change)
+        asked = self._of_probe(rows, geometry, change)
         return Part(rows, correction, float(np.vdot(missing, missing)), float(np.vdot(x, x)), asked)
 
     def _measured(self, rows: slice) -> NDArray[np.float32]:
@@ -221,7 +221,7 @@ class Passes:
 
     def _moved(self, rows: slice) -> NDArray[np.complex64]:
         """Return the probe moved to some positions, (position, mode, y, x)."""
-        return self._keep("probes", rows, partial(self.windows.probes, self._spectrum, rows))
+        return self._keep("probes", rows, partial(self.geometry.shifted_probes, self._spectrum, rows))
 
     def _keep(self, name: str, rows: slice, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """Return what `make` makes of some patterns, the same at every pass; made once where all of it fits."""

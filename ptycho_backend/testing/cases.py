@@ -43,7 +43,7 @@ class Kind(NamedTuple):
 KINDS = {
     "unet": Kind(
         {"gridsize": 2, "unrolled_steps": 2, "gaussian_smoothing_sigma": 0.8},
-        {"mae_weight": 0.5, "realspace_weight": 0.1, "consistency_share": 0.5, "probe_trainable": True},
+        {"mae_weight": 0.5, "realspace_weight": 0.1, "constraint_share": 0.5, "probe_trainable": True},
     ),
     "cnn": Kind({"architecture": "cnn", "gridsize": 2}, {"probe_trainable": True}),
     "flat": Kind({"architecture": "cnn", "pad_object": False}, {}),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.physics.translation import cut_patches
+from ptycho_backend.physics.translation import extract_patches_at
 
 
 def truth_on(image: Image, scan: Scan) -> NDArray[Any]:
@@ -17,7 +17,7 @@ def truth_on(image: Image, scan: Scan) -> NDArray[Any]:
     assert scan.obj is not None
     side = max(image.obj.shape) + 2
     middle = np.array([image.origin_px]) + side // 2
-    return cut_patches(scan.obj, middle, side, scan.obj_origin_px)[0, : image.obj.shape[0], : image.obj.shape[1]]
+    return extract_patches_at(scan.obj, middle, side, scan.obj_origin_px)[0, : image.obj.shape[0], : image.obj.shape[1]]
 
 
 def error_of(image: Image, scan: Scan, share: float = 0.3) -> float:

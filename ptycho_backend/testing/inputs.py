@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.engines.operators import narrow
+from ptycho_backend.engines.operators import as_float32
 from ptycho_backend.physics.forward import intensity
 from ptycho_backend.physics.translation import canvas_size
 
@@ -80,5 +80,5 @@ def operator_arguments(rng: np.random.Generator) -> dict[str, Any]:
         "expected": expected,
         "counts": rng.poisson(expected),
     }
-    arrays = {name: narrow(value) for name, value in drawn.items()}
+    arrays = {name: as_float32(value) for name, value in drawn.items()}
     return {**arrays, "S": S, "N": N, "r": float(rng.uniform(0.05, 2.0)), "sigma_px": float(rng.uniform(0.5, 1.2))}

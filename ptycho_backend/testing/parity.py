@@ -20,7 +20,7 @@ from ptycho_backend.errors import DataError, ShapeError, first_line
 from ptycho_backend.events import OnEvent, StageEvent, ignore
 from ptycho_backend.model_file.run import own_versions, write_json
 from ptycho_backend.runtime.devices import choose_device
-from ptycho_backend.testing.checks import CHECKS, CROSS_CHECKS, Check, CrossCheck, Finding, Subject
+from ptycho_backend.testing.checks import CHECKS, CROSS_CHECKS, Check, CheckResult, CrossCheck, EngineUnderTest
 
 SIDES = range(32, 513, 16)  # that every architecture takes
 FEWEST, MOST = 12, 32  # positions of a scan that models are asked about
@@ -126,7 +126,7 @@ def run_parity(
         If the scan is too small, or of a side that no model takes.
     """
     part = None if scan is None else part_of(scan)
-    subjects = subjects_of(backends, device, part)
+    subjects = engines_under_test(backends, device, part)
     rows: list[Row] = []
     for subject in subjects:
         checks = [check for check in CHECKS if not (quick and check.slow)]
@@ -141,11 +141,11 @@ def run_parity(
     return Report(tuple(rows), seed, source, {**own_versions(), **versions}, _machine())
 
 
-def subjects_of(backends: Sequence[str] | None, device: str, scan: Scan | None = None) -> list[Subject]:
+def engines_under_test(backends: Sequence[str] | None, device: str, scan: Scan | None = None) -> list[EngineUnderTest]:
     """Return every engine on every device that is asked for."""
     engines = [get_backend(name) for name in (available_backends() if backends is None else dict.fromkeys(backends))]
     return [
-        Subject.of(engine, place, scan)
+        EngineUnderTest.of(engine, place, scan)
         for engine in engines
         for place in (engine.devices() if device == "all" else (choose_device(device, engine.devices(), engine.name),))
     ]
@@ -170,7 +170,7 @@ def part_of(scan: Scan) -> Scan:
     return scan.subset(slice(0, MOST))
 
 
-def _compared(subjects: list[Subject], seed: int, quick: bool, on_event: OnEvent) -> list[Row]:
+def _compared(subjects: list[EngineUnderTest], seed: int, quick: bool, on_event: OnEvent) -> list[Row]:
     """Compare the first subject with every other one."""
     rows: list[Row] = []
     checks = [check for check in CROSS_CHECKS if not (quick and check.slow)]
@@ -182,10 +182,10 @@ def _compared(subjects: list[Subject], seed: int, quick: bool, on_event: OnEvent
     return rows
 
 
-def _row(check: Check | CrossCheck, seed: int, *subjects: Subject) -> Row:
+def _row(check: Check | CrossCheck, seed: int, *subjects: EngineUnderTest) -> Row:
     """Carry out a check; one that raises has not passed."""
     started, message = time.perf_counter(), ""
-    run: Callable[..., Finding] = check.run
+    run: Callable[..., CheckResult] = check.run
     error = tolerance = math.nan
     passed = False
     try:

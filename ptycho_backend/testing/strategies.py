@@ -146,7 +146,7 @@ def training_configs(draw: st.DrawFn, /, model: ModelConfig | None = None, **fix
         "mae_weight": mae,
         "realspace_mae_weight": labels,
         "realspace_weight": draw(st.sampled_from((0.0, 0.1))),
-        "consistency_share": draw(st.sampled_from((0.0, 0.3, 1.0))),
+        "constraint_share": draw(st.sampled_from((0.0, 0.3, 1.0))),
         "probe_trainable": draw(st.booleans()),
         "intensity_scale_trainable": draw(st.booleans()),
         "validation_fraction": draw(st.sampled_from((0.0, 0.05, 0.5))),

@@ -23,7 +23,7 @@ from ptycho_backend.config import ExecutionConfig, TrainingConfig, to_dict
 from ptycho_backend.engines.model import History
 from ptycho_backend.errors import ConfigError, OutputError, TrainingStopped, first_line
 from ptycho_backend.model_file.run import METRICS, columns, write_history
-from ptycho_backend.runtime.log_filters import quiet
+from ptycho_backend.runtime.log_filters import filtered_logs
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ class MlflowLogger(MetricsLogger):
 
         uri = tracking_uri(folder)
         try:
-            with quiet("mlflow"):
+            with filtered_logs("mlflow"):
                 artifacts = None
                 if folder and uri:
                     folder.mkdir(parents=True, exist_ok=True)

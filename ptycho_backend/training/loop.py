@@ -12,11 +12,11 @@ from ptycho_backend.events import BatchEvent, EpochEvent, OnEvent
 from ptycho_backend.model_file.trainer_state import TrainerState
 from ptycho_backend.training.means import Mean
 from ptycho_backend.training.monitoring import BestEpoch, monitored, refuse_non_finite
-from ptycho_backend.training.options import Control
+from ptycho_backend.training.options import FitOptions
 from ptycho_backend.training.schedules import RateSchedule, first_rate
 
 
-class Course:
+class TrainingLoop:
     """
     Where a training stands: an engine tells what it has done, and asks what comes next.
 
@@ -27,7 +27,7 @@ class Course:
     execution : ExecutionConfig
     on_event : callable
         Receives batches and epochs.
-    control : Control
+    options : FitOptions
     n_train : int
         Groups trained on.
     validated : bool
@@ -59,16 +59,16 @@ class Course:
         model: Model,
         execution: ExecutionConfig,
         on_event: OnEvent,
-        control: Control,
+        options: FitOptions,
         n_train: int,
         validated: bool,
     ) -> None:
-        self.model, self.execution, self.control, self.n_train = model, execution, control, n_train
-        self._on_event, self.start = on_event, control.resume or TrainerState()
+        self.model, self.execution, self.options, self.n_train = model, execution, options, n_train
+        self._on_event, self.start = on_event, options.resume or TrainerState()
         monitor = monitored(execution.monitor, (model.train_loss_name, model.val_loss_name), validated)
         self.best = BestEpoch(monitor, execution.early_stop_patience, execution.monitor_mode, self.start.monitor)
         self.schedule = RateSchedule(self.nepochs, execution, self.start.schedule)
-        self.history: History = list(control.history)
+        self.history: History = list(options.history)
         self.n_batches = batches_per_epoch(n_train, model.training.batch_size)
         self.epoch, self.batch = self.start.epoch, self.start.batch
         self.loss = Mean(self.start.loss_sum, self.start.groups)
@@ -156,12 +156,12 @@ class Course:
         ------
         TrainingStopped
         """
-        if not anyone(self.control.stop.requested):
+        if not anyone(self.options.stop.requested):
             return
-        keeper = self.control.checkpoints
-        if keeper is not None:
-            keeper.write(keeper.last, self.model, self.history, state())
-        raise self.control.stopped(self.epoch, self.batch)
+        writer = self.options.checkpoints
+        if writer is not None:
+            writer.write(writer.last, self.model, self.history, state())
+        raise self.options.stopped(self.epoch, self.batch)
 
     def finish(self) -> None:
         """Give the model the weights of its best epoch, where that was asked for."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ptycho_backend.training.monitoring import BestEpoch
 
 
-class Keeper(Protocol):
+class CheckpointWriter(Protocol):
     """Writes checkpoints into a folder: :class:`ptycho_backend.training.checkpoints.Checkpoints`."""
 
     folder: Path
@@ -38,7 +38,7 @@ class Keeper(Protocol):
 
 
 @dataclass(eq=False)
-class Control:
+class FitOptions:
     """
     What stands around a training.
 
@@ -48,7 +48,7 @@ class Control:
         Where an earlier training stopped; the model already holds its weights.
     history : list of dict
         Epochs of the earlier training.
-    checkpoints : Keeper, optional
+    checkpoints : CheckpointWriter, optional
         None keeps nothing on disk.
     stop : Stop
         Asked after every optimiser step.
@@ -60,7 +60,7 @@ class Control:
 
     resume: TrainerState | None = None
     history: History = field(default_factory=list)
-    checkpoints: Keeper | None = None
+    checkpoints: CheckpointWriter | None = None
     stop: Stop = field(default_factory=Stop)
     logger: MetricsLogger | None = None
     callbacks: Sequence[Any] = ()

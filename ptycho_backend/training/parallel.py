@@ -35,7 +35,7 @@ STARTERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_STEP_N
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessRank:
     """
     One process among those that train together.
 
@@ -73,18 +73,18 @@ def world_size(execution: ExecutionConfig) -> int:
     return 1 if execution.strategy == "mirrored" else execution.devices * execution.num_nodes
 
 
-def place_of(execution: ExecutionConfig) -> Place:
+def process_rank(execution: ExecutionConfig) -> ProcessRank:
     """Return the place that whoever started this process has given it; alone where nobody has."""
     world = world_size(execution)
     for rank, size, local_rank in STARTERS:
         if world > 1 and os.environ.get(size) == str(world) and rank in os.environ:
-            return Place(int(os.environ[rank]), world, int(os.environ.get(local_rank, "0")))
-    return Place()
+            return ProcessRank(int(os.environ[rank]), world, int(os.environ.get(local_rank, "0")))
+    return ProcessRank()
 
 
 def must_launch(execution: ExecutionConfig) -> bool:
     """Whether a training needs processes that nobody has started yet."""
-    return world_size(execution) > 1 and place_of(execution).world == 1
+    return world_size(execution) > 1 and process_rank(execution).world == 1
 
 
 def check_processes(execution: ExecutionConfig, engine: str, found: tuple[str, ...]) -> None:
@@ -129,17 +129,17 @@ def check_processes(execution: ExecutionConfig, engine: str, found: tuple[str, .
         _check_devices(execution, engine, found)
 
 
-def placed(execution: ExecutionConfig, found: tuple[str, ...], place: Place) -> ExecutionConfig:
+def on_own_device(execution: ExecutionConfig, found: tuple[str, ...], rank: ProcessRank) -> ExecutionConfig:
     """Return the configuration of one process: its own GPU where several are in sight."""
     gpus = [name for name in found if name.startswith("cuda")]
-    if place.world == 1 or execution.device == "cpu" or len(gpus) < 2:
+    if rank.world == 1 or execution.device == "cpu" or len(gpus) < 2:
         return execution
-    return dataclasses.replace(execution, device=gpus[place.local_rank % len(gpus)])
+    return dataclasses.replace(execution, device=gpus[rank.local_rank % len(gpus)])
 
 
 @dataclass(eq=False)
-class Follower:
-    """The keeper of the processes that write nothing, beside that of the one that does."""
+class SilentCheckpointWriter:
+    """The writer of the processes that write nothing, beside that of the one that does."""
 
     folder: Path
     save_top_k: int

@@ -26,8 +26,8 @@ from ptycho_backend.events import EpochEvent, Event, OnEvent, ignore
 from ptycho_backend.model_file.trainer_state import TrainerState
 from ptycho_backend.physics.calibration import Calibration
 from ptycho_backend.runtime.devices import processors
-from ptycho_backend.training.options import Control, Keeper
-from ptycho_backend.training.parallel import Follower, Place, placed
+from ptycho_backend.training.options import CheckpointWriter, FitOptions
+from ptycho_backend.training.parallel import ProcessRank, SilentCheckpointWriter, on_own_device
 from ptycho_backend.training.signals import SIGNALS, Stop
 
 logger = logging.getLogger(__name__)
@@ -41,10 +41,10 @@ def fit_in_processes(
     samples: tuple[Samples, Samples | None],
     execution: ExecutionConfig,
     on_event: OnEvent,
-    control: Control | None,
+    options: FitOptions | None,
 ) -> History:
     """
-    Train a model in place, with one new process per device of this machine.
+    Train a model in rank, with one new process per device of this machine.
 
     Parameters
     ----------
@@ -54,19 +54,19 @@ def fit_in_processes(
     execution : ExecutionConfig
     on_event : callable
         Called in this process, which the others wait for.
-    control : Control, optional
-        Its logger writes in this process, its keeper in the first of the new ones.
+    options : FitOptions, optional
+        Its logger writes in this process, its writer in the first of the new ones.
     """
-    control = control or Control()
-    parts = control.resume, control.history, control.checkpoints, control.stop.signal
+    options = options or FitOptions()
+    parts = options.resume, options.history, options.checkpoints, options.stop.signal
     task = _Task(model.backend, model.training, model.calibration, model.get_weights(), execution, samples, *parts)
     children: list[_Child] = []
     try:
-        for place, environment in _places(model.backend, execution.devices):
-            children.append(_Child(place, environment))
+        for rank, environment in _places(model.backend, execution.devices):
+            children.append(_Child(rank, environment))
         for child in children:
             child.tell(task)
-        result = _follow(children, _Listener(on_event, control))
+        result = _follow(children, _Listener(on_event, options))
     finally:
         for child in children:
             child.end()
@@ -86,23 +86,23 @@ class _Task:
     samples: tuple[Samples, Samples | None]
     resume: TrainerState | None
     history: History
-    keeper: Keeper | None
+    writer: CheckpointWriter | None
     signal: int | None
 
-    def fit(self, place: Place, on_event: OnEvent, stop: Stop) -> _Result:
+    def fit(self, rank: ProcessRank, on_event: OnEvent, stop: Stop) -> _Result:
         """Train this process's share."""
         from ptycho_backend.engines.registry import get_backend
 
         backend = get_backend(self.backend)
-        keeper, execution = self.keeper, placed(self.execution, backend.devices(), place)
-        if keeper and place.rank > 0:
-            keeper = Follower(keeper.folder, keeper.save_top_k)
+        writer, execution = self.writer, on_own_device(self.execution, backend.devices(), rank)
+        if writer and rank.rank > 0:
+            writer = SilentCheckpointWriter(writer.folder, writer.save_top_k)
         if execution.threads is None:
-            execution = dataclasses.replace(execution, threads=max(1, processors() // place.world))
+            execution = dataclasses.replace(execution, threads=max(1, processors() // rank.world))
         model = backend.create_model(self.training, self.calibration, execution)
         model.set_weights(self.weights)
-        control = Control(self.resume, self.history, keeper, stop)
-        history = backend.fit(model, *self.samples, execution, on_event, control)
+        options = FitOptions(self.resume, self.history, writer, stop)
+        history = backend.fit(model, *self.samples, execution, on_event, options)
         return _Result(history, model.get_weights())
 
 
@@ -118,11 +118,11 @@ class _Result:
 class _Child:
     """A process as its parent sees it."""
 
-    def __init__(self, place: Place, environment: Mapping[str, str]) -> None:
+    def __init__(self, rank: ProcessRank, environment: Mapping[str, str]) -> None:
         context = multiprocessing.get_context("spawn")  # frameworks do not survive a fork
-        self.place = place
+        self.rank = rank
         self.connection, other = context.Pipe()
-        self._process = context.Process(target=_train_share, args=(place, environment, other), daemon=True)
+        self._process = context.Process(target=_train_share, args=(rank, environment, other), daemon=True)
         self._process.start()
         other.close()  # so that the end of the process is the end of the pipe
 
@@ -151,8 +151,8 @@ class _Child:
     def _silent_end(self) -> TrainingError:
         return TrainingError(
             "A process of the training has ended without a word.",
-            expected=f"{self.place.world} processes that train together",
-            received=f"exit status {self._process.exitcode} of process {self.place.rank}",
+            expected=f"{self.rank.world} processes that train together",
+            received=f"exit status {self._process.exitcode} of process {self.rank.rank}",
             fix="check the memory; a script that trains does so under: if __name__ == '__main__':",
         )
 
@@ -160,8 +160,8 @@ class _Child:
 class _Listener:
     """What the parent does with what the first process says."""
 
-    def __init__(self, on_event: OnEvent, control: Control) -> None:
-        self._on_event, self.control = on_event, control
+    def __init__(self, on_event: OnEvent, options: FitOptions) -> None:
+        self._on_event, self.options = on_event, options
 
     def hear(self, message: Event | logging.LogRecord, child: _Child) -> None:
         """Pass a log record on; pass an event on and answer with the signal that asks to stop, or None."""
@@ -170,10 +170,10 @@ class _Listener:
             if log.isEnabledFor(message.levelno):
                 log.handle(message)
             return
-        if isinstance(message, EpochEvent) and self.control.logger is not None:
-            self.control.logger.log(message.metrics, message.epoch)
+        if isinstance(message, EpochEvent) and self.options.logger is not None:
+            self.options.logger.log(message.metrics, message.epoch)
         self._on_event(message)
-        child.connection.send(self.control.stop.signal)
+        child.connection.send(self.options.stop.signal)
 
 
 def _follow(children: list[_Child], listener: _Listener) -> _Result:
@@ -189,10 +189,10 @@ def _follow(children: list[_Child], listener: _Listener) -> _Result:
                 listener.hear(message, child)
                 continue
             del waiting[child.connection]
-            if message.error is None and child.place.rank == 0:
+            if message.error is None and child.rank.rank == 0:
                 return message
             # What the others met on the way down matters less than what went wrong first.
-            if message.error is not None and _decides(message.error, child.place, listener.control):
+            if message.error is not None and _decides(message.error, child.rank, listener.options):
                 raise message.error
             if message.error is not None and not isinstance(message.error, TrainingStopped):
                 errors.append(message.error)
@@ -200,15 +200,15 @@ def _follow(children: list[_Child], listener: _Listener) -> _Result:
     raise errors[0]
 
 
-def _decides(error: BaseException, place: Place, control: Control) -> bool:
+def _decides(error: BaseException, rank: ProcessRank, options: FitOptions) -> bool:
     """Whether an error is the reason why training ends; the first process stops when it has kept where it stands."""
     if isinstance(error, TrainingStopped):
-        error.signal = control.stop.signal or error.signal
-        return place.rank == 0
+        error.signal = options.stop.signal or error.signal
+        return rank.rank == 0
     return isinstance(error, PtychoError)
 
 
-def _train_share(place: Place, environment: Mapping[str, str], connection: Any) -> None:
+def _train_share(rank: ProcessRank, environment: Mapping[str, str], connection: Any) -> None:
     """Be one process of a training."""
     os.environ.update(environment)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -219,13 +219,13 @@ def _train_share(place: Place, environment: Mapping[str, str], connection: Any) 
     line = _Line(connection, stop)
     logging.captureWarnings(True)
     root = logging.getLogger()
-    root.addHandler(_Forwarding(line) if place.rank == 0 else logging.NullHandler())
+    root.addHandler(_Forwarding(line) if rank.rank == 0 else logging.NullHandler())
     root.setLevel(logging.INFO)
     try:
-        result = task.fit(place, line.ask if place.rank == 0 else ignore, stop)
+        result = task.fit(rank, line.ask if rank.rank == 0 else ignore, stop)
     except BaseException as error:
-        result = _Result(error=_portable(error, place))
-    line.tell(result if place.rank == 0 or result.error else _Result())
+        result = _Result(error=_portable(error, rank))
+    line.tell(result if rank.rank == 0 or result.error else _Result())
 
 
 class _Told(Stop):
@@ -269,11 +269,11 @@ class _Forwarding(logging.handlers.QueueHandler):
         self._line.tell(record)
 
 
-def _portable(error: BaseException, place: Place) -> BaseException:
+def _portable(error: BaseException, rank: ProcessRank) -> BaseException:
     """Return an error that survives the way to the parent."""
     story = "".join(traceback.format_exception(error))
     if not isinstance(error, PtychoError):
-        logger.error("process %d of the training fails:\n%s", place.rank, story)
+        logger.error("process %d of the training fails:\n%s", rank.rank, story)
     try:
         copy = ForkingPickler.loads(bytes(ForkingPickler.dumps(error)))
         return error if type(copy) is type(error) else TrainingError("A process of the training fails.", received=story)
@@ -288,13 +288,13 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _places(engine: str, n: int) -> list[tuple[Place, dict[str, str]]]:
+def _places(engine: str, n: int) -> list[tuple[ProcessRank, dict[str, str]]]:
     """Return the places of n processes on this machine with the environment that tells them so."""
     ports = _free_ports(n)
     shared = {"MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(ports[0]), "WORLD_SIZE": str(n)}
     if engine == "tensorflow":
-        return [(Place(i, n, i), {**shared, **_ranks(i), **_worker(i, ports)}) for i in range(n)]
-    return [(Place(i, n, i), {**shared, **_ranks(i)}) for i in range(n)]
+        return [(ProcessRank(i, n, i), {**shared, **_ranks(i), **_worker(i, ports)}) for i in range(n)]
+    return [(ProcessRank(i, n, i), {**shared, **_ranks(i)}) for i in range(n)]
 
 
 def _ranks(rank: int) -> dict[str, str]:

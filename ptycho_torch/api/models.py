@@ -71,9 +71,9 @@ class PtychoPINN_Lightning(pl.LightningModule):
         """Take in a model; its network becomes this module's `network`."""
         self._trained, self.network = model, model.module
 
-    def forward(self, batch: TensorBatch, data_consistency: bool = False) -> Tensor:
+    def forward(self, batch: TensorBatch, amplitude_constraint: bool = False) -> Tensor:
         """Return object patches (group, channel, y, x)."""
-        return self.trained.module(batch, data_consistency)
+        return self.trained.module(batch, amplitude_constraint)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Path | str, **overrides: Any) -> PtychoPINN_Lightning:

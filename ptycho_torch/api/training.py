@@ -20,7 +20,7 @@ from ptycho_torch.api.models import PtychoModel
 from ptycho_torch.api.results import write_checkpoints
 from ptycho_torch.api.translation import on_this_machine
 from ptycho_torch.engine.device import devices
-from ptycho_torch.engine.training import quiet_lightning
+from ptycho_torch.engine.training import filtered_lightning_logs
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Trainer:
 
     def __init__(self, model: PtychoModel, dataloader: PtychoDataLoader, config_manager: ConfigManager) -> None:
         self._model, self._data, self._configs = model, dataloader, config_manager
-        with quiet_lightning():
+        with filtered_lightning_logs():
             self._trainer = pl.Trainer(
                 devices=1,
                 max_epochs=config_manager.training_config.epochs,

@@ -12,7 +12,7 @@ from ptycho_backend.engines.contract import Backend
 from ptycho_backend.engines.model import History, Model
 from ptycho_backend.events import OnEvent
 from ptycho_backend.physics.calibration import Calibration
-from ptycho_backend.training.options import Control
+from ptycho_backend.training.options import FitOptions
 from ptycho_backend.training.parallel import check_processes, must_launch
 from ptycho_backend.training.processes import fit_in_processes
 from ptycho_torch.engine.callbacks import replayed
@@ -48,17 +48,17 @@ class TorchBackend(Backend):
         validation: Samples | None,
         execution: ExecutionConfig,
         on_event: OnEvent,
-        control: Control | None = None,
+        options: FitOptions | None = None,
     ) -> History:
         """Train a model in place."""
         assert isinstance(model, TorchModel)
-        control = control or Control()
-        control.check_callbacks(pl.Callback)
+        options = options or FitOptions()
+        options.check_callbacks(pl.Callback)
         check_processes(execution, self.name, self.devices())
         if must_launch(execution):
-            listener = replayed(control.callbacks, model, on_event)
-            return fit_in_processes(model, (train, validation), execution, listener, control)
-        return fit(model, train, validation, execution, on_event, control)
+            listener = replayed(options.callbacks, model, on_event)
+            return fit_in_processes(model, (train, validation), execution, listener, options)
+        return fit(model, train, validation, execution, on_event, options)
 
     def operators(self, device: str = "auto") -> TorchOperators:
         """Return the physics, one function at a time, on a device."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ptycho_backend.events import EpochEvent, Event, OnEvent
 from ptycho_backend.model_file.trainer_state import TrainerState
-from ptycho_backend.training.loop import Course
+from ptycho_backend.training.loop import TrainingLoop
 from ptycho_torch.engine.checkpoint import kept_by, moments_of
 from ptycho_torch.engine.model import TorchModel
 
@@ -24,45 +24,45 @@ class Reporter(pl.Callback):
     Parameters
     ----------
     model : TorchModel
-    course : Course
+    loop : TrainingLoop
     """
 
-    def __init__(self, model: TorchModel, course: Course) -> None:
-        self.course, self._model = course, model
+    def __init__(self, model: TorchModel, loop: TrainingLoop) -> None:
+        self.loop, self._model = loop, model
         self.checkpoint_callbacks: list[pl.callbacks.ModelCheckpoint] = []
 
     def on_train_start(self, trainer, module) -> None:
         """Remember who trains; Lightning's own answer to SIGTERM would end an epoch half-way, with status 0."""
-        self.course.control.stop.listen()
+        self.loop.options.stop.listen()
         self._optimizer = trainer.optimizers[0]
 
     def on_train_epoch_start(self, trainer, module) -> None:
         """Note the learning rate now: Lightning moves the schedule on before an epoch ends."""
-        self.course.stop_if_asked(module.team.any, self.state)
+        self.loop.stop_if_asked(module.process_group.any, self.state)
         self._rate = float(self._optimizer.param_groups[0]["lr"])
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
         """Hand on the loss of a batch; stop here if asked to and an optimiser step has just been taken."""
-        self.course.take_batch(float(outputs["batch_loss"]), outputs["groups"])
-        if self.course.between_steps:
-            self.course.stop_if_asked(module.team.any, self.state)
+        self.loop.take_batch(float(outputs["batch_loss"]), outputs["groups"])
+        if self.loop.between_steps:
+            self.loop.stop_if_asked(module.process_group.any, self.state)
 
     def on_train_epoch_end(self, trainer, module) -> None:
         """Hand on the epoch's losses, before Lightning writes checkpoints, which hold what follows from them."""
-        module.log("epoch", float(self.course.epoch + 1))  # what checkpoint names count with
-        module.log(module.train_loss_name, self.course.loss.value)
+        module.log("epoch", float(self.loop.epoch + 1))  # what checkpoint names count with
+        module.log(module.train_loss_name, self.loop.loss.value)
         # Read back, so that the history holds the very numbers that Lightning's callbacks decide by.
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.course.end_epoch({**logged, "lr": self._rate})
+        self.loop.end_epoch({**logged, "lr": self._rate})
 
     def state(self) -> TrainerState:
         """Return where training stands."""
         kept = kept_by(self.checkpoint_callbacks[0]) if self.checkpoint_callbacks else {}
-        return self.course.state(moments_of(self._optimizer, self._model.trained()), kept)
+        return self.loop.state(moments_of(self._optimizer, self._model.trained()), kept)
 
     def write_checkpoint(self, path: Path) -> None:
         """Write a checkpoint of this moment."""
-        self.course.control.checkpoints.write(path, self._model, self.course.history, self.state())
+        self.loop.options.checkpoints.write(path, self._model, self.loop.history, self.state())
 
 
 @dataclass(eq=False)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ptycho_backend.model_file.trainer_state import TrainerState
 from ptycho_backend.network.weights import check_weights
 from ptycho_backend.training.checkpoints import LAST, SUFFIX
-from ptycho_backend.training.options import Keeper
+from ptycho_backend.training.options import CheckpointWriter
 from ptycho_torch.engine.model import from_canonical_weight, weights_of
 
 
@@ -52,17 +52,19 @@ class PortableCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def checkpoint_callbacks(keeper: Keeper, monitor: str, mode: str, kept: Mapping[str, float]) -> list[ModelCheckpoint]:
+def checkpoint_callbacks(
+    writer: CheckpointWriter, monitor: str, mode: str, kept: Mapping[str, float]
+) -> list[ModelCheckpoint]:
     """Return the callback that keeps the best epochs, and after it the one that keeps the last."""
-    shared = {"dirpath": keeper.folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
+    shared = {"dirpath": writer.folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
     best = ModelCheckpoint(
         monitor=monitor,
         mode=mode,
-        save_top_k=keeper.save_top_k,
+        save_top_k=writer.save_top_k,
         filename=f"{{epoch:03d}}-{{{monitor}:.6g}}",
         **shared,
     )
-    _recall(best, keeper.folder, kept)
+    _recall(best, writer.folder, kept)
     last = ModelCheckpoint(filename=LAST.removesuffix(SUFFIX), save_top_k=1, **shared)
     for callback in (best, last):
         callback.FILE_EXTENSION = SUFFIX

@@ -6,8 +6,8 @@ import lightning.pytorch as pl
 from torch.utils.data import DataLoader, Dataset
 
 from ptycho_backend.data.batching import Samples, batches_per_epoch, epoch_order
-from ptycho_backend.training.loop import Course
-from ptycho_backend.training.parallel import Place
+from ptycho_backend.training.loop import TrainingLoop
+from ptycho_backend.training.parallel import ProcessRank
 from ptycho_torch.engine.module import TensorBatch, to_tensors
 
 
@@ -24,14 +24,14 @@ class BatchDataset(Dataset):
         Order of the groups; None leaves them as they stand.
     skip : int
         Batches to leave out at the beginning.
-    place : Place
+    rank : ProcessRank
         Of which every batch holds the share; one process alone takes whole batches.
     """
 
     def __init__(
-        self, samples: Samples, batch_size: int, order=None, skip: int = 0, place: Place | None = None
+        self, samples: Samples, batch_size: int, order=None, skip: int = 0, rank: ProcessRank | None = None
     ) -> None:
-        self._samples, self._batch_size, self._place = samples, batch_size, place or Place()
+        self._samples, self._batch_size, self._rank = samples, batch_size, rank or ProcessRank()
         rows = range(len(samples)) if order is None else order
         self._rows = rows[skip * batch_size :]
 
@@ -41,7 +41,7 @@ class BatchDataset(Dataset):
     def __getitem__(self, number: int) -> TensorBatch:
         start = number * self._batch_size
         rows = self._rows[start : start + self._batch_size]
-        rows = slice(rows.start, rows.stop) if isinstance(rows, range) else self._place.share(rows)
+        rows = slice(rows.start, rows.stop) if isinstance(rows, range) else self._rank.share(rows)
         return to_tensors(self._samples.batch(rows))
 
 
@@ -51,30 +51,30 @@ class PtychoDataModule(pl.LightningDataModule):
 
     Parameters
     ----------
-    course : Course
+    loop : TrainingLoop
         Batches that it has taken in are not given again.
     train, validation : Samples
-    place : Place
+    rank : ProcessRank
         This process takes its share of every training batch, and all that is held out.
     """
 
     def __init__(
         self,
-        course: Course,
+        loop: TrainingLoop,
         train: Samples,
         validation: Samples | None,
-        place: Place | None = None,
+        rank: ProcessRank | None = None,
     ) -> None:
         super().__init__()
-        self._course, self._place = course, place
+        self._loop, self._rank = loop, rank
         self._train, self._validation = train, validation
-        self._batch_size, self._seed = course.model.training.batch_size, course.model.training.seed
+        self._batch_size, self._seed = loop.model.training.batch_size, loop.model.training.seed
 
     def train_dataloader(self) -> DataLoader:
         """Return the batches of the epoch that begins."""
-        epoch = self._course.epoch
+        epoch = self._loop.epoch
         order = epoch_order(len(self._train), self._seed, epoch)
-        return _loader(BatchDataset(self._train, self._batch_size, order, self._course.batch, self._place))
+        return _loader(BatchDataset(self._train, self._batch_size, order, self._loop.batch, self._rank))
 
     def val_dataloader(self) -> DataLoader | list:
         """Return the validation batches, or none."""

@@ -16,7 +16,7 @@ from ptycho_backend.data.batching import Batch
 from ptycho_backend.engines.model import LOG_SCALE, PROBE, Model, Weights, trainable_names
 from ptycho_backend.network.weights import check_weights, starting_weights
 from ptycho_backend.physics.calibration import Calibration
-from ptycho_backend.runtime.thread_map import side_by_side
+from ptycho_backend.runtime.thread_map import ordered_map
 from ptycho_torch.engine.device import apply_threads, convolution_dtype, prepare_device, resolve_device
 from ptycho_torch.engine.module import PtychoModule, to_tensors
 from ptycho_torch.engine.network import from_canonical, to_canonical
@@ -74,28 +74,30 @@ class TorchModel(Model):
             network.load_canonical(weights)
 
     @torch.inference_mode()
-    def predict_patches(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.complex64]:
+    def predict_patches(self, batch: Batch, amplitude_constraint: bool = False) -> NDArray[np.complex64]:
         """Return object patches (group, channel, y, x)."""
-        return _to_numpy(self.module(to_tensors(batch, self.device), data_consistency))
+        return _to_numpy(self.module(to_tensors(batch, self.device), amplitude_constraint))
 
     @property
     def workers(self) -> int:
         """One for every processor thread; a GPU is busy with one batch."""
         return torch.get_num_threads() if self.device.type == "cpu" else 1
 
-    def predictions(self, batches: Iterable[Batch], data_consistency: bool = False) -> Iterator[NDArray[np.complex64]]:
+    def predictions(
+        self, batches: Iterable[Batch], amplitude_constraint: bool = False
+    ) -> Iterator[NDArray[np.complex64]]:
         """Yield the object patches of many batches, each worked on by one thread."""
         threads = torch.get_num_threads()
-        predict = partial(self.predict_patches, data_consistency=data_consistency)
+        predict = partial(self.predict_patches, amplitude_constraint=amplitude_constraint)
         try:
-            yield from side_by_side(predict, batches, self.workers, partial(torch.set_num_threads, 1))
+            yield from ordered_map(predict, batches, self.workers, partial(torch.set_num_threads, 1))
         finally:
             torch.set_num_threads(threads)  # a part of it belongs to the process, not to a thread
 
     @torch.inference_mode()
-    def expected_counts(self, batch: Batch, data_consistency: bool = False) -> NDArray[np.float32]:
+    def expected_counts(self, batch: Batch, amplitude_constraint: bool = False) -> NDArray[np.float32]:
         """Return predicted photons per pixel (group, channel, y, x)."""
-        patches = self.module(to_tensors(batch, self.device), data_consistency)
+        patches = self.module(to_tensors(batch, self.device), amplitude_constraint)
         return _to_numpy(self.module.expected_counts(patches))
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, NDArray[np.float32]]]:

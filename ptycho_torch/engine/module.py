@@ -11,7 +11,7 @@ from ptycho_backend.config import TrainingConfig
 from ptycho_backend.data.batching import Batch
 from ptycho_backend.engines.model import parts_of
 from ptycho_backend.network.architectures import describe
-from ptycho_backend.network.physics_constants import PhysicsConstants, consistency_share
+from ptycho_backend.network.physics_constants import PhysicsConstants, constraint_share
 from ptycho_backend.physics.calibration import Calibration
 from ptycho_torch.engine import physics
 from ptycho_torch.engine.device import autocast
@@ -84,14 +84,14 @@ class PtychoModule(nn.Module):
         """Probe modes (mode, y, x), complex64, inside their support."""
         return torch.view_as_complex(self.probe_parts) * self.probe_support
 
-    def forward(self, batch: TensorBatch, data_consistency: bool = False) -> Tensor:
+    def forward(self, batch: TensorBatch, amplitude_constraint: bool = False) -> Tensor:
         """Return object patches (group, channel, y, x)."""
         with torch.autocast(batch.x.device.type, enabled=False):
-            patches = self._published(batch.x) if self.config.architecture == "cnn" else self.estimates(batch)[-1]
+            patches = self._cnn(batch.x) if self.config.architecture == "cnn" else self.estimates(batch)[-1]
             if self.config.channels > 1 and self.config.object_big:
                 patches = physics.consistent_patches(patches, batch.offsets_px, self.weight, batch.canvas_px)
-            if data_consistency and self.config.architecture == "unet":
-                patches = physics.data_consistency(patches, batch.x, self.probe, batch.mask)
+            if amplitude_constraint and self.config.architecture == "unet":
+                patches = physics.constrain_amplitude(patches, batch.x, self.probe, batch.mask)
             return patches
 
     def expected_counts(self, patches: Tensor) -> Tensor:
@@ -135,10 +135,10 @@ class PtychoModule(nn.Module):
 
     def _judged(self, patches: Tensor, batch: TensorBatch) -> list[tuple[float, Tensor]]:
         """Return the patches that the data judge, before and after one more D, with their shares."""
-        share = consistency_share(self.training_config)
+        share = constraint_share(self.training_config)
         judged = [(1.0 - share, patches)] if share < 1.0 else []
         if share > 0.0:
-            judged.append((share, physics.data_consistency(patches, batch.x, self.probe, batch.mask)))
+            judged.append((share, physics.constrain_amplitude(patches, batch.x, self.probe, batch.mask)))
         return judged
 
     def estimates(self, batch: TensorBatch) -> list[Tensor]:
@@ -148,7 +148,7 @@ class PtychoModule(nn.Module):
         estimate = physics.accelerated(estimate, batch.x, probe, batch.mask, self.config.initial_iterations)
         found = [estimate + self._correction("step1", estimate=estimate)]
         for step in range(2, self.config.unrolled_steps + 1):
-            consistent = physics.data_consistency(found[-1], batch.x, probe, batch.mask)
+            consistent = physics.constrain_amplitude(found[-1], batch.x, probe, batch.mask)
             found.append(consistent + self._correction(f"step{step}", consistent=consistent, estimate=found[-1]))
         return found
 
@@ -162,7 +162,7 @@ class PtychoModule(nn.Module):
         parts = output.float().permute(0, 2, 3, 1).contiguous()
         return torch.view_as_complex(parts).reshape(shape)
 
-    def _published(self, x: Tensor) -> Tensor:
+    def _cnn(self, x: Tensor) -> Tensor:
         with autocast(x.device, self.convolution_dtype):
             amplitude, phase = self.networks["cnn"]({"x": x})
         amplitude, phase = amplitude.float(), phase.float()

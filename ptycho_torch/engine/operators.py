@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ptycho_backend.engines.operators import Answer, Operators, check_cotangent, engine_arguments, narrow
+from ptycho_backend.engines.operators import Answer, Operators, as_float32, check_cotangent, engine_arguments
 from ptycho_torch.engine import physics
 from ptycho_torch.engine.device import prepare_device, resolve_device
 from ptycho_torch.engine.optimizer import ADAM, clip_norm
@@ -44,7 +44,7 @@ class TorchOperators(Operators):
         tensors[by].requires_grad_()
         loss = self._call(name, tensors)
         if cotangent is not None:
-            loss = (self._tensor(narrow(cotangent)).conj() * loss).real.sum()
+            loss = (self._tensor(as_float32(cotangent)).conj() * loss).real.sum()
         (gradient,) = torch.autograd.grad(loss, [tensors[by]])
         return _to_numpy(gradient)
 
@@ -56,10 +56,10 @@ class TorchOperators(Operators):
         clip: float | None = None,
     ) -> NDArray[Any]:
         """Return where Adam leads, with the constants and the clipping of a training."""
-        rows = [torch.nn.Parameter(self._tensor(row)) for row in narrow(np.asarray(value))]
+        rows = [torch.nn.Parameter(self._tensor(row)) for row in as_float32(np.asarray(value))]
         optimizer = torch.optim.Adam(rows, lr=learning_rate, fused=True, **ADAM)
         for gradient in gradients:
-            for row, part in zip(rows, narrow(np.asarray(gradient)), strict=True):
+            for row, part in zip(rows, as_float32(np.asarray(gradient)), strict=True):
                 row.grad = self._tensor(part)
             if clip is not None:
                 clip_norm(rows, clip)

@@ -10,26 +10,26 @@ from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from ptycho_backend.errors import ConfigError
-from ptycho_backend.training.parallel import Place
+from ptycho_backend.training.parallel import ProcessRank
 
 
-class Team:
+class ProcessGroup:
     """
     What processes tell each other, beside the gradients that Lightning's strategy adds up.
 
     Parameters
     ----------
-    place : Place
+    rank : ProcessRank
     device : torch.device
         Of the model: what crosses between GPUs starts on one.
     """
 
-    def __init__(self, place: Place, device: torch.device) -> None:
-        self.place, self._device = place, device
+    def __init__(self, rank: ProcessRank, device: torch.device) -> None:
+        self.rank, self._device = rank, device
 
     def total(self, value: float) -> float:
         """Return the sum of every process's value."""
-        if self.place.world == 1:
+        if self.rank.world == 1:
             return value
         tensor = torch.tensor(value, dtype=torch.float64, device=self._device)
         torch.distributed.all_reduce(tensor)
@@ -47,9 +47,9 @@ class StartedProcesses(ClusterEnvironment):
     Which device that is, the model has decided: on some clusters each process sees its own GPU alone, on others all.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, rank: ProcessRank) -> None:
         super().__init__()
-        self._place = place
+        self._rank = rank
 
     @property
     def creates_processes_externally(self) -> bool:
@@ -73,14 +73,14 @@ class StartedProcesses(ClusterEnvironment):
 
     def world_size(self) -> int:
         """Return the number of processes."""
-        return self._place.world
+        return self._rank.world
 
     def set_world_size(self, size: int) -> None:
         """Do nothing: whoever started the processes has decided."""
 
     def global_rank(self) -> int:
         """Return this process's number."""
-        return self._place.rank
+        return self._rank.rank
 
     def set_global_rank(self, rank: int) -> None:
         """Do nothing: whoever started the processes has decided."""
@@ -91,14 +91,14 @@ class StartedProcesses(ClusterEnvironment):
 
     def node_rank(self) -> int:
         """Return this process's number: it is the node."""
-        return self._place.rank
+        return self._rank.rank
 
 
-def strategy_of(place: Place) -> DDPStrategy | str:
+def strategy_of(rank: ProcessRank) -> DDPStrategy | str:
     """Return Lightning's strategy."""
-    if place.world == 1:
+    if rank.world == 1:
         return "auto"
-    return DDPStrategy(cluster_environment=StartedProcesses(place))
+    return DDPStrategy(cluster_environment=StartedProcesses(rank))
 
 
 def _required(name: str) -> str:

@@ -57,14 +57,14 @@ def translation_matrix(offset_px: Tensor, N: int, S: int) -> Tensor:
     return torch.relu(1.0 - (rows - columns - offset_px[..., None, None]).abs())
 
 
-def place(patch: Tensor, offset_px: Tensor, S: int) -> Tensor:
+def scatter_patches(patch: Tensor, offset_px: Tensor, S: int) -> Tensor:
     """Put patches (..., N, N) on canvases (..., S, S)."""
     Ty, Tx = (translation_matrix(offset_px[..., axis], patch.shape[-1], S) for axis in (0, 1))
     return _sandwich(Ty, patch, Tx.mT)
 
 
-def extract(canvas: Tensor, offset_px: Tensor, N: int) -> Tensor:
-    """Cut patches (..., N, N) out of canvases (..., S, S): the adjoint of :func:`place`."""
+def extract_patches(canvas: Tensor, offset_px: Tensor, N: int) -> Tensor:
+    """Cut patches (..., N, N) out of canvases (..., S, S): the adjoint of :func:`scatter_patches`."""
     Ty, Tx = (translation_matrix(offset_px[..., axis], N, canvas.shape[-1]) for axis in (0, 1))
     return _sandwich(Ty.mT, canvas, Tx)
 
@@ -79,15 +79,15 @@ def _sandwich(left: Tensor, image: Tensor, right: Tensor) -> Tensor:
 
 def merge(patches: Tensor, offsets_px: Tensor, weight: Tensor, S: int) -> Tensor:
     """Merge each group into one canvas by a weighted mean (spec: physics 2.1)."""
-    numerator = place(weight * patches, offsets_px, S).sum(dim=1)
-    denominator = place(weight.expand(patches.shape), offsets_px, S).sum(dim=1)
+    numerator = scatter_patches(weight * patches, offsets_px, S).sum(dim=1)
+    denominator = scatter_patches(weight.expand(patches.shape), offsets_px, S).sum(dim=1)
     return numerator / (denominator + MERGE_FLOOR)
 
 
 def consistent_patches(patches: Tensor, offsets_px: Tensor, weight: Tensor, S: int) -> Tensor:
     """Merge each group and cut one patch per member out of the result."""
     canvas = merge(patches, offsets_px, weight, S)
-    return extract(canvas[:, None], offsets_px, patches.shape[-1])
+    return extract_patches(canvas[:, None], offsets_px, patches.shape[-1])
 
 
 def exit_waves(patches: Tensor, probe: Tensor, smoothing: Tensor | None = None) -> Tensor:
@@ -98,29 +98,29 @@ def exit_waves(patches: Tensor, probe: Tensor, smoothing: Tensor | None = None) 
 
 def intensity(patches: Tensor, probe: Tensor, smoothing: Tensor | None = None) -> Tensor:
     """Return Σ_modes |F(P·q)|²: incoherent modes add as intensities."""
-    return _over_modes(intensity_of(far_field(exit_waves(patches, probe, smoothing))))
+    return _sum_modes(intensity_of(far_field(exit_waves(patches, probe, smoothing))))
 
 
 def initial_estimate(x: Tensor, probe: Tensor) -> Tensor:
     """Estimate patches without a network: the data-consistency step applied to an object of 1."""
-    return data_consistency(torch.ones_like(x, dtype=probe.dtype), x, probe, torch.ones_like(x[0, 0]))
+    return constrain_amplitude(torch.ones_like(x, dtype=probe.dtype), x, probe, torch.ones_like(x[0, 0]))
 
 
-def data_consistency(patches: Tensor, x: Tensor, probe: Tensor, mask: Tensor) -> Tensor:
+def constrain_amplitude(patches: Tensor, x: Tensor, probe: Tensor, mask: Tensor) -> Tensor:
     """Return D(O): measured amplitude, predicted phase, probe divided out (spec: physics 6.2)."""
-    return DataConsistency(x, probe, mask)(patches)
+    return AmplitudeConstraint(x, probe, mask)(patches)
 
 
 def accelerated(patches: Tensor, x: Tensor, probe: Tensor, mask: Tensor, iterations: int) -> Tensor:
     """Repeat the data-consistency step from extrapolated patches (spec: physics 6.5)."""
-    step, before = DataConsistency(x, probe, mask), patches
+    step, before = AmplitudeConstraint(x, probe, mask), patches
     for k in range(iterations):
         ahead = torch.lerp(before, patches, 1.0 + k / (k + 3))
         before, patches = patches, step(ahead)
     return patches
 
 
-class DataConsistency:
+class AmplitudeConstraint:
     """
     The step D for patterns, a probe and a mask: what does not depend on the patches is computed once.
 
@@ -142,12 +142,12 @@ class DataConsistency:
     def __call__(self, patches: Tensor) -> Tensor:
         """Return D(O) of patches (group, channel, y, x)."""
         detector = self._forward(exit_waves(patches, self._probe))
-        predicted = _over_modes(intensity_of(detector)).unsqueeze(-3)
+        predicted = _sum_modes(intensity_of(detector)).unsqueeze(-3)
         correction = (self._measured * (predicted + BACKGROUND).rsqrt() - 1.0) * self._mask
-        return patches + _over_modes(self._back * self._inverse(detector * correction))
+        return patches + _sum_modes(self._back * self._inverse(detector * correction))
 
 
-def _over_modes(values: Tensor) -> Tensor:
+def _sum_modes(values: Tensor) -> Tensor:
     """Sum over modes; a single one is not copied."""
     return values.squeeze(-3) if values.shape[-3] == 1 else values.sum(dim=-3)
 

@@ -204,10 +204,10 @@ def lesson_loss(module: PtychoModule, batch: TensorBatch, config: PretrainingCon
     """Return the loss of a batch whose objects are known, on the steps and patches that the configuration judges."""
     total = torch.zeros((), device=batch.x.device)
     for weight, estimate in zip(config.judged_steps(), module.estimates(batch), strict=True):
-        judged = [(1.0 - config.consistency_share, estimate)]
-        if weight * config.consistency_share > 0:
-            consistent = physics.data_consistency(estimate, batch.x, module.probe, batch.mask)
-            judged.append((config.consistency_share, consistent))
+        judged = [(1.0 - config.constraint_share, estimate)]
+        if weight * config.constraint_share > 0:
+            consistent = physics.constrain_amplitude(estimate, batch.x, module.probe, batch.mask)
+            judged.append((config.constraint_share, consistent))
         for share, patches in judged:
             if weight * share > 0:
                 total = total + weight * share * _misfit(module, patches, batch, config)
@@ -255,7 +255,7 @@ def log_merged_error(patches: Tensor, batch: TensorBatch, weight: Tensor) -> Ten
     """
     error = (physics.turned(patches, batch.labels, weight) - batch.labels).transpose(0, 1)
     offsets = batch.offsets_px.transpose(0, 1)
-    coverage = physics.place(weight.expand(error.shape), offsets, batch.canvas_px).sum(dim=1)
+    coverage = physics.scatter_patches(weight.expand(error.shape), offsets, batch.canvas_px).sum(dim=1)
     merged = physics.merge(error, offsets, weight, batch.canvas_px)
     square = (physics.intensity_of(merged) * coverage).sum() / coverage.sum()
     return 0.5 * torch.log(square + SMALLEST_ERROR**2)

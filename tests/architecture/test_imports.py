@@ -193,7 +193,7 @@ def test_both_engines_live_in_one_process_whichever_comes_first(order, tmp_path)
         losses = {{}}
         for backend in {(*order, *order)!r}:
             model = pb.ModelConfig(N=32, n_filters_scale=1, unrolled_steps=1)
-            training = pb.TrainingConfig(model=model, backend=backend, nepochs=1, probe_refinement_passes=0)
+            training = pb.TrainingConfig(model=model, backend=backend, nepochs=1, probe_iterations=0)
             run = pb.train(scan, training, pb.ExecutionConfig(device="cpu", precision="32-true"))
             pb.reconstruct(scan, run.model)
             losses.setdefault(backend, []).append(run.history[0]["poisson_train_loss"])

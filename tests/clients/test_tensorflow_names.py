@@ -472,7 +472,7 @@ class TestPredict:
         patches = model.predict([container.X * model.intensity_scale, container.local_offsets])
         image = np.squeeze(tf_helper.reassemble_position(patches, container.global_offsets, M=20))
         reference = model._fitted[1]
-        assert_close(image, pb.reconstruct(unknown, reference, overlap_passes=0).obj, BY_TWO_WAYS)
+        assert_close(image, pb.reconstruct(unknown, reference, iterations=0).obj, BY_TWO_WAYS)
 
     def test_a_factor_does_not_matter_to_arrays_that_know_their_scan(self, model, raw):
         container = container_of(raw)

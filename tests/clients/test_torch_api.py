@@ -279,15 +279,15 @@ def test_patterns_with_fractions_are_counts_for_a_client_unless_the_file_says_ot
 
 def test_labels_of_supervised_training_lie_where_the_patterns_were_taken(scan, tmp_path):
     """The file's object, cut at the scan's positions, predicts the patterns: half a pixel off it would not."""
-    from ptycho_backend.physics.translation import cut_patches
+    from ptycho_backend.physics.translation import extract_patches_at
 
     export(scan, tmp_path / "train_data.npz")
     configs = manager({"epochs": 1}, {"mode": "Supervised"}, **ALONE)
     loader, model = client_run(tmp_path, configs)
     assert model.model.loss_name == "supervised_train_loss"
     seen = loader.scan
-    labels = cut_patches(seen.obj, seen.positions_px, seen.N, seen.obj_origin_px)
-    truth = cut_patches(scan.obj, seen.positions_px + scan.obj_origin_px, scan.N, scan.obj_origin_px)
+    labels = extract_patches_at(seen.obj, seen.positions_px, seen.N, seen.obj_origin_px)
+    truth = extract_patches_at(scan.obj, seen.positions_px + scan.obj_origin_px, scan.N, scan.obj_origin_px)
     np.testing.assert_allclose(labels, truth, atol=1e-5)
 
 

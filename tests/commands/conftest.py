@@ -19,7 +19,7 @@ QUICK = (
     "--backend=pytorch",
     "--epochs=1",
     "--training.model.n_filters_scale=1",
-    "--training.probe_refinement_passes=0",
+    "--training.probe_iterations=0",
     "--execution.precision=32-true",
 )
 

@@ -68,7 +68,7 @@ def test_bad_scans_are_refused_and_leave_nothing(kind, output, ptychopinn, compl
 
 
 def test_the_sound_scan_is_sound(ptychopinn, tmp_path):
-    """Control: the tests above fail because of what they change."""
+    """FitOptions: the tests above fail because of what they change."""
     np.savez(tmp_path / "good.npz", **fields())
     outcome = ptychopinn("info", tmp_path / "good.npz")
     assert outcome.status == 0

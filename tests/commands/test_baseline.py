@@ -89,7 +89,7 @@ def test_progress_is_told_in_chunks(scan):
 
 def test_an_image_without_a_network_is_not_offered_as_the_image(scan):
     events = []
-    without_network(scan, calibrated(scan), ModelConfig(N=scan.N), InferenceConfig(overlap_passes=1), events.append)
+    without_network(scan, calibrated(scan), ModelConfig(N=scan.N), InferenceConfig(iterations=1), events.append)
     assert events[-1].stage == "overlap"
     assert {event.image for event in events} == {None}
 

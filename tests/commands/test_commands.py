@@ -23,8 +23,8 @@ from ptycho_backend.plots import pictures
 from ptycho_backend.quality.metrics import Comparison
 
 CORE = {"wts.h5.zip", "config.yaml", "metrics.csv", "summary.json", "checkpoints"}
-PICTURES = {"object.png", "probe.png", "baseline.png", "comparison.png", "trust.png"}
-IMAGE = {"reconstruction.h5", "evaluation.json", "trust.json"} | PICTURES
+PICTURES = {"object.png", "probe.png", "baseline.png", "comparison.png", "assessment.png"}
+IMAGE = {"reconstruction.h5", "evaluation.json", "assessment.json"} | PICTURES
 PNG = b"\x89PNG\r\n"
 
 
@@ -77,7 +77,7 @@ class TestTrain:
 
     def test_what_the_patterns_say_is_told_and_kept(self, trained):
         folder, outcome = trained
-        found = json.loads((folder / "trust.json").read_text())
+        found = json.loads((folder / "assessment.json").read_text())
         assert len(found["residual_per_pattern"]) == 64
         assert f"{found['residual']:.4g} half-deviance per pixel" in outcome.out
         assert f"differ from the image by {found['disagreement']:.1%}" in outcome.out
@@ -145,7 +145,7 @@ class TestTrain:
 
         for name in ("plot_object", "plot_probe", "plot_losses", "plot_comparison"):
             monkeypatch.setattr(pictures, name, broken)
-        monkeypatch.setattr(results, "plot_trust", broken)
+        monkeypatch.setattr(results, "plot_assessment", broken)
         outcome = ptychopinn("train", scan_file, "--output", tmp_path / "run", *quick)
         assert outcome.status == 0
         assert names(tmp_path / "run") == CORE | IMAGE - PICTURES
@@ -206,12 +206,12 @@ class TestReconstruct:
         assert "64 patterns" in out
 
     def test_polishing_is_passed_on(self, image, trained, scan_file, ptychopinn, tmp_path):
-        argv = ("--model", trained[0] / "wts.h5.zip", "--refine_passes", 3, "--output", tmp_path / "polished")
+        argv = ("--model", trained[0] / "wts.h5.zip", "--epie_iterations", 3, "--output", tmp_path / "polished")
         outcome = ptychopinn("reconstruct", scan_file, *argv, "--execution.precision=32-true")
         assert outcome.status == 0, outcome.err
         assert "ePIE: 3 of 3" in outcome.err
         polished, plain = (read_product(folder / "reconstruction.h5") for folder in (tmp_path / "polished", image[0]))
-        assert polished.attributes["inference"]["refine_passes"] == 3
+        assert polished.attributes["inference"]["epie_iterations"] == 3
         assert np.abs(polished.obj - plain.obj).max() > 1e-2
         scores = [json.loads((folder / "evaluation.json").read_text()) for folder in (tmp_path / "polished", image[0])]
         # The image without a network gets the same passes.

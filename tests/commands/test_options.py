@@ -139,8 +139,8 @@ def test_the_last_word_counts():
 
 
 def test_plain_flags_take_hyphens_and_underscores():
-    assert parsed("--refine_passes", 2, command=reconstruct)["inference"].refine_passes == 2
-    assert parsed("--refine-passes", 2, command=reconstruct)["inference"].refine_passes == 2
+    assert parsed("--epie_iterations", 2, command=reconstruct)["inference"].epie_iterations == 2
+    assert parsed("--epie-iterations", 2, command=reconstruct)["inference"].epie_iterations == 2
     assert parsed("--n-positions", 9, command=simulate).n_positions == 9
 
 

@@ -45,7 +45,7 @@ def test_a_migrated_configuration_trains(old_config, ptychopinn, needs_pytorch, 
     ):
         assert words in outcome.out
     scan = write_npz(simulate_scan(N=32, n_positions=16, photons_per_pattern=1e5, seed=3), tmp_path / "scan.npz")
-    quick = ("--training.probe_refinement_passes=0", "--execution.precision=32-true", "--no-reconstruct")
+    quick = ("--training.probe_iterations=0", "--execution.precision=32-true", "--no-reconstruct")
     trained = ptychopinn("train", scan, "--config", new, "--output", tmp_path / "run", *quick)
     assert trained.status == 0, trained.err
     used = from_dict(TrainingConfig, yaml.safe_load((tmp_path / "run/config.yaml").read_text())["training"])

@@ -1,4 +1,4 @@
-"""Earlier spellings of execution settings mean what they meant."""
+"""Earlier deprecated_names of execution settings mean what they meant."""
 
 import dataclasses
 import warnings
@@ -7,7 +7,7 @@ import pytest
 
 from ptycho_backend.compat.deprecated_names import FIELDS, VALUES, modern_execution, modern_fields, modern_name
 from ptycho_backend.config import ExecutionConfig, from_dict
-from ptycho_backend.errors import ConfigError, OldSpellingWarning
+from ptycho_backend.errors import ConfigError, DeprecatedNameWarning
 
 
 def test_every_present_spelling_is_a_field_with_that_value():
@@ -50,7 +50,7 @@ def test_the_present_spelling_wins_and_is_silent():
 
 
 def test_a_name_alone_is_read_too():
-    with pytest.warns(OldSpellingWarning) as told:
+    with pytest.warns(DeprecatedNameWarning) as told:
         assert modern_name("logger_backend") == "logger"
     assert [str(warning.message) for warning in told] == ["'logger_backend' is now 'logger'"]
     with warnings.catch_warnings():

@@ -9,7 +9,7 @@ from ptycho_backend.data.grouping import group_positions
 from ptycho_backend.network.physics_constants import patch_weight
 from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.physics.forward import consistent_patches
-from ptycho_backend.physics.translation import extract, place
+from ptycho_backend.physics.translation import extract_patches, scatter_patches
 from ptycho_backend.simulation.simulate import simulate_scan
 
 N = 64
@@ -19,9 +19,9 @@ def merged_as_there(patches, offsets_px, S):
     """Return patches of the sum of whole patches over the number of central halves, and a thousandth."""
     centre = np.zeros((N, N))
     centre[N // 4 : -N // 4, N // 4 : -N // 4] = 1
-    count = place(np.broadcast_to(centre, patches.shape).astype(float), offsets_px, S).sum(axis=1)
-    canvas = place(patches, offsets_px, S).sum(axis=1) / (count + 1e-3)
-    return extract(canvas[:, None], offsets_px, N)
+    count = scatter_patches(np.broadcast_to(centre, patches.shape).astype(float), offsets_px, S).sum(axis=1)
+    canvas = scatter_patches(patches, offsets_px, S).sum(axis=1) / (count + 1e-3)
+    return extract_patches(canvas[:, None], offsets_px, N)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import DataError
 from ptycho_backend.physics.amplitude_constraint import fill_amplitude
 from ptycho_backend.physics.calibration import calibrate
-from ptycho_backend.physics.translation import canvas_size, cut_patches
+from ptycho_backend.physics.translation import canvas_size, extract_patches_at
 from ptycho_backend.simulation.simulate import simulate_scan
 
 N = 32
@@ -69,7 +69,7 @@ def test_labels_are_cut_where_the_scan_says(scan):
     batch = samples.batch(slice(2, 4))
     positions = scan.positions_px[samples.groups.indices[2:4]]
     for group in range(2):
-        expected = cut_patches(scan.obj, positions[group], N, scan.obj_origin_px)
+        expected = extract_patches_at(scan.obj, positions[group], N, scan.obj_origin_px)
         np.testing.assert_array_equal(batch.labels[group], expected)
     assert samples.subset(np.arange(2)).batch(slice(0, 1)).labels is not None
 

@@ -11,7 +11,7 @@ from ptycho_backend.data.fields import from_window_middles
 from ptycho_backend.data.grouping import group_positions
 from ptycho_backend.data.join import join_scans
 from ptycho_backend.errors import DataError
-from ptycho_backend.physics.translation import cut_patches
+from ptycho_backend.physics.translation import extract_patches_at
 from ptycho_backend.simulation.simulate import simulate_scan
 
 
@@ -41,8 +41,10 @@ def test_patterns_follow_each_other_and_positions_keep_their_distances(scans):
 def test_labels_are_those_of_each_scan(scans):
     joint, start = join_scans(scans), 0
     for scan in scans:
-        own = cut_patches(scan.obj, scan.positions_px, scan.N, scan.obj_origin_px)
-        found = cut_patches(joint.obj, joint.positions_px[start : start + len(scan)], joint.N, joint.obj_origin_px)
+        own = extract_patches_at(scan.obj, scan.positions_px, scan.N, scan.obj_origin_px)
+        found = extract_patches_at(
+            joint.obj, joint.positions_px[start : start + len(scan)], joint.N, joint.obj_origin_px
+        )
         np.testing.assert_allclose(found, own, atol=1e-5)
         start += len(scan)
 

@@ -33,7 +33,7 @@ SAVED = Tolerance(1e-6, "weights and probe are stored as they are; a sum may be 
 def small(**fields) -> pb.TrainingConfig:
     """Return options of a training that takes a second."""
     model = {"N": N, "n_filters_scale": 1, "unrolled_steps": 1, **fields.pop("model", {})}
-    settings = {"nepochs": 2, "batch_size": 16, "probe_refinement_passes": 2, **fields}
+    settings = {"nepochs": 2, "batch_size": 16, "probe_iterations": 2, **fields}
     return pb.TrainingConfig(model=pb.ModelConfig(**model), **settings)
 
 
@@ -83,7 +83,7 @@ def test_the_ten_lines_of_the_readme_run(backend, execution, tmp_path, monkeypat
 
     def tiny_train(scan, config):
         assert (config.model.N, config.nepochs) == (N, 4)
-        config.nepochs, config.probe_refinement_passes, config.model.n_filters_scale = 1, 2, 1
+        config.nepochs, config.probe_iterations, config.model.n_filters_scale = 1, 2, 1
         config.backend = backend.name
         return train(scan, config, execution)
 
@@ -155,7 +155,7 @@ def test_training_needs_no_validation_data(backend, scan, execution, caplog):
 def test_a_scan_of_its_own_is_validated_on_whole(backend, scan, execution, tmp_path):
     """Its loss is that of the trained model on all of it, in the units of the training scan; no group is lost."""
     other = pb.simulate_scan(N=N, n_positions=20, object_name="lines", photons_per_pattern=3e4, bad_pixels=0.01, seed=8)
-    config = small(backend=backend.name, nepochs=1, probe_refinement_passes=0)
+    config = small(backend=backend.name, nepochs=1, probe_iterations=0)
     final = dataclasses.replace(execution, restore_best=False)
     trained = pb.train(scan, config, final, validation=other, checkpoints=tmp_path / "checkpoints")
     groups = group_positions(other.positions_px, 1, 7, None, np.random.default_rng(0))
@@ -240,7 +240,7 @@ def test_an_unknown_engine_is_named_before_any_work(scan):
 
 
 def test_an_image_lies_where_the_object_lies(run, image, scan):
-    polished = pb.reconstruct(scan, run.model, refine_passes=5)
+    polished = pb.reconstruct(scan, run.model, epie_iterations=5)
     assert max(map(abs, pb.evaluate(polished, scan).shift_px)) < 0.3
     assert max(map(abs, pb.evaluate(image, scan).shift_px)) < 1.5  # trained for two epochs, and blurred
     assert pb.evaluate(image, scan).phase_correlation > 0.9
@@ -261,21 +261,21 @@ def test_the_batch_size_does_not_matter(run, image, scan):
 
 
 def test_polishing_brings_the_image_nearer_to_the_data(run, image, scan):
-    rough = pb.reconstruct(scan, run.model, overlap_passes=0)
-    polished = pb.reconstruct(scan, run.model, overlap_passes=0, refine_passes=10)
+    rough = pb.reconstruct(scan, run.model, iterations=0)
+    polished = pb.reconstruct(scan, run.model, iterations=0, epie_iterations=10)
     assert polished.origin_px == rough.origin_px
     assert pb.evaluate(polished, scan).phase_psnr_db > pb.evaluate(rough, scan).phase_psnr_db + 1
 
 
 def test_named_fields_win_over_the_config(run, scan):
     told: list = []
-    pb.reconstruct(scan, run.model, pb.InferenceConfig(refine_passes=3), told.append, refine_passes=1)
+    pb.reconstruct(scan, run.model, pb.InferenceConfig(epie_iterations=3), told.append, epie_iterations=1)
     assert [event.total for event in told if event.stage == "ePIE"] == [1]
 
 
 def test_unknown_fields_name_the_nearest(run, scan):
-    with pytest.raises(ConfigError, match="did you mean 'refine_passes'"):
-        pb.reconstruct(scan, run.model, refine_pases=3)
+    with pytest.raises(ConfigError, match="did you mean 'epie_iterations'"):
+        pb.reconstruct(scan, run.model, epie_iteration=3)
 
 
 def test_the_scale_follows_the_scan_s_photons(run, image, scan):
@@ -303,7 +303,7 @@ def test_the_published_network_is_bound_to_its_size(backend, scan, execution):
 
 def test_a_probe_refined_in_training_is_kept_for_its_scan_only(backend, execution):
     guessed = pb.simulate_scan(N=N, n_positions=64, seed=1, probe_error=0.3)
-    trained = pb.train(guessed, small(backend=backend.name, nepochs=1, probe_refinement_passes=20), execution)
+    trained = pb.train(guessed, small(backend=backend.name, nepochs=1, probe_iterations=20), execution)
     assert trained.summary["probe_refined"]
     as_given = calibrate(guessed, trained.model.config).probe
     assert relative_error(trained.model.calibration.probe, as_given) > 0.05
@@ -356,7 +356,7 @@ def test_the_measured_star(backend, device, star_path):
     measured = pb.load_scan(star_path)
     assert (len(measured), measured.N, measured.measurement) == (516, 128, "counts")
     config = pb.TrainingConfig(
-        model=pb.ModelConfig(N=128), nepochs=3, backend=backend.name, probe_refinement_passes=20, n_groups=256
+        model=pb.ModelConfig(N=128), nepochs=3, backend=backend.name, probe_iterations=20, n_groups=256
     )
     trained = pb.train(measured, config, pb.ExecutionConfig(device=device))
     assert trained.summary["probe_refined"]
@@ -365,7 +365,7 @@ def test_the_measured_star(backend, device, star_path):
     reference = epie(measured, calibration, Plan(40, update_probe=False), np.random.default_rng(3)).image
     network, polished = (
         compare(image.obj, image.origin_px, reference.obj, reference.origin_px, measured.positions_px)
-        for image in (pb.reconstruct(measured, trained.model, refine_passes=n) for n in (0, 10))
+        for image in (pb.reconstruct(measured, trained.model, epie_iterations=n) for n in (0, 10))
     )
     assert polished.phase_psnr_db >= 27
     assert polished.frc_half > 0.5

@@ -20,7 +20,7 @@ from ptycho_backend.training.checkpoints import read_checkpoint
 N = 32
 OTHER_ENGINE = Tolerance(1e-3, "float32 on two engines, through two networks and ten divisions by the probe")
 SCORES = ("amplitude_psnr_db", "phase_psnr_db")
-NETWORK_ALONE = {"overlap_passes": 0, "probe_refinement_passes": 0}
+NETWORK_ALONE = {"iterations": 0, "probe_iterations": 0}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_wrong_probe_is_refined_unless_told_otherwise(model):
     wrong = pb.simulate_scan(N=N, n_positions=100, seed=77, step_px=3.0, probe_error=0.15)
     asked: list = []
     refined = pb.evaluate(pb.reconstruct(wrong, model, on_event=asked.append), wrong)
-    kept = pb.evaluate(pb.reconstruct(wrong, model, probe_refinement_passes=0), wrong)
+    kept = pb.evaluate(pb.reconstruct(wrong, model, probe_iterations=0), wrong)
     assert {event.total for event in asked if event.stage == "ePIE"} == {20}
     assert refined.amplitude_psnr_db > kept.amplitude_psnr_db + 3
 
@@ -82,7 +82,7 @@ def test_its_own_calibration_is_no_one_s(scan, model):
 
 def test_training_starts_from_it(scan, backend, execution, caplog):
     still = pb.TrainingConfig(
-        model=pb.ModelConfig(N=N), backend=backend.name, nepochs=1, learning_rate=1e-12, probe_refinement_passes=0
+        model=pb.ModelConfig(N=N), backend=backend.name, nepochs=1, learning_rate=1e-12, probe_iterations=0
     )
     with caplog.at_level(logging.INFO, "ptycho_backend"):
         run = pb.train(scan, still, execution)
@@ -98,7 +98,7 @@ def test_training_starts_from_it(scan, backend, execution, caplog):
 )
 def test_training_starts_from_scratch_where_asked_or_needed(scan, backend, execution, caplog, fields, said):
     fields = {**fields, "model": pb.ModelConfig(N=N, **fields.get("model", {}))}
-    config = pb.TrainingConfig(backend=backend.name, nepochs=1, probe_refinement_passes=0, **fields)
+    config = pb.TrainingConfig(backend=backend.name, nepochs=1, probe_iterations=0, **fields)
     with caplog.at_level(logging.INFO, "ptycho_backend"):
         run = pb.train(scan.subset(np.arange(8)), config, execution)
     assert run.provenance["start"] == "scratch"
@@ -108,7 +108,7 @@ def test_training_starts_from_scratch_where_asked_or_needed(scan, backend, execu
 
 def test_a_training_that_goes_on_remembers_where_it_began(scan, backend, execution, tmp_path):
     config = pb.TrainingConfig(
-        model=pb.ModelConfig(N=N), backend=backend.name, nepochs=1, probe_refinement_passes=0, n_groups=8
+        model=pb.ModelConfig(N=N), backend=backend.name, nepochs=1, probe_iterations=0, n_groups=8
     )
     pb.train(scan, config, execution, checkpoints=tmp_path)
     assert read_checkpoint(tmp_path).provenance["start"] == "pretrained"
@@ -124,7 +124,7 @@ def test_adapting_it_takes_a_fifth_of_the_epochs(scan, backend, execution):
 
     def phase_after(start, nepochs):
         config = pb.TrainingConfig(
-            model=pb.ModelConfig(N=N), backend=backend.name, nepochs=nepochs, start=start, probe_refinement_passes=0
+            model=pb.ModelConfig(N=N), backend=backend.name, nepochs=nepochs, start=start, probe_iterations=0
         )
         model = pb.train(scan, config, execution).model
         return pb.evaluate(pb.reconstruct(scan, model, **NETWORK_ALONE), scan).phase_psnr_db

@@ -11,10 +11,10 @@ from ptycho_backend.engines.operators import (
     OPERATORS,
     SMOOTHING,
     ReferenceOperators,
+    as_float32,
+    as_float64,
     engine_arguments,
-    narrow,
     reference_slope,
-    wide,
 )
 from ptycho_backend.errors import PtychoError, ShapeError
 from ptycho_backend.testing.inputs import complex_noise
@@ -80,16 +80,16 @@ def test_engines_get_narrow_arrays_and_a_blur_matrix(rng):
     assert one.flags.c_contiguous
     assert engine_arguments("intensity", (patches, probe, 0.0))[2] is None
     assert OPERATORS["intensity"].arguments[2] == SMOOTHING
-    assert engine_arguments("place", (patches, np.zeros(2), 9))[2] == 9
+    assert engine_arguments("scatter_patches", (patches, np.zeros(2), 9))[2] == 9
     with pytest.raises(ValueError):
         engine_arguments("intensity", (patches, probe))
 
 
 def test_widths():
-    assert wide(np.ones(1, np.float32)).dtype == np.float64
-    assert wide(np.ones(1, np.complex64)).dtype == np.complex128
-    assert narrow(np.ones(1, int)).dtype == np.float32
-    assert (wide(3), narrow(0.5)) == (3, 0.5)
+    assert as_float64(np.ones(1, np.float32)).dtype == np.float64
+    assert as_float64(np.ones(1, np.complex64)).dtype == np.complex128
+    assert as_float32(np.ones(1, int)).dtype == np.float32
+    assert (as_float64(3), as_float32(0.5)) == (3, 0.5)
 
 
 def test_mistakes_are_explained(rng):

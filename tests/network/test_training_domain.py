@@ -9,13 +9,13 @@ import pytest
 
 from ptycho_backend.config import ModelConfig, to_dict
 from ptycho_backend.network.training_domain import (
-    CONDITIONS,
+    SCAN_CONDITIONS,
     Conditions,
-    conditions_known,
-    conditions_of,
     mean_step_px,
     outside,
     probe_diameter_px,
+    scan_conditions,
+    training_domain_of,
 )
 from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.pretraining.recipe import PretrainingConfig, nominal_calibration
@@ -27,7 +27,7 @@ from ptycho_backend.simulation.simulate import simulate_scan
 
 def measured(scan, photons=None):
     calibration = calibrate(scan, ModelConfig(N=scan.N))
-    return conditions_of(scan, calibration.probe, photons or calibration.photons_per_pattern)
+    return scan_conditions(scan, calibration.probe, photons or calibration.photons_per_pattern)
 
 
 @pytest.mark.parametrize("name", ["disc", "gaussian"])
@@ -50,7 +50,7 @@ def test_steps_of_the_smallest_scans():
 
 def test_a_pretrained_network_knows_what_its_recipe_draws():
     """Every scan of the training set lies inside; a scan beyond each of the ranges does not."""
-    known = conditions_known({"pretraining": to_dict(PretrainingConfig())}, nominal_calibration())
+    known = training_domain_of({"pretraining": to_dict(PretrainingConfig())}, nominal_calibration())
     recipe = Recipe(sizes={"32": 0.5, "64": 0.5}, probes={"disc": 0.6, "gaussian": 0.2, "speckle": 0.2})
     for seed in range(25):
         scan = draw_scan(dataclasses.replace(recipe, pixels=16 * 64**2), np.random.default_rng(seed))
@@ -69,7 +69,7 @@ def test_a_pretrained_network_knows_what_its_recipe_draws():
     ],
 )
 def test_what_a_recipe_does_not_draw_is_flagged(change, word):
-    known = conditions_known({"pretraining": to_dict(PretrainingConfig())}, nominal_calibration())
+    known = training_domain_of({"pretraining": to_dict(PretrainingConfig())}, nominal_calibration())
     usual = Conditions((64.0, 64.0), (1e5, 1e5), (0.3, 0.3), (0.2, 0.2))
     assert outside(usual, known) == []
     (sentence,) = outside(dataclasses.replace(usual, **change), known)
@@ -79,7 +79,7 @@ def test_what_a_recipe_does_not_draw_is_flagged(change, word):
 def test_a_network_knows_scans_like_the_one_it_was_trained_on():
     scan = simulate_scan(N=64, n_positions=64, photons_per_pattern=1e5)
     calibration = calibrate(scan, ModelConfig(N=64))
-    known = conditions_known({CONDITIONS: measured(scan).to_dict()}, calibration)
+    known = training_domain_of({SCAN_CONDITIONS: measured(scan).to_dict()}, calibration)
     assert outside(measured(scan), known) == []
     for fields, word in (
         ({"photons_per_pattern": 2e6}, "photons"),
@@ -96,7 +96,7 @@ def test_a_network_knows_scans_like_the_one_it_was_trained_on():
 def test_an_older_model_file_still_has_its_calibration():
     scan = simulate_scan(N=32, n_positions=16)
     calibration = calibrate(scan, ModelConfig(N=32))
-    known = conditions_known({}, calibration)
+    known = training_domain_of({}, calibration)
     assert known.step is None
     assert outside(measured(scan), known) == []
     assert len(outside(measured(scan, photons=1e3), known)) == 1

@@ -50,12 +50,12 @@ CASES = {
     ),
     "unet-unmerged-smoothed-mae": Case(
         {"gridsize": 2, "unrolled_steps": 1, "object_big": False, "gaussian_smoothing_sigma": 0.8},
-        {"nll_weight": 0.0, "mae_weight": 2.0, "intensity_scale_trainable": False, "consistency_share": 0.0},
+        {"nll_weight": 0.0, "mae_weight": 2.0, "intensity_scale_trainable": False, "constraint_share": 0.0},
         off={"gaussian_smoothing_sigma": 0.0},
     ),
     "unet-masked-probe-tv": Case(
         {"unrolled_steps": 1, "probe_mask": True},
-        {"mae_weight": 0.5, "realspace_weight": 0.3, "probe_trainable": True, "consistency_share": 1.0},
+        {"mae_weight": 0.5, "realspace_weight": 0.3, "probe_trainable": True, "constraint_share": 1.0},
         {"modes": 3, "diameter_fraction": 0.6},
         off={"probe_mask": False},
     ),
@@ -169,7 +169,7 @@ def asked(model_for, prepared):
     with_step = prepared.name == "cnn" or prepared.asked.config.architecture == "unet"
     return {
         "patches": model.predict_patches(batch),
-        "consistent": model.predict_patches(batch, data_consistency=True) if with_step else None,
+        "consistent": model.predict_patches(batch, amplitude_constraint=True) if with_step else None,
         "counts": model.expected_counts(batch),
         "loss": loss,
         "gradients": gradients,

@@ -17,7 +17,7 @@ NAMES = ("poisson_train_loss", "poisson_val_loss")
 def training_of():
     def build(name):
         model = ModelConfig(N=32, n_filters_scale=1, unrolled_steps=1)
-        return TrainingConfig(model=model, backend=name, nepochs=2, batch_size=8, probe_refinement_passes=0)
+        return TrainingConfig(model=model, backend=name, nepochs=2, batch_size=8, probe_iterations=0)
 
     return build
 
@@ -90,7 +90,9 @@ def test_a_callback_of_something_else_is_refused(backend, execution, scan, train
 def test_where_others_train_callbacks_are_told_after_every_epoch(backend, execution, scan, training_of):
     from importlib import import_module
 
-    replayed = import_module({"pytorch": "ptycho_torch", "tensorflow": "ptycho"}[backend.name] + ".callbacks").replayed
+    replayed = import_module(
+        {"pytorch": "ptycho_torch", "tensorflow": "ptycho"}[backend.name] + ".engine.callbacks"
+    ).replayed
     run = api.train(scan, training_of(backend.name), execution)
     collector, heard = make_collector(backend.name), []
     model = [run.model] if backend.name == "pytorch" else []

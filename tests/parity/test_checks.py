@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 
-from ptycho_backend.testing.checks import CHECKS, Subject
+from ptycho_backend.testing.checks import CHECKS, EngineUnderTest
 from ptycho_backend.testing.strategies import generators
 
 EXAMPLES = 4  # of a check that builds no model
@@ -14,7 +14,7 @@ EXAMPLES = 4  # of a check that builds no model
 @pytest.fixture(scope="session")
 def subject(backend, device):
     """Return an engine on a device; models are built once for all checks."""
-    return Subject.of(backend, device)
+    return EngineUnderTest.of(backend, device)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: f"{check.clause}-{check.name}".replace(" ", "-"))

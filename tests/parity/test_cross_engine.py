@@ -7,7 +7,7 @@ import pytest
 
 from ptycho_backend.engines.registry import get_backend
 from ptycho_backend.errors import BackendNotInstalledError
-from ptycho_backend.testing.checks import CROSS_CHECKS, Subject
+from ptycho_backend.testing.checks import CROSS_CHECKS, EngineUnderTest
 
 ENGINES = ("pytorch", "tensorflow")
 
@@ -18,7 +18,7 @@ def pair(request, device):
     subjects = []
     for name in ENGINES:
         try:
-            subjects.append(Subject.of(get_backend(name), device))
+            subjects.append(EngineUnderTest.of(get_backend(name), device))
         except BackendNotInstalledError as error:
             if name in (request.config.getoption("--backend") or ()):
                 raise

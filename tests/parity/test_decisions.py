@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_backend.events import ignore
 from ptycho_backend.training.checkpoints import checkpoint_name
-from ptycho_backend.training.loop import Course
-from ptycho_backend.training.options import Control
+from ptycho_backend.training.loop import TrainingLoop
+from ptycho_backend.training.options import FitOptions
 
 NAME = "poisson_train_loss"
 VALUES = st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.0, math.nan]), min_size=1, max_size=8)
 
 
-class Keeper:
+class CheckpointWriter:
     """Writes nothing, and remembers what it was asked to write and what was removed."""
 
     def __init__(self, folder, execution):
@@ -34,20 +34,20 @@ class Keeper:
         path.write_bytes(b"")
 
 
-def course_of(values, execution, keeper):
+def course_of(values, execution, writer):
     """Return the course of a training without a model."""
     training = TrainingConfig(model=ModelConfig(N=32), nepochs=len(values))
     owner = SimpleNamespace(training=training, train_loss_name=NAME, val_loss_name="unused", get_weights=dict)
-    return Course(owner, execution, ignore, Control(checkpoints=keeper), n_train=1, validated=False)
+    return TrainingLoop(owner, execution, ignore, FitOptions(checkpoints=writer), n_train=1, validated=False)
 
 
-def decided_by_pytorch(values, execution, keeper):
+def decided_by_pytorch(values, execution, writer):
     """Let Lightning itself train on nothing, and log these values."""
     import lightning.pytorch as pl
     import torch
 
     from ptycho_torch.engine.checkpoint import PortableCheckpointIO
-    from ptycho_torch.engine.training import build_callbacks, quiet_lightning
+    from ptycho_torch.engine.training import build_callbacks, filtered_lightning_logs
 
     class Logging(pl.LightningModule):
         def __init__(self):
@@ -66,14 +66,14 @@ def decided_by_pytorch(values, execution, keeper):
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
     epochs = []
-    reporter = SimpleNamespace(course=course_of(values, execution, keeper), checkpoint_callbacks=[])
+    reporter = SimpleNamespace(loop=course_of(values, execution, writer), checkpoint_callbacks=[])
     callbacks = [callback for callback in build_callbacks(reporter) if callback is not reporter]
-    with quiet_lightning():
+    with filtered_lightning_logs():
         trainer = pl.Trainer(
             accelerator="cpu",
             max_epochs=len(values),
             callbacks=callbacks,
-            plugins=[PortableCheckpointIO(lambda path: keeper.write(path, None, None, None))],
+            plugins=[PortableCheckpointIO(lambda path: writer.write(path, None, None, None))],
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -82,17 +82,17 @@ def decided_by_pytorch(values, execution, keeper):
     return epochs[-1]
 
 
-def decided_by_tensorflow(values, execution, keeper):
+def decided_by_tensorflow(values, execution, writer):
     """Call the Keras callback as Keras calls it."""
     from ptycho.engine.callbacks import Reporter
 
     owner = SimpleNamespace(train_loss_name=NAME, trained=dict, device="cpu")
-    reporter = Reporter(owner, course_of(values, execution, keeper))
+    reporter = Reporter(owner, course_of(values, execution, writer))
     optimizer = SimpleNamespace(learning_rate=0.0, iterations=SimpleNamespace(value=0), _momentums=[], _velocities=[])
     reporter.set_model(SimpleNamespace(optimizer=optimizer, stop_training=False))
     for epoch, value in enumerate(values):
         reporter.on_epoch_begin(epoch)
-        reporter.course.loss.add(value, 1.0)
+        reporter.loop.loss.add(value, 1.0)
         reporter.on_epoch_end(epoch, {})
         if reporter.model.stop_training:
             break
@@ -133,7 +133,7 @@ def decisions_agree(backend, folder_of, values, patience, mode, top_k):
         ExecutionConfig(), early_stop_patience=patience, monitor_mode=mode, save_top_k=top_k, monitor="train_loss"
     )
     folder = folder_of()
-    stop = DECIDED[backend.name](values, execution, Keeper(folder, execution))
+    stop = DECIDED[backend.name](values, execution, CheckpointWriter(folder, execution))
     expected, kept = expected_of(values, execution)
     assert stop == expected
     found = {path.name for path in folder.iterdir()}

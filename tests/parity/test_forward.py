@@ -65,7 +65,7 @@ def test_every_part_of_the_loss_counts(asked, prepared):
     if not supervised:
         others |= {name: getattr(training, name) + more for name in ("nll_weight", "mae_weight")}
     if not supervised and unet:
-        others["consistency_share"] = 0.25
+        others["constraint_share"] = 0.25
     if not supervised and prepared.asked.batch.labels is not None:
         others["realspace_mae_weight"] = training.realspace_mae_weight + more
     for name, value in others.items():

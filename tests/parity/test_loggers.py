@@ -36,7 +36,7 @@ def train(backend, execution, scan, monkeypatch):
             backend=backend.name,
             nepochs=nepochs,
             batch_size=4,
-            probe_refinement_passes=0,
+            probe_iterations=0,
             validation_fraction=fraction,
         )
         settings = dataclasses.replace(execution, logger=logger)

@@ -22,7 +22,7 @@ from ptycho_backend.data.batching import Samples, epoch_order
 from ptycho_backend.data.grouping import group_positions
 from ptycho_backend.data.npz import write_npz
 from ptycho_backend.engines.registry import available_backends
-from ptycho_backend.errors import ConfigError, DeviceError, OldSpellingWarning, TrainingError, TrainingStopped
+from ptycho_backend.errors import ConfigError, DeprecatedNameWarning, DeviceError, TrainingError, TrainingStopped
 from ptycho_backend.events import BatchEvent, EpochEvent, ignore
 from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.simulation.simulate import simulate_scan
@@ -30,8 +30,15 @@ from ptycho_backend.testing import assert_same_training
 from ptycho_backend.testing.tolerances import SEVERAL_PROCESSES
 from ptycho_backend.training.checkpoints import Checkpoints, read_checkpoint
 from ptycho_backend.training.loggers import make_logger
-from ptycho_backend.training.options import Control
-from ptycho_backend.training.parallel import STARTERS, Place, check_processes, must_launch, place_of, placed
+from ptycho_backend.training.options import FitOptions
+from ptycho_backend.training.parallel import (
+    STARTERS,
+    ProcessRank,
+    check_processes,
+    must_launch,
+    on_own_device,
+    process_rank,
+)
 
 N = 32
 SEED, BATCH, N_TRAIN = 5, 4, 9  # batches of 4, 4 and 1 groups: the last one has none for the second process
@@ -46,7 +53,7 @@ def test_every_group_counts_once_in_an_epoch(n, batch, world, epoch):
     for start in range(0, n, batch):
         rows = order[start : start + batch]
         for rank in range(world):
-            place = Place(rank, world, rank)
+            place = ProcessRank(rank, world, rank)
             own, counted = place.share(rows), place.counted(len(rows))
             assert len(own) >= 1, "a process without a group would take no step"
             assert counted == len(own) or (counted == 0 and len(own) == 1)
@@ -57,22 +64,22 @@ def test_every_group_counts_once_in_an_epoch(n, batch, world, epoch):
 @pytest.mark.parametrize("names", STARTERS)
 def test_a_process_that_somebody_started_knows_its_place(monkeypatch, names):
     two = ExecutionConfig(devices=2, num_nodes=2)
-    assert place_of(two) == Place()
+    assert process_rank(two) == ProcessRank()
     assert must_launch(two)
     for name, value in zip(names, ("3", "4", "1"), strict=True):
         monkeypatch.setenv(name, value)
-    assert place_of(two) == Place(3, 4, 1)
+    assert process_rank(two) == ProcessRank(3, 4, 1)
     assert not must_launch(two)
-    assert place_of(ExecutionConfig()) == Place(), "who asks for one process is alone, whatever stands around"
-    assert place_of(ExecutionConfig(devices=2)) == Place(), "these processes belong to something else"
+    assert process_rank(ExecutionConfig()) == ProcessRank(), "who asks for one process is alone, whatever stands around"
+    assert process_rank(ExecutionConfig(devices=2)) == ProcessRank(), "these processes belong to something else"
 
 
 def test_each_process_has_a_gpu_of_its_own():
     execution, found = ExecutionConfig(devices=2), ("cpu", "cuda:0", "cuda:1")
-    assert placed(execution, found, Place(3, 4, 1)).device == "cuda:1"
-    assert placed(execution, found, Place()).device == "auto"
-    assert placed(execution, ("cpu", "cuda:0"), Place(1, 2, 1)).device == "auto", "the one that it sees"
-    assert placed(dataclasses.replace(execution, device="cpu"), found, Place(1, 2, 1)).device == "cpu"
+    assert on_own_device(execution, found, ProcessRank(3, 4, 1)).device == "cuda:1"
+    assert on_own_device(execution, found, ProcessRank()).device == "auto"
+    assert on_own_device(execution, ("cpu", "cuda:0"), ProcessRank(1, 2, 1)).device == "auto", "the one that it sees"
+    assert on_own_device(dataclasses.replace(execution, device="cpu"), found, ProcessRank(1, 2, 1)).device == "cpu"
 
 
 def test_what_cannot_be_done_is_refused_before_any_work():
@@ -94,7 +101,7 @@ def test_what_cannot_be_done_is_refused_before_any_work():
 
 
 def test_the_earlier_name_is_read():
-    with pytest.warns(OldSpellingWarning, match="'n_devices' is now 'devices'"):
+    with pytest.warns(DeprecatedNameWarning, match="'n_devices' is now 'devices'"):
         assert from_dict(ExecutionConfig, {"n_devices": 2}).devices == 2
 
 
@@ -110,7 +117,7 @@ def scan():
 def fit(backend, execution, scan):
     """Return a function that trains two epochs on nine groups, with three held out."""
 
-    def run(devices, on_event=ignore, control=None, groups_of=None, resume=None, **knobs):
+    def run(devices, on_event=ignore, options=None, groups_of=None, resume=None, **knobs):
         # Without steps before the network: after them a few photons' worth of loss is left, and rounding decides.
         config = ModelConfig(N=N, n_filters_scale=1, unrolled_steps=1, initial_iterations=0)
         training = TrainingConfig(
@@ -122,10 +129,10 @@ def fit(backend, execution, scan):
         model = backend.create_model(training, samples.calibration, settings)
         if resume is not None:
             bundle = read_checkpoint(resume)
-            control = Control(bundle.state, bundle.history)
+            options = FitOptions(bundle.state, bundle.history)
             model.set_weights(bundle.weights)
         fitted, held_out = samples.subset(np.arange(N_TRAIN)), samples.subset(np.arange(N_TRAIN, 12))
-        history = backend.fit(model, groups_of(fitted) if groups_of else fitted, held_out, settings, on_event, control)
+        history = backend.fit(model, groups_of(fitted) if groups_of else fitted, held_out, settings, on_event, options)
         return history, model.get_weights()
 
     return run
@@ -145,9 +152,9 @@ def no_process_is_left():
 def test_two_processes_train_as_one_and_one_of_them_writes(fit, alone, tmp_path, caplog):
     events, folder = [], tmp_path / "run" / "checkpoints"
     metrics = make_logger("csv", folder.parent)
-    control = Control(checkpoints=Checkpoints(folder, {}), logger=metrics)
+    options = FitOptions(checkpoints=Checkpoints(folder, {}), logger=metrics)
     with caplog.at_level(logging.INFO):
-        found = fit(2, events.append, control)
+        found = fit(2, events.append, options)
     metrics.close()
     assert_same_training(found, alone, SEVERAL_PROCESSES)
     assert [(type(event), event.epoch) for event in events] == [
@@ -164,22 +171,22 @@ def test_two_processes_train_as_one_and_one_of_them_writes(fit, alone, tmp_path,
 
 def test_a_request_to_stop_stops_both_and_one_process_goes_on(fit, tmp_path):
     """Accumulation and clipping, too, are those of the whole batch."""
-    control = Control(checkpoints=Checkpoints(tmp_path, {}))
+    options = FitOptions(checkpoints=Checkpoints(tmp_path, {}))
     knobs = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5}
 
     def listen(event):
         if isinstance(event, BatchEvent) and (event.epoch, event.batch) == (2, 1):
-            control.stop.request(15)
+            options.stop.request(15)
 
     with pytest.raises(TrainingStopped, match="epoch 1 and batch 2") as stopped:
-        fit(2, listen, control, **knobs)
+        fit(2, listen, options, **knobs)
     assert stopped.value.signal == 15
     assert_same_training(fit(1, resume=tmp_path, **knobs), fit(1, **knobs), SEVERAL_PROCESSES)
 
 
 def test_an_error_in_the_second_process_arrives(fit):
     """Its first group is one of a pattern that does not exist."""
-    lost = Place(1, 2).share(epoch_order(N_TRAIN, SEED, 0)[:BATCH])[0]
+    lost = ProcessRank(1, 2).share(epoch_order(N_TRAIN, SEED, 0)[:BATCH])[0]
 
     def spoiled(samples):
         indices = samples.groups.indices.copy()
@@ -219,7 +226,7 @@ MIRRORED = """
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
     scan = pb.simulate_scan(N=32, n_positions=12, object_name="lines", photons_per_pattern=2e5, step_px=3.3)
     model = pb.ModelConfig(N=32, n_filters_scale=1, unrolled_steps=1)
-    fields = {"backend": "tensorflow", "nepochs": 2, "batch_size": 5, "probe_refinement_passes": 0}
+    fields = {"backend": "tensorflow", "nepochs": 2, "batch_size": 5, "probe_iterations": 0}
     histories = []
     for devices in (1, 2):
         execution = pb.ExecutionConfig(device="cpu", precision="32-true", strategy="mirrored", devices=devices)
@@ -250,7 +257,7 @@ def test_processes_started_by_slurm_train_together_and_the_first_one_writes(back
     """Through the command line, each process with a folder of its own to show who writes."""
     write_npz(scan, tmp_path / "scan.npz")
     options = "--execution.num_nodes=2 --execution.device=cpu --execution.threads=1 --epochs=1 --no-reconstruct"
-    model = "--training.model.n_filters_scale=1 --training.model.unrolled_steps=1 --training.probe_refinement_passes=0"
+    model = "--training.model.n_filters_scale=1 --training.model.unrolled_steps=1 --training.probe_iterations=0"
     command = [sys.executable, "-m", "ptycho_backend.cli", "train", str(tmp_path / "scan.npz"), "--backend"]
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         ports = [one.getsockname()[1], other.getsockname()[1]]

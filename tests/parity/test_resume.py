@@ -20,7 +20,7 @@ from ptycho_backend.simulation.simulate import simulate_scan
 from ptycho_backend.testing import assert_same_training
 from ptycho_backend.testing.tolerances import ENGINES_IN_TRAINING, SAME_ENGINE
 from ptycho_backend.training.checkpoints import LAST, Checkpoints, read_checkpoint
-from ptycho_backend.training.options import Control
+from ptycho_backend.training.options import FitOptions
 
 N = 32
 NEPOCHS, BATCH = 4, 2  # five batches an epoch: 2, 2, 2, 2 and 1 groups
@@ -52,21 +52,21 @@ def fit(execution, scan):
         groups = group_positions(scan.positions_px, 1, 5, None, np.random.default_rng(2))
         samples = Samples(scan, groups, calibrate(scan, config))
         settings = dataclasses.replace(execution, save_top_k=2, **knobs)
-        control = Control(checkpoints=Checkpoints(folder, {}, settings) if folder else None)
+        options = FitOptions(checkpoints=Checkpoints(folder, {}, settings) if folder else None)
         calibration = samples.calibration
         if resume is not None:
             bundle = read_checkpoint(resume)
-            calibration, control.resume, control.history = bundle.calibration, bundle.state, bundle.history
+            calibration, options.resume, options.history = bundle.calibration, bundle.state, bundle.history
         model = engine.create_model(training, calibration, settings)
         if resume is not None:
             model.set_weights(bundle.weights)
 
         def listen(event):
             if isinstance(event, BatchEvent) and (event.epoch, event.batch) == stop_at:
-                control.stop.request()
+                options.stop.request()
 
         fitted, held_out = samples.subset(np.arange(9)), samples.subset(np.array([9, 10, 11]))
-        history = engine.fit(model, fitted, held_out, model.execution, listen, control)
+        history = engine.fit(model, fitted, held_out, model.execution, listen, options)
         return history, model.get_weights()
 
     return run

@@ -13,7 +13,7 @@ from ptycho_backend.physics.amplitude_constraint import (
     BACKGROUND,
     REGULARISATION,
     accelerated,
-    data_consistency,
+    constrain_amplitude,
     fill_amplitude,
     initial_estimate,
     regularised_intensity,
@@ -61,16 +61,16 @@ def test_of_an_empty_sample_the_first_estimate_is_one(probe):
 @given(rng=generators(), probe=probes(N))
 def test_the_true_object_is_a_fixed_point(rng, probe):
     truth = 1 + 0.4 * complex_noise(rng, 2, N, N)
-    assert_close(data_consistency(truth, measured(truth, probe), probe), truth, EXACT64)
+    assert_close(constrain_amplitude(truth, measured(truth, probe), probe), truth, EXACT64)
 
 
 @given(rng=generators(), probe=probes(N), phase=st.floats(-3, 3))
 def test_a_global_phase_passes_through(rng, probe, phase):
     patches, x = complex_noise(rng, 2, N, N), rng.uniform(0.5, 2.0, size=(2, N, N))
     turn = np.exp(1j * phase)
-    once = data_consistency(patches, x, probe)
-    assert_close(data_consistency(turn * patches, x, probe), turn * once, EXACT64)
-    assert_close(data_consistency(patches, x, turn * probe), once, EXACT64)
+    once = constrain_amplitude(patches, x, probe)
+    assert_close(constrain_amplitude(turn * patches, x, probe), turn * once, EXACT64)
+    assert_close(constrain_amplitude(patches, x, turn * probe), once, EXACT64)
 
 
 @given(rng=generators(), probe=probes(N))
@@ -78,16 +78,16 @@ def test_bad_pixels_keep_the_predicted_wave(rng, probe):
     patches, x = complex_noise(rng, 2, N, N), rng.uniform(0.5, 2.0, size=(2, N, N))
     mask = (rng.random((N, N)) < 0.7).astype(float)
     predicted = measured(patches, probe)
-    expected = data_consistency(patches, np.where(mask, x, predicted), probe)
-    assert_close(data_consistency(patches, x, probe, mask), expected, EXACT64)
-    np.testing.assert_array_equal(data_consistency(patches, x, probe, 0.0), patches)
+    expected = constrain_amplitude(patches, np.where(mask, x, predicted), probe)
+    assert_close(constrain_amplitude(patches, x, probe, mask), expected, EXACT64)
+    np.testing.assert_array_equal(constrain_amplitude(patches, x, probe, 0.0), patches)
 
 
 def test_under_a_flat_probe_the_amplitude_moves_by_the_regularised_share(rng):
     # |P| = 1 everywhere: D moves |ψ| to |ψ| + (x − |ψ|)/1.05, but for the background, and leaves its phase.
     probe = np.exp(1j * rng.uniform(0, 6, size=(1, N, N)))
     patch, x = complex_noise(rng, 1, N, N), rng.uniform(0.5, 2.0, size=(1, N, N))
-    before, after = (far_field(o * probe[0]) for o in (patch, data_consistency(patch, x, probe)))
+    before, after = (far_field(o * probe[0]) for o in (patch, constrain_amplitude(patch, x, probe)))
     new = replacing(np.abs(before), x)
     expected = (np.abs(before) + (new - np.abs(before)) / (1 + REGULARISATION)) * np.exp(1j * np.angle(before))
     assert_close(after, expected, EXACT64)
@@ -99,7 +99,7 @@ def test_pixels_without_light_do_not_change(rng, probe):
     dark = rng.random((N, N)) < 0.3
     shaded = np.where(dark, 0, probe)
     patches, x = complex_noise(rng, 2, N, N), rng.uniform(0.5, 2.0, size=(2, N, N))
-    moved = data_consistency(patches, x, shaded) - patches
+    moved = constrain_amplitude(patches, x, shaded) - patches
     np.testing.assert_array_equal(moved[:, dark], 0)
     assert np.abs(moved[:, ~dark]).max() > 1e-3
 
@@ -108,7 +108,7 @@ def test_pixels_without_light_do_not_change(rng, probe):
 def test_a_step_brings_the_counts_closer_to_the_data(rng, probe):
     truth = 1 + 0.3 * complex_noise(rng, 1, N, N)
     start, x = np.ones((1, N, N), complex), measured(truth, probe)
-    errors = [((x - measured(o, probe)) ** 2).sum() for o in (start, data_consistency(start, x, probe))]
+    errors = [((x - measured(o, probe)) ** 2).sum() for o in (start, constrain_amplitude(start, x, probe))]
     assert errors[1] < errors[0]
 
 
@@ -119,7 +119,7 @@ def test_modes_share_the_measured_amplitude_as_they_share_the_prediction(rng):
     total = np.sqrt((np.abs(waves) ** 2).sum(axis=0))
     targets = near_field(replacing(total, x) * np.abs(waves) / total * np.exp(1j * np.angle(waves)))
     update = (np.conj(probe) * (targets - patch * probe)).sum(axis=0) / regularised_intensity(probe)
-    assert_close(data_consistency(patch, x, probe), patch + update, EXACT64)
+    assert_close(constrain_amplitude(patch, x, probe), patch + update, EXACT64)
 
 
 def test_the_division_is_bounded_where_the_probe_is_dark():
@@ -133,8 +133,8 @@ def test_the_division_is_bounded_where_the_probe_is_dark():
 @given(rng=generators(), probe=probes(N))
 def test_accelerated_steps_begin_as_plain_ones_and_then_look_ahead(rng, probe):
     patches, x = 1 + 0.2 * complex_noise(rng, 2, N, N), rng.uniform(0.5, 2.0, size=(2, N, N))
-    once = data_consistency(patches, x, probe)
-    twice = data_consistency(once + (once - patches) / 4, x, probe)
+    once = constrain_amplitude(patches, x, probe)
+    twice = constrain_amplitude(once + (once - patches) / 4, x, probe)
     assert_close(accelerated(patches, x, probe, 1.0, 0), patches, EXACT64)
     assert_close(accelerated(patches, x, probe, 1.0, 1), once, EXACT64)
     assert_close(accelerated(patches, x, probe, 1.0, 2), twice, EXACT64)
@@ -148,7 +148,7 @@ def test_eight_accelerated_steps_fit_better_than_eight_plain_ones():
     first = initial_estimate(x, probe)
     plain = first
     for _ in range(8):
-        plain = data_consistency(plain, x, probe)
+        plain = constrain_amplitude(plain, x, probe)
 
     def misfit(patches):
         return np.linalg.norm(measured(patches, probe) - x)

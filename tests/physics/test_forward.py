@@ -19,7 +19,7 @@ from ptycho_backend.physics.forward import (
     smoothing_matrix,
 )
 from ptycho_backend.physics.propagation import far_field
-from ptycho_backend.physics.translation import canvas_size, cut_patches, place
+from ptycho_backend.physics.translation import canvas_size, extract_patches_at, scatter_patches
 from ptycho_backend.testing import assert_close
 from ptycho_backend.testing.strategies import complex_noise, generators, offsets, probes
 from ptycho_backend.testing.tolerances import EXACT32, EXACT64, Tolerance
@@ -71,9 +71,9 @@ def test_patches_of_one_object_merge_to_that_object(gridsize, rng, probe):
     S = canvas_size(N, offset)
     obj = complex_noise(rng, S, S)
     # The canvas is the object: its window's middle pixel lies at S // 2.
-    patches = cut_patches(obj, S // 2 + offset, N).astype(np.complex128)
+    patches = extract_patches_at(obj, S // 2 + offset, N).astype(np.complex128)
     canvas = merge(patches[None], offset[None], probe_weight(probe), S)[0]
-    covered = place(np.ones((gridsize**2, N, N)), offset, S).sum(axis=0) > 0
+    covered = scatter_patches(np.ones((gridsize**2, N, N)), offset, S).sum(axis=0) > 0
     assert_close(canvas[covered], obj[covered], FLOORED)
     np.testing.assert_array_equal(canvas[~covered], 0)
     assert_close(consistent_patches(patches[None], offset[None], probe_weight(probe), S)[0], patches, FLOORED)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptycho_backend.physics.translation import canvas_size, extract, place, translation_matrix
+from ptycho_backend.physics.translation import canvas_size, extract_patches, scatter_patches, translation_matrix
 from ptycho_backend.testing import assert_adjoint, assert_close
 from ptycho_backend.testing.strategies import complex_noise, generators, offsets, sides
 from ptycho_backend.testing.tolerances import EXACT64
@@ -33,7 +33,7 @@ def test_a_bright_pixel_lands_where_the_offset_says(value):
     # Patch 4×4 on a canvas of 10×10: the patch's corner lies at (3, 3) without offset.
     patch = np.zeros((4, 4), complex)
     patch[1, 2] = value
-    canvas = place(patch, np.array([2.0, -3.0]), 10)
+    canvas = scatter_patches(patch, np.array([2.0, -3.0]), 10)
     assert np.argwhere(canvas).tolist() == [[3 + 1 + 2, 3 + 2 - 3]]
     assert canvas[6, 2] == value
 
@@ -41,7 +41,7 @@ def test_a_bright_pixel_lands_where_the_offset_says(value):
 def test_a_fraction_of_a_pixel_is_shared_by_four_neighbours():
     patch = np.zeros((4, 4))
     patch[1, 2] = 16.0
-    canvas = place(patch, np.array([0.25, -0.5]), 10)
+    canvas = scatter_patches(patch, np.array([0.25, -0.5]), 10)
     expected = np.zeros((10, 10))
     expected[4, 4:6] = 16 * 0.75 * 0.5
     expected[5, 4:6] = 16 * 0.25 * 0.5
@@ -50,7 +50,7 @@ def test_a_fraction_of_a_pixel_is_shared_by_four_neighbours():
 
 def test_extract_reads_where_place_writes():
     canvas = np.arange(100.0).reshape(10, 10)
-    patch = extract(canvas, np.array([2.0, -3.0]), 4)
+    patch = extract_patches(canvas, np.array([2.0, -3.0]), 4)
     np.testing.assert_array_equal(patch, canvas[5:9, 0:4])
 
 
@@ -60,13 +60,15 @@ def test_extract_is_the_adjoint_of_place(rng, N, offset, is_complex):
     p, c = (complex_noise(rng, side, side) for side in (N, S))
     if not is_complex:
         p, c = p.real, c.real
-    assert_adjoint(lambda x: place(x, offset[0], S), lambda y: extract(y, offset[0], N), p, c, EXACT64)
+    assert_adjoint(
+        lambda x: scatter_patches(x, offset[0], S), lambda y: extract_patches(y, offset[0], N), p, c, EXACT64
+    )
 
 
 @given(rng=generators(), offset=offsets(1, 3.0))
 def test_nothing_is_lost_on_a_canvas_that_is_large_enough(rng, offset):
     patch = rng.random((5, 5))
-    canvas = place(patch, offset[0], canvas_size(5, offset))
+    canvas = scatter_patches(patch, offset[0], canvas_size(5, offset))
     assert canvas.sum() == pytest.approx(patch.sum(), rel=1e-12)
     y, x = np.indices(canvas.shape) - (canvas.shape[0] - 1) / 2
     py, px = np.indices(patch.shape) - 2
@@ -77,8 +79,8 @@ def test_nothing_is_lost_on_a_canvas_that_is_large_enough(rng, offset):
 
 def test_what_leaves_the_canvas_is_lost_and_what_enters_is_zero():
     ones = np.ones((4, 4))
-    np.testing.assert_array_equal(place(ones, np.array([0.0, 6.0]), 8), np.zeros((8, 8)))
-    cut = extract(ones, np.array([2.0, 0.0]), 4)
+    np.testing.assert_array_equal(scatter_patches(ones, np.array([0.0, 6.0]), 8), np.zeros((8, 8)))
+    cut = extract_patches(ones, np.array([2.0, 0.0]), 4)
     np.testing.assert_array_equal(cut, [[1] * 4, [1] * 4, [0] * 4, [0] * 4])
 
 
@@ -86,7 +88,7 @@ def test_offsets_of_many_patches_are_used_one_by_one():
     patches = np.zeros((2, 3, 4, 4))
     patches[..., 0, 0] = np.arange(1, 7).reshape(2, 3)
     offset = np.array([[[0, 0], [1, 0], [0, 1]], [[-1, 2], [2, -1], [-2, -2]]], float)
-    canvases = place(patches, offset, 8)
+    canvases = scatter_patches(patches, offset, 8)
     for group in range(2):
         for member in range(3):
             y, x = (2 + offset[group, member]).astype(int)

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from ptycho_backend.network.training_domain import Conditions
 from ptycho_backend.plots import pictures
-from ptycho_backend.plots.assessment import plot_trust
+from ptycho_backend.plots.assessment import plot_assessment
 from ptycho_backend.quality.assessment import Assessment
-from ptycho_backend.quality.half_datasets import HalfScans
+from ptycho_backend.quality.half_datasets import HalfDatasets
 from ptycho_backend.simulation.simulate import simulate_scan
 
 N = 20
@@ -36,7 +36,7 @@ def assessment(halves, **fields):
     values = {
         "residual": 0.4,
         "shot_noise_floor": 0.2,
-        "unexplained": 0.01,
+        "unexplained_variance": 0.01,
         "residual_per_pattern": np.geomspace(0.2, 40.0, N),
         "floor_per_pattern": np.full(N, 0.2),
         "outliers": (N - 1, N - 2),
@@ -48,7 +48,7 @@ def assessment(halves, **fields):
         "halves": halves,
         "no_halves": "" if halves else "a half would have 3 patterns, fewer than 8",
         "conditions": conditions,
-        "known": conditions,
+        "training_domain": conditions,
     }
     return Assessment(**{**values, **fields})
 
@@ -60,10 +60,10 @@ def texts(figure):
 def test_it_shows_where_and_how_far(drawn, scan, tmp_path):
     frequency = np.linspace(0, 1, 17)
     difference = np.full((24, 30), 0.02)
-    halves = HalfScans(0.5, 0.02, 0.03, frequency, 1 - frequency, difference, (-12.0, -15.0))
+    halves = HalfDatasets(0.5, 0.02, 0.03, frequency, 1 - frequency, difference, (-12.0, -15.0))
     warnings = ("Image and probe do not explain 40% of what patterns differ in.", "2 of 20 patterns fit much worse.")
-    plot_trust(tmp_path / "trust.png", assessment(halves, warnings=warnings), scan, title="Trust")
-    assert matplotlib.image.imread(tmp_path / "trust.png").shape[1] > 1500
+    plot_assessment(tmp_path / "assessment.png", assessment(halves, warnings=warnings), scan, title="Trust")
+    assert matplotlib.image.imread(tmp_path / "assessment.png").shape[1] > 1500
     (figure,) = drawn
     residuals, shown, curve = figure.axes[:3]
     dots, rings = residuals.collections
@@ -84,7 +84,7 @@ def test_it_shows_where_and_how_far(drawn, scan, tmp_path):
 
 
 def test_it_says_why_there_are_no_halves(drawn, scan, tmp_path):
-    plot_trust(tmp_path / "trust.png", assessment(None, outliers=()), scan)
+    plot_assessment(tmp_path / "assessment.png", assessment(None, outliers=()), scan)
     said = texts(drawn[0])
     assert said.replace("\n", " ").count("a half would have 3 patterns, fewer than 8") == 2
     assert "No alarm was raised; the numbers above say how far to trust it." in said
@@ -93,5 +93,5 @@ def test_it_says_why_there_are_no_halves(drawn, scan, tmp_path):
 
 def test_one_pattern_is_drawn_too(scan, tmp_path):
     alone = assessment(None, residual_per_pattern=np.ones(1), floor_per_pattern=np.ones(1), outliers=())
-    plot_trust(tmp_path / "trust.png", alone, scan.subset(np.arange(1)))
-    assert (tmp_path / "trust.png").stat().st_size > 1000
+    plot_assessment(tmp_path / "assessment.png", alone, scan.subset(np.arange(1)))
+    assert (tmp_path / "assessment.png").stat().st_size > 1000

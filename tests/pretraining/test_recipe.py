@@ -128,7 +128,7 @@ class TestLabels:
 
 class TestConfig:
     def test_the_committed_one_is_valid_and_small_enough_to_ship(self):
-        config = read_config(Path(pb.__file__).parent / "pretrained" / "config.yaml")
+        config = read_config(Path(pb.__file__).parent / "network" / "pretrained" / "config.yaml")
         assert parameter_count(config.training.model) * 2 < 2 * 2**20  # bytes as float16
 
     def test_a_file_is_read_back_as_it_was_written(self, tmp_path):

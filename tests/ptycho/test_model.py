@@ -67,7 +67,7 @@ def answers_like_the_reference(model, training, batch):
     asked = (model.get_weights(), PhysicsConstants.of(training.model, model.calibration), batch)
     patches = reference.reference_patches(training.model, *asked)
     np.testing.assert_allclose(model.predict_patches(batch), patches, rtol=0, atol=3e-5)
-    consistent = reference.reference_patches(training.model, *asked, data_consistency=True)
+    consistent = reference.reference_patches(training.model, *asked, amplitude_constraint=True)
     np.testing.assert_allclose(model.predict_patches(batch, True), consistent, rtol=0, atol=1e-4)
     counts = reference.reference_counts(training.model, *asked)
     np.testing.assert_allclose(model.expected_counts(batch), counts, rtol=0, atol=1e-4 * counts.max())

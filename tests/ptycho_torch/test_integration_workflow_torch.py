@@ -20,7 +20,7 @@ TRAINING = (
     "--scheduler=exponential",
     "--training.model.n_filters_scale=1",
     "--training.model.unrolled_steps=1",
-    "--training.probe_refinement_passes=0",
+    "--training.probe_iterations=0",
     "--execution.precision=32-true",
 )
 

@@ -60,7 +60,7 @@ def tiny(**fields):
         {"label_loss": "mae"},
         {"label_weight": 0.0, "data_weight": 1.0, "data_loss": "amplitude"},
         {"label_weight": 0.0, "data_weight": 1.0, "data_loss": "log"},
-        {"label_weight": 0.0, "data_weight": 1.0, "data_loss": "poisson", "consistency_share": 1.0},
+        {"label_weight": 0.0, "data_weight": 1.0, "data_loss": "poisson", "constraint_share": 1.0},
     ],
 )
 def test_it_learns_a_lesson(loss, tmp_path):
@@ -212,8 +212,8 @@ def test_a_model_file_says_for_which_scans_its_network_is_made(tmp_path):
     config = PretrainingConfig()
     model = pb.get_backend("pytorch").create_model(config.training, nominal_calibration())
     path = write_bundle(tmp_path / "wts.h5.zip", bundle_of(model, [], {"pretraining": to_dict(config)}))
-    known = pb.load_model(path).known
+    known = pb.load_model(path).training_domain
     assert known.size_px == (32.0, 256.0)
     assert known.photons[1] >= 1e8
     scan = simulate_scan(N=32, n_positions=9, photons_per_pattern=50.0)
-    assert fit_to_scan(pb.load_model(path), scan, pb.InferenceConfig()).known == known
+    assert fit_to_scan(pb.load_model(path), scan, pb.InferenceConfig()).training_domain == known

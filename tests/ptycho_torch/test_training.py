@@ -13,8 +13,8 @@ import pytest
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.errors import TrainingError
 from ptycho_backend.events import BatchEvent, EpochEvent, ignore
-from ptycho_backend.training.loop import Course
-from ptycho_backend.training.options import Control
+from ptycho_backend.training.loop import TrainingLoop
+from ptycho_backend.training.options import FitOptions
 from ptycho_torch.engine.data import BatchDataset, PtychoDataModule
 from ptycho_torch.engine.training import PtychoLightning, fit, window_weight
 
@@ -22,7 +22,7 @@ CPU = ExecutionConfig(device="cpu", precision="32-true")
 
 
 def course_of(model, samples, execution=CPU):
-    return Course(model, execution, ignore, Control(), len(samples), validated=False)
+    return TrainingLoop(model, execution, ignore, FitOptions(), len(samples), validated=False)
 
 
 def test_lightning_optimises_by_itself(setup):
@@ -102,9 +102,9 @@ def test_whole_batches_come_out_of_the_dataset(setup):
 
 def test_what_lightning_is_given_can_be_pickled(setup):
     model, samples = setup()
-    course = course_of(model, samples)
-    assert pickle.dumps(PtychoLightning(model, course))
-    assert pickle.dumps(PtychoDataModule(course, samples, None))
+    loop = course_of(model, samples)
+    assert pickle.dumps(PtychoLightning(model, loop))
+    assert pickle.dumps(PtychoDataModule(loop, samples, None))
 
 
 def test_lightning_keeps_quiet_and_its_log_levels_come_back(setup, caplog, capfd):

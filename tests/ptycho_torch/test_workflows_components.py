@@ -17,7 +17,7 @@ from ptycho_backend.errors import ConfigError
 from ptycho_backend.events import ignore
 from ptycho_backend.simulation.simulate import simulate_scan
 from ptycho_backend.training.checkpoints import Checkpoints
-from ptycho_backend.training.options import Control
+from ptycho_backend.training.options import FitOptions
 from ptycho_torch.config_factory import create_training_payload, resolve_execution
 from ptycho_torch.engine import training as engine_training
 from ptycho_torch.workflows.components import _train_with_lightning
@@ -47,8 +47,8 @@ def trained_with(setup, seen_trainers, tmp_path):
         execution = dataclasses.replace(CPU, **knobs)
         model, samples = setup(training={"batch_size": 2})
         held_out = samples.subset(np.array([0, 1])) if validated else None
-        control = Control(checkpoints=Checkpoints(tmp_path / "checkpoints", {}, execution))
-        history = _train_with_lightning(model, samples, held_out, execution, ignore, control)
+        options = FitOptions(checkpoints=Checkpoints(tmp_path / "checkpoints", {}, execution))
+        history = _train_with_lightning(model, samples, held_out, execution, ignore, options)
         arguments, trainer = seen_trainers[-1]
         return arguments, trainer, history
 
@@ -68,7 +68,7 @@ class TestLightningExecutionConfig:
         )
         assert arguments["accumulate_grad_batches"] == trainer.accumulate_grad_batches == 3
         assert (trainer.gradient_clip_val, trainer.gradient_clip_algorithm) == (0.5, "value")
-        n_batches = arguments["callbacks"][0].course.n_batches
+        n_batches = arguments["callbacks"][0].loop.n_batches
         assert trainer.global_step == -(-n_batches // 3), "one optimiser step for three batches, and one for the rest"
 
     def test_monitor_uses_val_loss_name(self, trained_with, tmp_path):

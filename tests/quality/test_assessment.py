@@ -21,7 +21,7 @@ from ptycho_backend.quality import half_datasets as halves_module
 from ptycho_backend.quality import residuals as misfit_module
 from ptycho_backend.quality.assessment import assess
 from ptycho_backend.quality.half_datasets import split_evenly
-from ptycho_backend.quality.residuals import misfit
+from ptycho_backend.quality.residuals import residuals
 from ptycho_backend.reconstruction import reconstruct_scan
 from ptycho_backend.runtime import memory_map
 from ptycho_backend.simulation.simulate import covering_frame, detected, expected_counts, simulate_scan
@@ -47,11 +47,11 @@ class Physicist(Model):
     def set_weights(self, weights):
         self.weights = dict(weights)
 
-    def predict_patches(self, batch, data_consistency=False):
+    def predict_patches(self, batch, amplitude_constraint=False):
         probe = self.calibration.probe
         return accelerated(initial_estimate(batch.x, probe), batch.x, probe, batch.mask, 8).astype(np.complex64)
 
-    def expected_counts(self, batch, data_consistency=False):
+    def expected_counts(self, batch, amplitude_constraint=False):
         raise NotImplementedError
 
     def loss_and_gradients(self, batch):
@@ -61,14 +61,14 @@ class Physicist(Model):
 class Constant(Physicist):
     """A collapsed network."""
 
-    def predict_patches(self, batch, data_consistency=False):
+    def predict_patches(self, batch, amplitude_constraint=False):
         return np.full_like(super().predict_patches(batch), 0.9)
 
 
 class Quarrelling(Physicist):
     """Sees another wave in every pattern."""
 
-    def predict_patches(self, batch, data_consistency=False):
+    def predict_patches(self, batch, amplitude_constraint=False):
         patches = super().predict_patches(batch)
         y, x = np.indices(patches.shape[-2:]) - 16
         slopes = np.random.default_rng(len(batch)).uniform(-0.3, 0.3, (2, len(patches), 1, 1, 1))
@@ -78,7 +78,7 @@ class Quarrelling(Physicist):
 class Turning(Physicist):
     """Turns every patch by a phase of its own, as diffraction leaves it."""
 
-    def predict_patches(self, batch, data_consistency=False):
+    def predict_patches(self, batch, amplitude_constraint=False):
         turns = np.exp(1j * np.random.default_rng(len(batch)).uniform(0, 6, (len(batch), 1, 1, 1)))
         return (super().predict_patches(batch) * turns).astype(np.complex64)
 
@@ -177,7 +177,7 @@ def exact():
 
 def test_the_truth_leaves_shot_noise_and_nothing_else(exact):
     scan, calibration, image = exact
-    found = misfit(scan, calibration, image)
+    found = residuals(scan, calibration, image)
     good = np.count_nonzero(scan.mask)
     # Half-deviances of bright pixels have a variance of 1/2.
     assert found.residual.mean() == pytest.approx(found.floor.mean(), abs=3 * np.sqrt(0.5 / good / len(scan)))
@@ -191,25 +191,25 @@ def test_patterns_vary_as_the_truth_says_once_the_noise_is_gone(exact):
     for dose, tolerance in ((1.0, 0.02), (1e-2, 0.1)):
         fewer = np.random.default_rng(3).binomial(scan.patterns * scan.mask, dose)
         thinned = dataclasses.replace(scan, patterns=fewer)
-        found = misfit(thinned, calibrate(thinned, ModelConfig(N=32)), image)
+        found = residuals(thinned, calibrate(thinned, ModelConfig(N=32)), image)
         measured, error, predicted = dataclasses.astuple(found.variation)
         assert 0 < error < 0.1 * measured
         # Patterns of 1000 photons differ much more by noise than by the object, and noise is what has to be gone.
         assert measured == pytest.approx(predicted, rel=tolerance)
-        assert abs(found.unexplained.mean()) < tolerance * measured
+        assert abs(found.unexplained_variance.mean()) < tolerance * measured
 
 
 def test_neither_chunks_nor_units_matter(exact, monkeypatch):
     scan, calibration, image = exact
-    whole = misfit(scan, calibration, image)
+    whole = residuals(scan, calibration, image)
     monkeypatch.setattr(misfit_module, "CHUNK_PIXELS", 7 * 32**2)
-    pieces = misfit(scan, calibration, image)
+    pieces = residuals(scan, calibration, image)
     np.testing.assert_allclose(pieces.residual, whole.residual, rtol=1e-6)
     assert dataclasses.astuple(pieces.variation) == pytest.approx(
         dataclasses.astuple(whole.variation), rel=1e-6, abs=1e-9
     )
     amplitude = dataclasses.replace(scan, patterns=np.sqrt(scan.patterns), measurement="amplitude")
-    np.testing.assert_allclose(misfit(amplitude, calibration, image).residual, whole.residual, rtol=1e-4)
+    np.testing.assert_allclose(residuals(amplitude, calibration, image).residual, whole.residual, rtol=1e-4)
 
 
 def test_a_wrong_probe_is_noticed_though_half_scans_agree():
@@ -223,8 +223,8 @@ def test_a_wrong_probe_is_noticed_though_half_scans_agree():
 def test_wrong_positions_are_noticed(object_name):
     scan = simulate_scan(**{**SETTINGS, "object_name": object_name})
     moved = scan.positions_px[np.random.default_rng(0).permutation(len(scan))]
-    found, _ = judged(dataclasses.replace(scan, positions_px=moved), half_scans=False)
-    assert found.unexplained > 0.5
+    found, _ = judged(dataclasses.replace(scan, positions_px=moved), half_datasets=False)
+    assert found.unexplained_variance > 0.5
     assert any("or positions" in warning for warning in found.warnings)
 
 
@@ -253,8 +253,8 @@ def test_an_empty_pattern_is_named(scan):
 
 def test_a_constant_phase_is_no_disagreement(scan):
     # The phases of single patches are aligned to 1e-3 before they are stitched, not exactly.
-    assert judged(scan, Turning, half_scans=False)[0].disagreement == pytest.approx(
-        judged(scan, half_scans=False)[0].disagreement, rel=0.02
+    assert judged(scan, Turning, half_datasets=False)[0].disagreement == pytest.approx(
+        judged(scan, half_datasets=False)[0].disagreement, rel=0.02
     )
 
 
@@ -263,7 +263,7 @@ def test_patches_of_the_true_object_agree(exact):
     scan, _, image = exact
 
     class Knowing(Physicist):
-        def predict_patches(self, batch, data_consistency=False):
+        def predict_patches(self, batch, amplitude_constraint=False):
             nonlocal start
             rows = scan.positions_px[start : start + len(batch)] - image.origin_px - scan.N // 2
             start += len(batch)
@@ -271,14 +271,14 @@ def test_patches_of_the_true_object_agree(exact):
             return np.stack([image.obj[y : y + 32, x : x + 32] for y, x in corners])[:, None]
 
     start = 0
-    found = assess(scan, image, model_of(scan, Knowing), dataclasses.replace(INFERENCE, half_scans=False))
+    found = assess(scan, image, model_of(scan, Knowing), dataclasses.replace(INFERENCE, half_datasets=False))
     assert start == len(scan)
     assert found.disagreement < 1e-5
     assert found.warnings == ()
 
 
 def test_neighbours_that_contradict_each_other_are_noticed(scan):
-    found, _ = judged(scan, Quarrelling, half_scans=False)
+    found, _ = judged(scan, Quarrelling, half_datasets=False)
     assert found.disagreement > 0.5
     assert any("contradict" in warning for warning in found.warnings)
 
@@ -289,7 +289,7 @@ def test_neighbours_that_contradict_each_other_are_noticed(scan):
 @pytest.mark.parametrize("photons", [1e4, 1e6])
 def test_a_constant_image_is_called_collapsed(photons):
     scan = simulate_scan(**{**SETTINGS, "photons_per_pattern": photons})
-    found, _ = judged(scan, Constant, overlap_passes=0)
+    found, _ = judged(scan, Constant, iterations=0)
     assert found.collapsed
     assert found.predicted_variation < 0.01 * found.measured_variation
     assert "the object was not found" in found.warnings[0]
@@ -299,8 +299,8 @@ def test_a_constant_image_is_called_collapsed(photons):
 
 def test_a_weak_object_demands_an_image_too():
     scan = simulate_scan(**{**SETTINGS, "photons_per_pattern": 1e7, "phase_range_rad": 0.1, "object_name": "textures"})
-    assert judged(scan, Constant, overlap_passes=0, half_scans=False)[0].collapsed
-    assert not judged(scan, half_scans=False)[0].collapsed
+    assert judged(scan, Constant, iterations=0, half_datasets=False)[0].collapsed
+    assert not judged(scan, half_datasets=False)[0].collapsed
 
 
 def test_a_network_that_collapsed_is_noticed_behind_a_good_image(scan):
@@ -312,7 +312,7 @@ def test_a_network_that_collapsed_is_noticed_behind_a_good_image(scan):
 
 @pytest.mark.parametrize(("kind", "passes"), [(Constant, 0), (Constant, 16), (Physicist, 16)])
 def test_a_flat_sample_is_no_collapse(scan, kind, passes):
-    found, _ = judged(flat_scan(scan), kind, overlap_passes=passes)
+    found, _ = judged(flat_scan(scan), kind, iterations=passes)
     assert not found.collapsed
     assert found.warnings == ()
     if passes:
@@ -323,7 +323,7 @@ def test_a_flickering_beam_is_no_object(scan):
     flat = flat_scan(scan)
     beam = np.random.default_rng(4).uniform(0.9, 1.0, (len(scan), 1, 1))
     thinned = np.random.default_rng(5).binomial(flat.patterns, np.broadcast_to(beam, flat.patterns.shape))
-    assert not judged(dataclasses.replace(flat, patterns=thinned), Constant, overlap_passes=0)[0].collapsed
+    assert not judged(dataclasses.replace(flat, patterns=thinned), Constant, iterations=0)[0].collapsed
 
 
 # --- half scans ---------------------------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ def test_halves_that_say_nothing_are_not_compared(change, words):
 
 
 def test_the_time_for_halves_can_be_saved(scan):
-    found, _ = judged(scan, half_scans=False)
+    found, _ = judged(scan, half_datasets=False)
     assert (found.halves, found.no_halves) == (None, "not asked for")
 
 
@@ -414,9 +414,9 @@ class Counting(Physicist):
 
     asked = 0
 
-    def predict_patches(self, batch, data_consistency=False):
+    def predict_patches(self, batch, amplitude_constraint=False):
         Counting.asked += len(batch.x)
-        return super().predict_patches(batch, data_consistency)
+        return super().predict_patches(batch, amplitude_constraint)
 
 
 def test_every_pattern_is_predicted_once(scan):
@@ -447,7 +447,7 @@ def test_halves_are_what_a_reconstruction_of_each_gives(scan, engine, monkeypatc
 
     monkeypatch.setattr(halves_module, "compare", seen)
     assess(scan, reconstruct_scan(scan, model, INFERENCE), model, INFERENCE)
-    settings = dataclasses.replace(INFERENCE, calibration="model", probe_refinement_passes=0)
+    settings = dataclasses.replace(INFERENCE, calibration="model", probe_iterations=0)
     for rows, obj in zip(split_evenly(scan), made, strict=True):
         expected = reconstruct_scan(scan.subset(rows), model, settings)
         np.testing.assert_allclose(obj, expected.obj, atol=1e-5)
@@ -477,4 +477,4 @@ def test_the_trained_probe_is_what_is_asked(scan):
     image = reconstruct_scan(scan, model, INFERENCE)
     before = assess(scan, image, model, INFERENCE).residual
     model.weights[PROBE] = model.weights[PROBE] * np.float32(1.1)
-    assert assess(scan, image, model, dataclasses.replace(INFERENCE, half_scans=False)).residual > 2 * before
+    assert assess(scan, image, model, dataclasses.replace(INFERENCE, half_datasets=False)).residual > 2 * before

@@ -37,7 +37,7 @@ def noise(level_: float, seed: int = 0, shape: tuple[int, ...] = TRUTH.shape) ->
     return level_ * (rng.normal(size=shape) + 1j * rng.normal(size=shape))
 
 
-def moved(obj: np.ndarray, shift_px: tuple[float, float]) -> np.ndarray:
+def shifted_probe(obj: np.ndarray, shift_px: tuple[float, float]) -> np.ndarray:
     """Return obj(x - shift), by Fourier shift of a mirrored array, which has no step at its edges."""
     n, m = obj.shape
     doubled = np.block([[obj, obj[:, ::-1]], [obj[::-1], obj[::-1, ::-1]]])
@@ -75,7 +75,7 @@ class TestWhatIsForgiven:
     )  # fmt: skip
     @settings(max_examples=15, deadline=None)
     def test_shift_scale_piston_and_ramp_are_found_and_removed(self, dy, dx, piston, ramp_y, ramp_x, scale):
-        image = ramped(moved(TRUTH, (dy, dx)), piston, (ramp_y, ramp_x)) * scale
+        image = ramped(shifted_probe(TRUTH, (dy, dx)), piston, (ramp_y, ramp_x)) * scale
         c = scores(image)
         np.testing.assert_allclose(c.shift_px, (dy, dx), atol=0.005)
         np.testing.assert_allclose(c.ramp_rad_per_px, (ramp_y, ramp_x), atol=1e-4)
@@ -88,7 +88,7 @@ class TestWhatIsForgiven:
     def test_origins_put_both_images_in_one_frame(self, dy, dx):
         # The image shows the same scan coordinates on another grid: nothing is left for the registration.
         whole = np.rint([dy, dx]).astype(int)
-        image = np.roll(moved(TRUTH, (dy - whole[0], dx - whole[1])), tuple(whole), axis=(0, 1))
+        image = np.roll(shifted_probe(TRUTH, (dy - whole[0], dx - whole[1])), tuple(whole), axis=(0, 1))
         c = scores(image, (ORIGIN[0] - dy, ORIGIN[1] - dx), max_shift_px=2.0)
         np.testing.assert_allclose(c.shift_px, 0, atol=0.02)
         assert c.phase_psnr_db > 30
@@ -144,12 +144,12 @@ class TestWhatIsNot:
         assert c.frc_half < 0.15
 
     def test_a_frame_error_beyond_the_bound_shows(self):
-        c = scores(moved(TRUTH, (7.0, 0.0)), max_shift_px=4.0)
+        c = scores(shifted_probe(TRUTH, (7.0, 0.0)), max_shift_px=4.0)
         assert c.phase_psnr_db < scores(TRUTH + noise(0.05)).phase_psnr_db
         assert max(np.abs(c.shift_px)) <= 4.0
 
     def test_the_registration_says_when_it_stops_at_its_bound(self):
-        c = scores(moved(TRUTH, (3.0, 0.0)), max_shift_px=2.0)
+        c = scores(shifted_probe(TRUTH, (3.0, 0.0)), max_shift_px=2.0)
         assert c.shift_px[0] == pytest.approx(2.0)
         assert any("bound" in text for text in c.warnings)
 
@@ -244,7 +244,7 @@ class TestArea:
 
     def test_the_result_is_json_and_fast(self):
         truth = make_truth((400, 400))
-        image = moved(truth, (0.3, -0.7)) + noise(0.02, shape=truth.shape)
+        image = shifted_probe(truth, (0.3, -0.7)) + noise(0.02, shape=truth.shape)
         compare(image, ORIGIN, truth, ORIGIN)
         start = time.perf_counter()
         c = compare(image, ORIGIN, truth, ORIGIN)

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from ptycho_backend.runtime.log_filters import quiet
+from ptycho_backend.runtime.log_filters import filtered_logs
 
 ONE, OTHER = "ptycho_backend.test_quiet.one", "ptycho_backend.test_quiet.other"
 
@@ -24,7 +24,7 @@ def loggers():
 
 
 def test_loggers_say_nothing_below_the_level(loggers, caplog):
-    with caplog.at_level(logging.DEBUG), quiet(ONE, OTHER):
+    with caplog.at_level(logging.DEBUG), filtered_logs(ONE, OTHER):
         for log in loggers:
             log.info("a hint")
             log.warning("a warning")
@@ -33,7 +33,7 @@ def test_loggers_say_nothing_below_the_level(loggers, caplog):
 
 def test_levels_come_back_also_after_an_error(loggers):
     inside = []
-    with contextlib.suppress(ZeroDivisionError), quiet(ONE, OTHER, level=logging.ERROR):
+    with contextlib.suppress(ZeroDivisionError), filtered_logs(ONE, OTHER, level=logging.ERROR):
         inside += [log.level for log in loggers]
         _ = 1 / 0
     assert inside == [logging.ERROR] * 2
@@ -42,5 +42,5 @@ def test_levels_come_back_also_after_an_error(loggers):
 
 def test_a_stricter_logger_stays_strict(loggers):
     loggers[0].setLevel(logging.CRITICAL)
-    with quiet(ONE):
+    with filtered_logs(ONE):
         assert loggers[0].level == logging.CRITICAL

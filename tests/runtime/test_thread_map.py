@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ptycho_backend.runtime.thread_map import AHEAD, side_by_side
+from ptycho_backend.runtime.thread_map import AHEAD, ordered_map
 
 
 def test_answers_come_in_the_order_of_the_items():
@@ -15,7 +15,7 @@ def test_answers_come_in_the_order_of_the_items():
         time.sleep(0.02 if item == 0 else 0)
         return item**2
 
-    assert list(side_by_side(slow_at_first, range(20), 3)) == [item**2 for item in range(20)]
+    assert list(ordered_map(slow_at_first, range(20), 3)) == [item**2 for item in range(20)]
 
 
 def test_several_threads_work_and_each_is_prepared():
@@ -25,7 +25,7 @@ def test_several_threads_work_and_each_is_prepared():
         together.wait()  # nobody passes alone
         return threading.get_ident()
 
-    seen = set(side_by_side(meet, range(8), 2, lambda: prepared.append(threading.get_ident())))
+    seen = set(ordered_map(meet, range(8), 2, lambda: prepared.append(threading.get_ident())))
     assert len(seen) == 2
     assert sorted(prepared) == sorted(seen)
 
@@ -34,7 +34,7 @@ def test_a_single_worker_is_this_thread():
     def where(item):
         return threading.get_ident()
 
-    assert set(side_by_side(where, range(3), 1, pytest.fail)) == {threading.get_ident()}
+    assert set(ordered_map(where, range(3), 1, pytest.fail)) == {threading.get_ident()}
 
 
 def test_items_are_drawn_a_few_ahead():
@@ -45,7 +45,7 @@ def test_items_are_drawn_a_few_ahead():
             drawn.append(item)
             yield item
 
-    answers = side_by_side(str, items(), 2)
+    answers = ordered_map(str, items(), 2)
     assert next(answers) == "0"
     assert len(drawn) <= 2 * AHEAD
     for taken in range(1, 90):
@@ -60,7 +60,7 @@ def test_who_stops_asking_is_not_kept_waiting():
         time.sleep(0.05)
         done.append(item)
 
-    answers = side_by_side(slow, range(100), 2)
+    answers = ordered_map(slow, range(100), 2)
     next(answers)
     answers.close()
     assert len(done) <= 2 * AHEAD
@@ -71,4 +71,4 @@ def test_an_error_reaches_the_caller():
         raise ValueError(f"item {item}")
 
     with pytest.raises(ValueError, match="item 0"):
-        list(side_by_side(fail, range(5), 2))
+        list(ordered_map(fail, range(5), 2))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptycho_backend.physics.translation import cut_patches
+from ptycho_backend.physics.translation import extract_patches_at
 from ptycho_backend.solver.phase_synchronization import LANCZOS_ABOVE, align_phases
 from ptycho_backend.testing.strategies import complex_noise, generators
 
@@ -18,7 +18,7 @@ ONES = np.ones((N, N), np.float32)
 def turned(obj, positions_px, owners, rng):
     """Cut patches and turn each group by a random phase; return the patches and those phases as unit factors."""
     turns = np.exp(1j * rng.uniform(0, 2 * np.pi, size=int(owners.max()) + 1))
-    patches = cut_patches(obj, positions_px, N, (-30.0, -30.0)) * turns[owners, None, None]
+    patches = extract_patches_at(obj, positions_px, N, (-30.0, -30.0)) * turns[owners, None, None]
     return patches.astype(np.complex64), turns
 
 
@@ -101,7 +101,7 @@ def test_the_mean_phase_stays_where_the_network_put_it(rng, n):
 def test_patches_that_agree_already_are_left_alone(rng):
     obj = complex_noise(rng, 80, 80)
     positions_px = rng.integers(0, 12, size=(10, 2)).astype(float)
-    patches = cut_patches(obj, positions_px, N, (-30.0, -30.0))
+    patches = extract_patches_at(obj, positions_px, N, (-30.0, -30.0))
     np.testing.assert_allclose(align_phases(patches, positions_px, ONES, np.arange(10)), 1.0, atol=1e-3)
 
 

@@ -12,7 +12,7 @@ from ptycho_backend.solver import probe_refinement, solver
 from ptycho_backend.solver.epie import EpieResult, Plan, epie
 from ptycho_backend.solver.object_and_probe import JointResult, joint_passes
 from ptycho_backend.solver.probe_refinement import centred_like, drift_px, refine_probe, refined_calibration
-from ptycho_backend.solver.scan_geometry import moved
+from ptycho_backend.solver.scan_geometry import shifted_probe
 from ptycho_backend.testing import assert_close
 from ptycho_backend.testing.images import probe_distance
 from ptycho_backend.testing.scans import calibration_of_scan as calibration_of
@@ -107,7 +107,7 @@ def test_a_refined_probe_is_used_where_it_is_better(guessed, true):
 @pytest.mark.parametrize("moved_px", [(0.0, 0.0), (0.4, -0.3), (2.0, 1.5)])
 def test_a_refined_probe_stays_where_its_guess_is(true, moved_px):
     assert_close(
-        centred_like(moved(true, np.array(moved_px)), true),
+        centred_like(shifted_probe(true, np.array(moved_px)), true),
         true,
         Tolerance(1e-3, "the Nyquist component of a disc, which a move loses"),
     )

@@ -13,8 +13,8 @@ from ptycho_backend.events import StageEvent
 from ptycho_backend.solver import solver
 from ptycho_backend.solver.epie import Plan, epie
 from ptycho_backend.solver.initial_estimate import baseline_image
-from ptycho_backend.solver.scan_geometry import CanvasFrame, Windows
-from ptycho_backend.solver.solver import overlap_passes
+from ptycho_backend.solver.scan_geometry import CanvasFrame, ScanGeometry
+from ptycho_backend.solver.solver import solve
 from ptycho_backend.testing.images import error_of
 from ptycho_backend.testing.scans import calibration_of_scan as calibration_of
 from ptycho_backend.testing.scans import small_scan as simulated
@@ -28,12 +28,12 @@ def scan():
 def blank(scan) -> Image:
     """Return an object of 1 on the canvas of a scan, seen everywhere."""
     frame = CanvasFrame.around(scan.positions_px, scan.N)
-    coverage = Windows(scan).canvas()[:-1, :-1].real
+    coverage = ScanGeometry(scan).canvas()[:-1, :-1].real
     return Image(np.ones(frame.shape, np.complex64), coverage.astype(np.float32), frame.origin_px)
 
 
 def passed(scan, passes, image=None, **options) -> Image:
-    found = overlap_passes(scan, calibration_of(scan), image or blank(scan), passes, **options)
+    found = solve(scan, calibration_of(scan), image or blank(scan), passes, **options)
     lit = epie(scan, calibration_of(scan), Plan(0), np.random.default_rng(0)).image.coverage
     return dataclasses.replace(found, coverage=lit)
 
@@ -54,15 +54,15 @@ def test_it_beats_epie_where_photons_are_few():
 def test_the_true_object_stays_where_noise_is_absent(scan):
     """A fixed point: what explains every pattern is not corrected."""
     once = passed(scan, 60)
-    windows, calibration = Windows(scan), calibration_of(scan)
+    geometry, calibration = ScanGeometry(scan), calibration_of(scan)
     state = solver.Passes(scan, calibration)
-    waves = state._moved(slice(0, len(scan))) * windows.cut(windows.canvas(once), slice(None))
+    waves = state._moved(slice(0, len(scan))) * geometry.extract_patches(geometry.canvas(once), slice(None))
     amplitude = np.sqrt((np.abs(np.fft.fftshift(np.fft.fft2(waves, norm="ortho"), axes=(-2, -1))) ** 2).sum(axis=1))
     exact = dataclasses.replace(
         scan, patterns=(amplitude / calibration.rms_input_scale).astype(np.float32), measurement="amplitude"
     )
     same = dataclasses.replace(calibration)  # of the scan before: the same scale and probe
-    found = overlap_passes(exact, same, once, 3)
+    found = solve(exact, same, once, 3)
     lit = once.coverage > 0.05 * once.coverage.max()
     np.testing.assert_allclose(found.obj[lit], once.obj[lit], atol=2e-4)
 
@@ -83,10 +83,10 @@ def test_bad_pixels_correct_nothing(scan):
     broken[:, ~mask] = 60000
     masked = dataclasses.replace(scan, patterns=broken, mask=mask)
     calibration = calibration_of(scan)
-    found = overlap_passes(masked, calibration, blank(scan), 6)
-    expected = overlap_passes(dataclasses.replace(scan, mask=mask), calibration, blank(scan), 6)
+    found = solve(masked, calibration, blank(scan), 6)
+    expected = solve(dataclasses.replace(scan, mask=mask), calibration, blank(scan), 6)
     np.testing.assert_array_equal(found.obj, expected.obj)
-    assert np.abs(overlap_passes(scan, calibration, blank(scan), 6).obj - found.obj).max() > 1e-3
+    assert np.abs(solve(scan, calibration, blank(scan), 6).obj - found.obj).max() > 1e-3
 
 
 def test_modes_add_as_intensities():
@@ -102,11 +102,11 @@ def test_an_image_keeps_its_place_and_its_coverage(scan):
     cut = slice(2, -4), slice(5, -1)
     origin = (whole.origin_px[0] + 2, whole.origin_px[1] + 5)
     part = Image(whole.obj[cut], coverage[cut], origin)
-    found = overlap_passes(scan, calibration_of(scan), part, 2)
+    found = solve(scan, calibration_of(scan), part, 2)
     assert (found.obj.shape, found.origin_px) == (part.obj.shape, origin)
     assert found.coverage is part.coverage
     np.testing.assert_array_equal(found.obj[0], 0)
-    expected = overlap_passes(scan, calibration_of(scan), whole, 2).obj[cut]
+    expected = solve(scan, calibration_of(scan), whole, 2).obj[cut]
     np.testing.assert_allclose(found.obj[1:], expected[1:], atol=1e-6)
 
 
@@ -119,7 +119,7 @@ def test_events_tell_the_error_of_every_pass(scan):
 
 
 def test_a_long_pass_is_told_in_parts(scan, monkeypatch):
-    monkeypatch.setattr(events_module, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(events_module, "REPORT_EVERY_S", 0.0)
     monkeypatch.setattr(solver, "CHUNK_PIXELS", 10 * scan.N**2)
     events: list[StageEvent] = []
     passed(scan, 2, on_event=events.append)
@@ -140,7 +140,7 @@ def test_the_image_of_a_pass_is_that_of_fewer_passes_and_stays_so(scan):
 
 def test_no_pass_changes_nothing(scan):
     image = blank(scan)
-    assert overlap_passes(scan, calibration_of(scan), image, 0) is image
+    assert solve(scan, calibration_of(scan), image, 0) is image
 
 
 def told(scan, passes=None, image=None) -> tuple[Image, list[StageEvent]]:
@@ -176,7 +176,7 @@ def test_what_no_pattern_has_seen_does_not_settle_an_image():
         scan, patterns=np.concatenate([scan.patterns, scan.patterns[-1:]]), positions_px=away, obj=None
     )
     events: list[StageEvent] = []
-    overlap_passes(apart, calibration_of(scan), blank(apart), None, events.append)
+    solve(apart, calibration_of(scan), blank(apart), None, events.append)
     assert abs(len(events) - len(told(scan)[1])) <= 2
 
 
@@ -186,7 +186,7 @@ def test_noise_is_not_followed():
 
 
 def test_nothing_is_called_done_before_it_is(monkeypatch):
-    monkeypatch.setattr(events_module, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(events_module, "REPORT_EVERY_S", 0.0)
     _, events = told(simulated(N=64, n_positions=100, probe_name="zone-plate"))
     *before, last = [event for event in events if event.stage == "overlap"]
     assert all(event.done < event.total for event in before)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptycho_backend.errors import ShapeError
-from ptycho_backend.physics.translation import cut_patches
+from ptycho_backend.physics.translation import extract_patches_at
 from ptycho_backend.solver.scan_geometry import CanvasFrame
 from ptycho_backend.solver.stitching import Stitcher, stitch
 from ptycho_backend.testing import assert_adjoint, assert_close
@@ -94,7 +94,7 @@ def test_stitching_without_weights_is_the_adjoint_of_cutting(rng, positions_px):
         image = stitcher.result()
         return image.obj * image.coverage
 
-    assert_adjoint(add, lambda o: cut_patches(o, positions_px, N, frame.origin_px), patches, obj, STITCH32)
+    assert_adjoint(add, lambda o: extract_patches_at(o, positions_px, N, frame.origin_px), patches, obj, STITCH32)
 
 
 @given(rng=generators(), positions_px=positions(1, 9, 10.0, whole=True))
@@ -103,7 +103,7 @@ def test_at_whole_pixels_stitching_undoes_cutting(rng, positions_px):
     if not (np.array(frame.origin_px) % 1 == 0).all():  # an odd box puts the canvas between the pixels
         return
     obj, weight = single(rng, *frame.shape), rng.uniform(0.1, 1, size=(N, N))
-    image = stitch(cut_patches(obj, positions_px, N, frame.origin_px), positions_px, weight)
+    image = stitch(extract_patches_at(obj, positions_px, N, frame.origin_px), positions_px, weight)
     covered = image.coverage > 0
     assert_close(image.obj[covered], obj[covered], STITCH32)
     np.testing.assert_array_equal(image.obj[~covered], 0)
@@ -180,14 +180,14 @@ def test_adding_a_patch_costs_nothing_for_a_larger_canvas(side, rng):
 
 def test_cutting_reads_the_object_at_its_own_origin():
     obj = np.arange(30 * 40).reshape(30, 40).astype(np.complex64)
-    patch = cut_patches(obj, np.array([[-94.0, 8.0]]), 4, origin_px=(-100.0, 2.0))[0]
+    patch = extract_patches_at(obj, np.array([[-94.0, 8.0]]), 4, origin_px=(-100.0, 2.0))[0]
     np.testing.assert_array_equal(patch, obj[4:8, 4:8])
-    between = cut_patches(obj, np.array([[-93.75, 8.5]]), 4, origin_px=(-100.0, 2.0))[0]
+    between = extract_patches_at(obj, np.array([[-93.75, 8.5]]), 4, origin_px=(-100.0, 2.0))[0]
     np.testing.assert_allclose(between, obj[4:8, 4:8] + 0.25 * 40 + 0.5)
 
 
 def test_outside_the_object_patches_are_zero():
-    patch = cut_patches(np.ones((5, 5)), np.array([[0.0, 4.5], [100.0, 0.0]]), 4)
+    patch = extract_patches_at(np.ones((5, 5)), np.array([[0.0, 4.5], [100.0, 0.0]]), 4)
     expected = np.zeros((4, 4))
     expected[2:, :2] = 1.0
     expected[2:, 2] = 0.5

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from ptycho_backend.engines.model import Model
-from ptycho_backend.engines.operators import OPERATORS, Operators, ReferenceOperators, wide
+from ptycho_backend.engines.operators import OPERATORS, Operators, ReferenceOperators, as_float64
 from ptycho_backend.network import reference
 from ptycho_backend.network.physics_constants import PhysicsConstants
 from ptycho_backend.physics import forward, losses
-from ptycho_backend.testing.checks import CHECKS, CROSS_CHECKS, Finding, Subject, builtin_scan
+from ptycho_backend.testing.checks import CHECKS, CROSS_CHECKS, CheckResult, EngineUnderTest, builtin_scan
 from ptycho_backend.testing.checks.oracle import worst
 from ptycho_backend.testing.tolerances import EXACT64
 
@@ -36,7 +36,9 @@ class Broken(Operators):
 
     def evaluate(self, name, *arguments):
         correct = ORACLE.evaluate(name, *arguments)
-        return correct if self._answer is None else self._answer(name, [wide(value) for value in arguments], correct)
+        return (
+            correct if self._answer is None else self._answer(name, [as_float64(value) for value in arguments], correct)
+        )
 
     def gradient(self, name, *arguments, by=0, cotangent=None):
         correct = ORACLE.gradient(name, *arguments, by=by, cotangent=cotangent)
@@ -49,7 +51,7 @@ class Broken(Operators):
 
 
 def asked(operators, name, seed=SEED):
-    subject = Subject(None, operators, None, builtin_scan())
+    subject = EngineUnderTest(None, operators, None, builtin_scan())
     return QUICK[name].run(subject, np.random.default_rng(seed))
 
 
@@ -91,7 +93,7 @@ def coherent(arguments, correct):
 
 def blind_step(arguments, correct):
     patches, x, probe, mask = arguments
-    return ORACLE.evaluate("data_consistency", patches, x, probe, np.ones_like(mask))
+    return ORACLE.evaluate("constrain_amplitude", patches, x, probe, np.ones_like(mask))
 
 
 def literal_deviance(arguments, correct):
@@ -161,13 +163,13 @@ MISTAKES = {
     ),
     "sign of offsets": (
         Broken(with_offsets(np.negative)),
-        {"place", "extract", "merge", "a bright pixel lands where its offset says", "between pixels"},
+        {"scatter_patches", "extract_patches", "merge", "a bright pixel lands where its offset says", "between pixels"},
     ),
     "swapped axes": (
         Broken(with_offsets(lambda offsets: offsets[..., ::-1])),
-        {"place", "extract", "a bright pixel lands where its offset says", "between pixels"},
+        {"scatter_patches", "extract_patches", "a bright pixel lands where its offset says", "between pixels"},
     ),
-    "rounded offsets": (Broken(with_offsets(np.rint)), {"place", "extract", "between pixels"}),
+    "rounded offsets": (Broken(with_offsets(np.rint)), {"scatter_patches", "extract_patches", "between pixels"}),
     "sum instead of mean": (
         Broken(only("merge")(summed_merge)),
         {"merge", "patches of an object merge to it", "the merge is a weighted mean"},
@@ -182,7 +184,10 @@ MISTAKES = {
         Broken(only("intensity")(lambda arguments, _: np.square(arguments[0].real))),
         {"a constant phase is not seen"},
     ),
-    "bad pixels trusted": (Broken(only("data_consistency")(blind_step)), {"data consistency", "the true object stays"}),
+    "bad pixels trusted": (
+        Broken(only("constrain_amplitude")(blind_step)),
+        {"constrain amplitude", "the true object stays"},
+    ),
     "estimate without the share": (
         Broken(only("initial_estimate")(lambda _, correct: correct - 1)),
         {"initial estimate"},
@@ -213,7 +218,7 @@ MISTAKES = {
     ),
     "no two answers the same": (Broken(forgetful), {"equal questions, equal answers"}),
     "extract a little too large": (
-        Broken(only("extract")(lambda _, correct: correct * (1 + 1e-4))),
+        Broken(only("extract_patches")(lambda _, correct: correct * (1 + 1e-4))),
         {"place and extract are adjoint"},
     ),
 }
@@ -250,16 +255,16 @@ def test_a_pair_of_operators_with_one_mistake_in_both_passes_what_compares_them_
 )
 def test_wrong_gradients_are_noticed(change):
     operators = Broken(gradient=lambda name, by, correct: change(correct))
-    names = {"far field by exit wave", "intensity by probe", "data consistency by patches", "label mae by patches"}
+    names = {"far field by exit wave", "intensity by probe", "constrain amplitude by patches", "label mae by patches"}
     if change is not np.conj:
         names |= {"place by offset px", "merge by weight", "poisson by expected", "initial estimate by x"}
     assert noticed(operators, names) == names
 
 
 def test_nan_never_passes():
-    assert not Finding(np.nan, EXACT64).passed
-    assert not Finding(np.inf, EXACT64).passed
-    assert Finding(0.0, EXACT64).passed
+    assert not CheckResult(np.nan, EXACT64).passed
+    assert not CheckResult(np.inf, EXACT64).passed
+    assert CheckResult(0.0, EXACT64).passed
     assert np.isnan(worst(1.0, np.nan, 2.0))
     operators = Broken(
         answer=lambda name, arguments, correct: correct * np.nan,
@@ -292,11 +297,11 @@ class NumpyModel(Model):
     def set_weights(self, weights):
         self._weights = {name: np.array(value) for name, value in weights.items()}
 
-    def predict_patches(self, batch, data_consistency=False):
-        patches = reference.reference_patches(self.config, self._weights, self._constants, batch, data_consistency)
+    def predict_patches(self, batch, amplitude_constraint=False):
+        patches = reference.reference_patches(self.config, self._weights, self._constants, batch, amplitude_constraint)
         return self._change("patches", self, batch, patches.astype(np.complex64))
 
-    def expected_counts(self, batch, data_consistency=False):
+    def expected_counts(self, batch, amplitude_constraint=False):
         counts = reference.reference_counts(self.config, self._weights, self._constants, batch)
         return self._change("counts", self, batch, counts)
 
@@ -306,7 +311,7 @@ class NumpyModel(Model):
 
 def asked_of_model(name, change=lambda what, model, batch, correct: correct):
     backend = SimpleNamespace(name="numpy", create_model=lambda *arguments: NumpyModel(*arguments, change))
-    return SLOW[name].run(Subject(backend, ORACLE, None, builtin_scan()), np.random.default_rng(0))
+    return SLOW[name].run(EngineUnderTest(backend, ORACLE, None, builtin_scan()), np.random.default_rng(0))
 
 
 def on(what, change):

@@ -145,8 +145,8 @@ def test_only_epochs_and_engine_may_change():
 
 
 @pytest.fixture
-def keeper(tmp_path, monkeypatch):
-    """Return a keeper whose models are stand-ins."""
+def writer(tmp_path, monkeypatch):
+    """Return a writer whose models are stand-ins."""
     monkeypatch.setattr(module, "bundle_of", lambda model, history, provenance: bundle())
     return Checkpoints(tmp_path / "checkpoints", {}, ExecutionConfig(save_top_k=1))
 
@@ -154,28 +154,28 @@ def keeper(tmp_path, monkeypatch):
 MODEL = SimpleNamespace(calibration=bundle().calibration, training=bundle().training)
 
 
-def test_a_full_disk_is_a_warning_and_the_last_good_file_stays(keeper, monkeypatch, caplog):
-    keeper.write(keeper.last, MODEL, [], state(epoch=1))
-    before = keeper.last.read_bytes()
+def test_a_full_disk_is_a_warning_and_the_last_good_file_stays(writer, monkeypatch, caplog):
+    writer.write(writer.last, MODEL, [], state(epoch=1))
+    before = writer.last.read_bytes()
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("ptycho_backend.model_file.bundle.zipfile.ZipFile.writestr", full)
     with caplog.at_level(logging.WARNING):
-        keeper.write(keeper.last, MODEL, [], state(epoch=2))
+        writer.write(writer.last, MODEL, [], state(epoch=2))
     assert "checkpoint of epoch 2 not written" in caplog.text
     assert "No space left" in caplog.text
-    assert keeper.last.read_bytes() == before
-    assert [path.name for path in keeper.folder.iterdir() if path.name.endswith(".tmp")] == []
+    assert writer.last.read_bytes() == before
+    assert [path.name for path in writer.folder.iterdir() if path.name.endswith(".tmp")] == []
 
 
-def test_a_disk_that_is_too_full_is_refused_before_training(keeper, monkeypatch):
+def test_a_disk_that_is_too_full_is_refused_before_training(writer, monkeypatch):
     model = SimpleNamespace(get_weights=lambda: {"kernel": np.zeros(250_000, np.float32)})
-    keeper.check_room(model)
+    writer.check_room(model)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=11_900_000))
     with pytest.raises(OutputError, match="12 MB for files of 4 MB"):
-        keeper.check_room(model)
+        writer.check_room(model)
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path):

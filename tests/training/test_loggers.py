@@ -427,6 +427,6 @@ def test_nested_values_get_dotted_names():
 
 
 def test_the_history_holds_what_the_tests_are_about():
-    """Control: a value that is no number, and one that float32 does not hold."""
+    """FitOptions: a value that is no number, and one that float32 does not hold."""
     assert math.isnan(HISTORY[2]["poisson_val_loss"])
     assert HISTORY[0]["poisson_train_loss"] != 0.3

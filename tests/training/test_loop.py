@@ -12,8 +12,8 @@ from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_backend.errors import ConfigError, TrainingError, TrainingStopped
 from ptycho_backend.events import BatchEvent, EpochEvent, ignore
 from ptycho_backend.model_file.trainer_state import TrainerState
-from ptycho_backend.training.loop import Course
-from ptycho_backend.training.options import Control
+from ptycho_backend.training.loop import TrainingLoop
+from ptycho_backend.training.options import FitOptions
 from ptycho_backend.training.schedules import first_rate
 
 LOSS, VALIDATION = "poisson_train_loss", "poisson_val_loss"
@@ -34,42 +34,42 @@ class OneWeight:
         self.weight = float(weights["w"])
 
 
-def course_of(model=None, on_event=ignore, control=None, n_train=10, validated=False, **execution):
+def course_of(model=None, on_event=ignore, options=None, n_train=10, validated=False, **execution):
     settings = ExecutionConfig(**execution)
-    return Course(model or OneWeight(), settings, on_event, control or Control(), n_train, validated)
+    return TrainingLoop(model or OneWeight(), settings, on_event, options or FitOptions(), n_train, validated)
 
 
-def train(course, values, name=LOSS):
+def train(loop, values, name=LOSS):
     """Let epochs end with these values, each of which changes the model's weight."""
     for value in values:
-        course.model.weight += 1.0
-        course.end_epoch({"lr": course.rate, name: value})
+        loop.model.weight += 1.0
+        loop.end_epoch({"lr": loop.rate, name: value})
 
 
 def test_batches_are_counted_weighed_and_told():
     events = []
-    course = course_of(on_event=events.append)
-    assert (course.n_batches, course.epoch, course.batch) == (3, 0, 0)
+    loop = course_of(on_event=events.append)
+    assert (loop.n_batches, loop.epoch, loop.batch) == (3, 0, 0)
     for loss, groups in ((3.0, 4), (1.0, 4), (2.0, 2)):
-        course.take_batch(loss, groups)
+        loop.take_batch(loss, groups)
     assert events == [BatchEvent(1, 3, number, 3, loss) for number, loss in enumerate((3.0, 1.0, 2.0), start=1)]
-    assert course.loss.value == pytest.approx((12 + 4 + 4) / 10)
-    course.end_epoch({"lr": 0.5, LOSS: 2.0})
+    assert loop.loss.value == pytest.approx((12 + 4 + 4) / 10)
+    loop.end_epoch({"lr": 0.5, LOSS: 2.0})
     assert events[-1] == EpochEvent(1, 3, {"epoch": 1.0, "lr": 0.5, LOSS: 2.0})
-    assert course.history == [events[-1].metrics]
-    assert (course.epoch, course.batch) == (1, 0)
-    assert math.isnan(course.loss.value)
-    course.take_batch(1.0, 4)
+    assert loop.history == [events[-1].metrics]
+    assert (loop.epoch, loop.batch) == (1, 0)
+    assert math.isnan(loop.loss.value)
+    loop.take_batch(1.0, 4)
     assert (events[-1].epoch, events[-1].batch) == (2, 1)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_is_refused_and_not_told(bad):
     events = []
-    course = course_of(on_event=events.append)
-    course.take_batch(1.0, 4)
+    loop = course_of(on_event=events.append)
+    loop.take_batch(1.0, 4)
     with pytest.raises(TrainingError, match="epoch 1, batch 2"):
-        course.take_batch(bad, 4)
+        loop.take_batch(bad, 4)
     assert len(events) == 1
 
 
@@ -77,29 +77,29 @@ def test_a_loss_that_is_no_number_is_refused_and_not_told(bad):
     ("k", "expected"), [(1, [True, True, False]), (2, [False, True, False]), (3, [False, False, False])]
 )
 def test_between_steps_no_window_is_open_and_the_epoch_goes_on(k, expected):
-    course, found = course_of(accumulate_grad_batches=k), []
+    loop, found = course_of(accumulate_grad_batches=k), []
     for _ in range(3):
-        course.take_batch(1.0, 4)
-        found.append(course.between_steps)
+        loop.take_batch(1.0, 4)
+        found.append(loop.between_steps)
     assert found == expected
 
 
 @pytest.mark.parametrize(("mode", "restore", "expected"), [("min", True, 2), ("max", True, 3), ("min", False, 3)])
 def test_the_model_ends_with_the_weights_asked_for(mode, restore, expected):
-    course = course_of(monitor="train_loss", monitor_mode=mode, restore_best=restore)
-    train(course, [2.0, 1.0, 3.0])
-    course.finish()
-    assert course.model.weight == expected
-    assert course.best.best_epoch == (3 if mode == "max" else 2)
+    loop = course_of(monitor="train_loss", monitor_mode=mode, restore_best=restore)
+    train(loop, [2.0, 1.0, 3.0])
+    loop.finish()
+    assert loop.model.weight == expected
+    assert loop.best.best_epoch == (3 if mode == "max" else 2)
 
 
 def test_a_course_is_over_after_its_epochs_or_when_nothing_improves():
-    course = course_of(OneWeight(nepochs=2), early_stop_patience=1)
-    assert not course.over
-    train(course, [2.0])
-    assert not course.over
-    train(course, [1.0])
-    assert course.over
+    loop = course_of(OneWeight(nepochs=2), early_stop_patience=1)
+    assert not loop.over
+    train(loop, [2.0])
+    assert not loop.over
+    train(loop, [1.0])
+    assert loop.over
     impatient = course_of(OneWeight(nepochs=5), early_stop_patience=1)
     train(impatient, [1.0, 1.0])
     assert impatient.over
@@ -109,20 +109,20 @@ def test_a_course_is_over_after_its_epochs_or_when_nothing_improves():
 
 
 def test_what_is_held_out_decides_where_there_is_something():
-    course = course_of(validated=True)
-    train(course, [2.0, 3.0], VALIDATION)
-    assert (course.best.monitor_name, course.best.best_epoch) == (VALIDATION, 1)
+    loop = course_of(validated=True)
+    train(loop, [2.0, 3.0], VALIDATION)
+    assert (loop.best.monitor_name, loop.best.best_epoch) == (VALIDATION, 1)
     assert course_of().best.monitor_name == LOSS
     with pytest.raises(ConfigError, match="los"):
         course_of(monitor="los")
 
 
 def test_rates_follow_the_schedule_and_the_losses():
-    course = course_of(OneWeight(nepochs=9), scheduler="plateau", scheduler_patience=0, scheduler_factor=0.5)
-    first = first_rate(course.model.training)
-    train(course, [1.0, 1.0, 1.0])
-    assert [row["lr"] for row in course.history] == [first, first, first / 2]
-    assert course.rate == first / 4
+    loop = course_of(OneWeight(nepochs=9), scheduler="plateau", scheduler_patience=0, scheduler_factor=0.5)
+    first = first_rate(loop.model.training)
+    train(loop, [1.0, 1.0, 1.0])
+    assert [row["lr"] for row in loop.history] == [first, first, first / 2]
+    assert loop.rate == first / 4
 
 
 def test_a_resumed_course_is_the_one_that_never_stopped():
@@ -133,15 +133,15 @@ def test_a_resumed_course_is_the_one_that_never_stopped():
     state = whole.state(MOMENTS, {"epoch=001.h5.zip": 2.0})
     assert (state.epoch, state.batch, state.steps, state.first) == (2, 1, 7, MOMENTS["first"])
     assert (state.loss_sum, state.groups, state.kept) == (20.0, 4.0, {"epoch=001.h5.zip": 2.0})
-    control = Control(state, list(whole.history))
-    resumed = course_of(OneWeight(nepochs=6), control=control, **fields)
-    for course in (whole, resumed):
-        course.take_batch(1.0, 4)
-        train(course, [4.0])
-        course.finish()
+    options = FitOptions(state, list(whole.history))
+    resumed = course_of(OneWeight(nepochs=6), options=options, **fields)
+    for loop in (whole, resumed):
+        loop.take_batch(1.0, 4)
+        train(loop, [4.0])
+        loop.finish()
     assert resumed.start is state
     assert resumed.history == whole.history
-    assert len(control.history) == 2, "a list of its own"
+    assert len(options.history) == 2, "a list of its own"
     assert resumed.over
     assert whole.over
     assert resumed.rate == whole.rate < first_rate(whole.model.training)
@@ -157,32 +157,32 @@ class TestStopping:
         return []
 
     @pytest.fixture
-    def control(self, written):
-        keeper = SimpleNamespace(last="last.h5.zip", write=lambda *arguments: written.append(arguments))
-        return Control(checkpoints=keeper)
+    def options(self, written):
+        writer = SimpleNamespace(last="last.h5.zip", write=lambda *arguments: written.append(arguments))
+        return FitOptions(checkpoints=writer)
 
-    def test_it_goes_on_unless_asked_to_stop(self, control, written):
-        course = course_of(control=control)
-        course.stop_if_asked(bool, TrainerState)
+    def test_it_goes_on_unless_asked_to_stop(self, options, written):
+        loop = course_of(options=options)
+        loop.stop_if_asked(bool, TrainerState)
         assert written == []
 
-    def test_it_keeps_where_it_stands_and_says_so(self, control, written):
-        course = course_of(control=control)
-        course.take_batch(1.0, 4)
-        control.stop.request(15)
+    def test_it_keeps_where_it_stands_and_says_so(self, options, written):
+        loop = course_of(options=options)
+        loop.take_batch(1.0, 4)
+        options.stop.request(15)
         with pytest.raises(TrainingStopped, match=r"epoch 0 and batch 1.*last\.h5\.zip") as stopped:
-            course.stop_if_asked(bool, lambda: course.state(MOMENTS, {}))
+            loop.stop_if_asked(bool, lambda: loop.state(MOMENTS, {}))
         assert stopped.value.signal == 15
         ((path, model, history, state),) = written
-        assert (path, model, history) == ("last.h5.zip", course.model, course.history)
+        assert (path, model, history) == ("last.h5.zip", loop.model, loop.history)
         assert (state.batch, state.steps) == (1, 7)
 
-    def test_another_process_may_have_been_asked(self, control):
+    def test_another_process_may_have_been_asked(self, options):
         with pytest.raises(TrainingStopped):
-            course_of(control=control).stop_if_asked(lambda own: True, TrainerState)
+            course_of(options=options).stop_if_asked(lambda own: True, TrainerState)
 
     def test_nothing_is_gathered_where_nothing_is_kept(self):
-        control = Control()
-        control.stop.request()
+        options = FitOptions()
+        options.stop.request()
         with pytest.raises(TrainingStopped, match="not kept"):
-            course_of(control=control).stop_if_asked(bool, lambda: pytest.fail("no keeper asks"))
+            course_of(options=options).stop_if_asked(bool, lambda: pytest.fail("no writer asks"))

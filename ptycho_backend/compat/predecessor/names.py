@@ -23,7 +23,7 @@ SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
     }
 )
 
-# Beside fields that kept their names, the dotted keys of `params.cfg` and earlier spellings of execution settings.
+# Beside fields that kept their names, the dotted keys of `params.cfg` and earlier deprecated_names of execution settings.
 RENAMED: Mapping[str, str] = MappingProxyType(
     {
         "C": "training.model.gridsize",

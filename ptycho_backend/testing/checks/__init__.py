@@ -6,9 +6,9 @@ The parity tests and ``ptychopinn parity`` run both.
 """
 
 from ptycho_backend.testing.checks import engines, groups, laws, models, oracle, training
-from ptycho_backend.testing.checks.check import Check, CrossCheck, Finding, Subject, builtin_scan
+from ptycho_backend.testing.checks.check import Check, CheckResult, CrossCheck, EngineUnderTest, builtin_scan
 
 CHECKS: tuple[Check, ...] = (*oracle.CHECKS, *laws.CHECKS, *groups.CHECKS, *models.CHECKS, *training.CHECKS)
 CROSS_CHECKS: tuple[CrossCheck, ...] = engines.CROSS_CHECKS
 
-__all__ = ["CHECKS", "CROSS_CHECKS", "Check", "CrossCheck", "Finding", "Subject", "builtin_scan"]
+__all__ = ["CHECKS", "CROSS_CHECKS", "Check", "CrossCheck", "CheckResult", "EngineUnderTest", "builtin_scan"]

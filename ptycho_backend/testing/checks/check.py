@@ -22,7 +22,7 @@ SEEDS = 2**31
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """The largest error that a check has met, beside what it allows."""
 
     error: float
@@ -35,7 +35,7 @@ class Finding:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class EngineUnderTest:
     """
     An engine on a device, with a scan to be asked about.
 
@@ -57,11 +57,11 @@ class Subject:
     kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def of(backend: Backend, device: str = "auto", scan: Scan | None = None) -> Subject:
+    def of(backend: Backend, device: str = "auto", scan: Scan | None = None) -> EngineUnderTest:
         """Return an engine on a device, by default with the built-in simulated scan."""
         operators = backend.operators(device)
         execution = ExecutionConfig(device=operators.device, precision="32-true")
-        return Subject(backend, operators, execution, builtin_scan() if scan is None else scan)
+        return EngineUnderTest(backend, operators, execution, builtin_scan() if scan is None else scan)
 
     @property
     def device(self) -> str:
@@ -79,8 +79,8 @@ class Subject:
         return model
 
 
-Run = Callable[[Subject, np.random.Generator], Finding]
-CrossRun = Callable[[Subject, Subject, np.random.Generator], Finding]
+Run = Callable[[EngineUnderTest, np.random.Generator], CheckResult]
+CrossRun = Callable[[EngineUnderTest, EngineUnderTest, np.random.Generator], CheckResult]
 
 
 @dataclass(frozen=True)

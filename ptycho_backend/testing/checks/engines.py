@@ -12,7 +12,7 @@ from ptycho_backend.data.batching import Samples
 from ptycho_backend.model_file.bundle import read_bundle, write_bundle
 from ptycho_backend.model_file.run import bundle_of
 from ptycho_backend.testing.assertions import relative_error
-from ptycho_backend.testing.checks.check import CrossCheck, Finding, Subject, drawn_seed
+from ptycho_backend.testing.checks.check import CheckResult, CrossCheck, EngineUnderTest, drawn_seed
 from ptycho_backend.testing.checks.oracle import worst
 from ptycho_backend.testing.checks.training import Trained, setup, train
 from ptycho_backend.testing.tolerances import FIFTY_STEPS, MODEL_FILE, SAME_EPOCH
@@ -21,31 +21,31 @@ N_TRAIN, N_HELD_OUT, BATCH, EPOCHS = 10, 2, 2, 10  # five steps an epoch, fifty 
 RATE = 1e-4  # gentle: where a ReLU switches by rounding, Adam turns that into a step of this size
 
 
-def losses_of_fifty_steps(one: Subject, other: Subject, rng: np.random.Generator) -> Finding:
+def losses_of_fifty_steps(one: EngineUnderTest, other: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Compare the loss of every step."""
     first, second = _both(_fifty_steps, one, other, rng)
     if len(first.losses) != N_TRAIN // BATCH * EPOCHS:
-        return Finding(np.nan, FIFTY_STEPS)
-    return Finding(_relative(second.losses, first.losses), FIFTY_STEPS)
+        return CheckResult(np.nan, FIFTY_STEPS)
+    return CheckResult(_relative(second.losses, first.losses), FIFTY_STEPS)
 
 
-def metrics_of_epochs(one: Subject, other: Subject, rng: np.random.Generator) -> Finding:
+def metrics_of_epochs(one: EngineUnderTest, other: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Compare everything that is reported for every epoch."""
     first, second = _both(_fifty_steps, one, other, rng)
     if [set(row) for row in first.history] != [set(row) for row in second.history]:
-        return Finding(np.nan, FIFTY_STEPS)
+        return CheckResult(np.nan, FIFTY_STEPS)
     pairs = zip(first.history, second.history, strict=True)
-    return Finding(worst(*(_relative([b[name] for name in a], list(a.values())) for a, b in pairs)), FIFTY_STEPS)
+    return CheckResult(worst(*(_relative([b[name] for name in a], list(a.values())) for a, b in pairs)), FIFTY_STEPS)
 
 
-def early_stop(one: Subject, other: Subject, rng: np.random.Generator) -> Finding:
+def early_stop(one: EngineUnderTest, other: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Check that both stop after the same epoch and go back to the same best one."""
     first, second = _both(_stopping, one, other, rng)
     ends = np.array([_last_and_best(trained) for trained in (first, second)])
-    return Finding(float(np.abs(ends[0] - ends[1]).max()), SAME_EPOCH)
+    return CheckResult(float(np.abs(ends[0] - ends[1]).max()), SAME_EPOCH)
 
 
-def model_files(one: Subject, other: Subject, rng: np.random.Generator) -> Finding:
+def model_files(one: EngineUnderTest, other: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Check that a model file gives the same patches on the other engine, both ways."""
     pair = one, other
     trained = _both(_fifty_steps, one, other, rng)
@@ -54,12 +54,12 @@ def model_files(one: Subject, other: Subject, rng: np.random.Generator) -> Findi
     errors = []
     for writer, reader, run in zip(pair, reversed(pair), trained, strict=True):
         loaded = _through_a_file(writer, reader, run)
-        expected = run.model.predict_patches(batch, data_consistency=True)
+        expected = run.model.predict_patches(batch, amplitude_constraint=True)
         errors.append(relative_error(loaded(batch, True), expected))
-    return Finding(worst(*errors), MODEL_FILE)
+    return CheckResult(worst(*errors), MODEL_FILE)
 
 
-def _through_a_file(writer: Subject, reader: Subject, run: Trained) -> Callable[..., np.ndarray]:
+def _through_a_file(writer: EngineUnderTest, reader: EngineUnderTest, run: Trained) -> Callable[..., np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         path = write_bundle(Path(folder), bundle_of(run.model, run.history, {"backend": writer.backend.name}))
         bundle = read_bundle(path)
@@ -69,24 +69,27 @@ def _through_a_file(writer: Subject, reader: Subject, run: Trained) -> Callable[
 
 
 def _both(
-    run: Callable[[Subject, int], Trained], one: Subject, other: Subject, rng: np.random.Generator
+    run: Callable[[EngineUnderTest, int], Trained],
+    one: EngineUnderTest,
+    other: EngineUnderTest,
+    rng: np.random.Generator,
 ) -> tuple[Trained, Trained]:
     seed = drawn_seed(rng)
     return run(one, seed), run(other, seed)
 
 
-def _fifty_steps(subject: Subject, seed: int) -> Trained:
+def _fifty_steps(subject: EngineUnderTest, seed: int) -> Trained:
     training, fitted = setup(subject, seed, N_TRAIN, nepochs=EPOCHS, batch_size=BATCH, learning_rate=RATE)
     return train(subject, training, fitted, _held_out(subject), scheduler="cosine")
 
 
-def _stopping(subject: Subject, seed: int) -> Trained:
+def _stopping(subject: EngineUnderTest, seed: int) -> Trained:
     """Train with so large a step that the loss soon rises."""
     training, fitted = setup(subject, seed, N_TRAIN, nepochs=12, batch_size=5, learning_rate=0.02)
     return train(subject, training, fitted, _held_out(subject), early_stop_patience=2)
 
 
-def _held_out(subject: Subject) -> Samples:
+def _held_out(subject: EngineUnderTest) -> Samples:
     _, samples = setup(subject, 0, N_TRAIN + N_HELD_OUT)
     return samples.subset(np.arange(N_TRAIN, N_TRAIN + N_HELD_OUT))
 

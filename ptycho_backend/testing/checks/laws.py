@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ptycho_backend.engines.operators import OPERATORS
 from ptycho_backend.testing.assertions import adjoint_error, relative_error
-from ptycho_backend.testing.checks.check import Check, Finding, Subject
+from ptycho_backend.testing.checks.check import Check, CheckResult, EngineUnderTest
 from ptycho_backend.testing.checks.oracle import worst
 from ptycho_backend.testing.inputs import (
     complex_noise,
@@ -25,7 +25,7 @@ Numbers = NDArray[Any]
 DARK = frozenset({"patches", "x", "expected", "counts", "labels"})
 
 
-def parseval(subject: Subject, rng: np.random.Generator) -> Finding:
+def parseval(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Check that propagation keeps the energy, and that the near field undoes the far field; odd sides too."""
     error = 0.0
     for _ in range(3):
@@ -33,10 +33,10 @@ def parseval(subject: Subject, rng: np.random.Generator) -> Finding:
         there = array(subject, "far_field", wave)
         back = array(subject, "near_field", there)
         error = worst(error, abs(_energy(there) / _energy(wave) - 1), relative_error(back, wave))
-    return Finding(error, LAW32)
+    return CheckResult(error, LAW32)
 
 
-def flat_wave(subject: Subject, rng: np.random.Generator) -> Finding:
+def flat_wave(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Check that a flat wave lands on pixel (y // 2, x // 2), all of it."""
     error = 0.0
     for _ in range(3):
@@ -45,48 +45,48 @@ def flat_wave(subject: Subject, rng: np.random.Generator) -> Finding:
         expected[height // 2, width // 2] = np.sqrt(height * width)
         detector = array(subject, "far_field", np.ones((height, width), np.complex64))
         error = worst(error, relative_error(detector, expected))
-    return Finding(error, LAW32)
+    return CheckResult(error, LAW32)
 
 
-def adjoint_fields(subject: Subject, rng: np.random.Generator) -> Finding:
+def adjoint_fields(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Check that the near field is the adjoint of the far field."""
     x = _wave(rng)
     y = complex_noise(rng, *x.shape).astype(np.complex64)
     far, near = (functools.partial(array, subject, name) for name in ("far_field", "near_field"))
-    return Finding(adjoint_error(far, near, x, y), ADJOINT_FIELD32)
+    return CheckResult(adjoint_error(far, near, x, y), ADJOINT_FIELD32)
 
 
-def constant_phase(subject: Subject, rng: np.random.Generator) -> Finding:
+def constant_phase(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Check that a constant phase of object or probe is not seen, and passes through a data-consistency step."""
     N = int(rng.integers(7, 17))
     patches, probe = complex64(rng, 1, 2, N, N), speckled_probe(rng, N, 2).astype(np.complex64)
     x, mask = rng.uniform(0, 3, (1, 2, N, N)).astype(np.float32), detector_mask(rng, N).astype(np.float32)
     turn, other = np.exp(1j * rng.uniform(0, 2 * np.pi, 2)).astype(np.complex64)
     counts = array(subject, "intensity", patches, probe, 0.7)
-    step = array(subject, "data_consistency", patches, x, probe, mask)
-    return Finding(
+    step = array(subject, "constrain_amplitude", patches, x, probe, mask)
+    return CheckResult(
         worst(
             relative_error(array(subject, "intensity", turn * patches, other * probe, 0.7), counts),
-            relative_error(array(subject, "data_consistency", turn * patches, x, other * probe, mask), turn * step),
+            relative_error(array(subject, "constrain_amplitude", turn * patches, x, other * probe, mask), turn * step),
         ),
         LAW32,
     )
 
 
-def true_object(subject: Subject, rng: np.random.Generator) -> Finding:
+def true_object(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Check that noise-free data leave the true object as it is, whatever bad pixels hold, and cost nothing."""
     N = int(rng.integers(7, 17))
     patches, probe = complex64(rng, 1, 2, N, N), speckled_probe(rng, N, 2).astype(np.complex64)
     mask = detector_mask(rng, N).astype(np.float32)
     counts = array(subject, "intensity", patches, probe, 0.0)
     x = np.where(mask > 0, np.sqrt(counts), 99.0).astype(np.float32)
-    after = array(subject, "data_consistency", patches, x, probe, mask)
+    after = array(subject, "constrain_amplitude", patches, x, probe, mask)
     bad = np.where(mask > 0, counts, 1e3).astype(np.float32)
     loss = float(subject.operators.evaluate("poisson", counts, bad, mask))
-    return Finding(worst(relative_error(after, patches), abs(loss)), FIXED_POINT32)
+    return CheckResult(worst(relative_error(after, patches), abs(loss)), FIXED_POINT32)
 
 
-def darkness(subject: Subject, rng: np.random.Generator) -> Finding:
+def darkness(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Check that every answer and every gradient stays finite where nothing is lit, nothing counted, nothing there."""
     drawn = operator_arguments(rng)
     nothing = {name: np.zeros_like(drawn[name]) for name in DARK}
@@ -99,19 +99,19 @@ def darkness(subject: Subject, rng: np.random.Generator) -> Finding:
         for what in DARK & set(operator.differentiable):
             by = operator.arguments.index(what)
             total += float(np.abs(subject.operators.gradient(name, *arguments, by=by, cotangent=cotangent)).sum())
-    return Finding(0.0 if np.isfinite(total) else np.nan, LAW32)
+    return CheckResult(0.0 if np.isfinite(total) else np.nan, LAW32)
 
 
-def energy_of_counts(subject: Subject, rng: np.random.Generator) -> Finding:
+def energy_of_counts(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Check that the detector counts what leaves the sample: the modes' energies, added."""
     N = int(rng.integers(7, 17))
     patches, probe = complex64(rng, 2, 4, N, N), speckled_probe(rng, N, 3).astype(np.complex64)
     counts = array(subject, "intensity", patches, probe, 0.0)
     behind = (np.abs(patches[:, :, None].astype(complex) * probe) ** 2).sum(axis=(2, 3, 4))
-    return Finding(relative_error(counts.sum(axis=(2, 3)), behind), LAW32)
+    return CheckResult(relative_error(counts.sum(axis=(2, 3)), behind), LAW32)
 
 
-def array(subject: Subject, name: str, *arguments: Any) -> Numbers:
+def array(subject: EngineUnderTest, name: str, *arguments: Any) -> Numbers:
     """Return an operator's answer as an array."""
     return np.asarray(subject.operators.evaluate(name, *arguments))
 

@@ -24,7 +24,7 @@ from ptycho_backend.solver.scan_geometry import CanvasFrame
 from ptycho_backend.solver.stitching import LIT
 from ptycho_backend.testing.assertions import relative_error
 from ptycho_backend.testing.cases import ModelCase, described, drawn_case
-from ptycho_backend.testing.checks.check import Check, Finding, Subject, drawn_seed
+from ptycho_backend.testing.checks.check import Check, CheckResult, EngineUnderTest, drawn_seed
 from ptycho_backend.testing.checks.oracle import worst
 from ptycho_backend.testing.tolerances import COUNTS, ENERGY32, GRADIENT, MODEL_LOSS, PATCHES, SAME_ENGINE, STITCHED
 
@@ -32,38 +32,38 @@ DOSE = 3  # times the photons
 ONE_BY_ONE = 64  # largest side for which every weight is tried by itself
 
 
-def patches(subject: Subject, rng: np.random.Generator, kind: str) -> Finding:
+def patches(subject: EngineUnderTest, rng: np.random.Generator, kind: str) -> CheckResult:
     """Compare patches, without and with one more data-consistency step."""
     case = drawn_case(kind, subject.scan, drawn_seed(rng))
     model = subject.model(case)
-    plain, more = (model.predict_patches(case.batch, data_consistency=step) for step in (False, True))
-    return Finding(worst(relative_error(plain, case.patches), relative_error(more, case.consistent)), PATCHES)
+    plain, more = (model.predict_patches(case.batch, amplitude_constraint=step) for step in (False, True))
+    return CheckResult(worst(relative_error(plain, case.patches), relative_error(more, case.consistent)), PATCHES)
 
 
-def counts(subject: Subject, rng: np.random.Generator, kind: str) -> Finding:
+def counts(subject: EngineUnderTest, rng: np.random.Generator, kind: str) -> CheckResult:
     """Compare expected counts."""
     case = drawn_case(kind, subject.scan, drawn_seed(rng))
-    return Finding(relative_error(subject.model(case).expected_counts(case.batch), case.counts), COUNTS)
+    return CheckResult(relative_error(subject.model(case).expected_counts(case.batch), case.counts), COUNTS)
 
 
-def loss(subject: Subject, rng: np.random.Generator, kind: str) -> Finding:
+def loss(subject: EngineUnderTest, rng: np.random.Generator, kind: str) -> CheckResult:
     """Compare the loss, all of its terms together."""
     case = drawn_case(kind, subject.scan, drawn_seed(rng))
     found, _ = subject.model(case).loss_and_gradients(case.batch)
-    return Finding(abs(found / case.loss() - 1), MODEL_LOSS)
+    return CheckResult(abs(found / case.loss() - 1), MODEL_LOSS)
 
 
-def gradients(subject: Subject, rng: np.random.Generator, kind: str) -> Finding:
+def gradients(subject: EngineUnderTest, rng: np.random.Generator, kind: str) -> CheckResult:
     """Compare the gradient by every trained weight with differences of the oracle's loss, one weight at a time."""
     case = drawn_case(kind, subject.scan, drawn_seed(rng))
     model = subject.model(case)
     _, found = model.loss_and_gradients(case.batch)
     trained = trainable_names(model, case.weights)
     if set(found) != set(trained):
-        return Finding(math.nan, GRADIENT)
+        return CheckResult(math.nan, GRADIENT)
     together = [(LOG_SCALE,), (PROBE,), tuple(trained)]  # a large window makes the oracle slow
     tried = [(name,) for name in trained] if case.config.N <= ONE_BY_ONE else together
-    return Finding(worst(*(_slope_error(case, found, names) for names in tried)), GRADIENT)
+    return CheckResult(worst(*(_slope_error(case, found, names) for names in tried)), GRADIENT)
 
 
 def _slope_error(case: ModelCase, found: dict[str, NDArray[np.float32]], names: tuple[str, ...]) -> float:
@@ -73,7 +73,7 @@ def _slope_error(case: ModelCase, found: dict[str, NDArray[np.float32]], names: 
     return abs(slope - case.slope_along(names)) / max(size, 1e-30)
 
 
-def batch_size(subject: Subject, rng: np.random.Generator) -> Finding:
+def batch_size(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Check that a group's answer does not depend on the other groups of its batch."""
     case = drawn_case("unet", subject.scan, drawn_seed(rng))
     model, samples = subject.model(case), case.samples
@@ -83,10 +83,10 @@ def batch_size(subject: Subject, rng: np.random.Generator) -> Finding:
         relative_error(np.concatenate([ask(batch) for batch in alone]), ask(together))
         for ask in (model.predict_patches, model.expected_counts)
     ]
-    return Finding(worst(*errors), SAME_ENGINE)
+    return CheckResult(worst(*errors), SAME_ENGINE)
 
 
-def probe_phase(subject: Subject, rng: np.random.Generator) -> Finding:
+def probe_phase(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Check that a constant phase of the probe changes neither patches nor counts."""
     case = drawn_case("unet", subject.scan, drawn_seed(rng))
     model = subject.model(case)
@@ -94,10 +94,10 @@ def probe_phase(subject: Subject, rng: np.random.Generator) -> Finding:
     turned = complex_of(case.weights[PROBE].astype(np.float64)) * np.exp(1j * rng.uniform(0, 2 * np.pi))
     model.set_weights({**case.weights, PROBE: parts_of(turned).astype(np.float32)})
     after = model.predict_patches(case.batch), model.expected_counts(case.batch)
-    return Finding(worst(*map(relative_error, after, before)), PATCHES)
+    return CheckResult(worst(*map(relative_error, after, before)), PATCHES)
 
 
-def photons(subject: Subject, rng: np.random.Generator) -> Finding:
+def photons(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Check that k times the photons give the same patches and k times the expected counts."""
     case = drawn_case("single", subject.scan, drawn_seed(rng), n_groups=2)
     brighter = _brighter(case.samples.scan)
@@ -107,7 +107,7 @@ def photons(subject: Subject, rng: np.random.Generator) -> Finding:
     rows = rng.choice(len(samples), size=2, replace=False)
     dim, bright = case.samples.batch(rows), samples.batch(rows)
     own = subject.model(case)
-    return Finding(
+    return CheckResult(
         worst(
             relative_error(model.predict_patches(bright), own.predict_patches(dim)),
             relative_error(model.expected_counts(bright), DOSE * own.expected_counts(dim)),
@@ -116,7 +116,7 @@ def photons(subject: Subject, rng: np.random.Generator) -> Finding:
     )
 
 
-def unit_object(subject: Subject, rng: np.random.Generator) -> Finding:
+def unit_object(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """
     Check that an object of 1 gives the mean measured energy, by the operators and by a whole model.
 
@@ -135,10 +135,10 @@ def unit_object(subject: Subject, rng: np.random.Generator) -> Finding:
     intensity = np.asarray(subject.operators.evaluate("intensity", ones, calibration.probe, 0.0))
     by_operator = intensity.astype(float) * case.constants.counts_per_intensity * mask
     errors = [np.abs(values.sum(axis=(-2, -1)) / measured - 1).max() for values in (by_model, by_operator)]
-    return Finding(worst(*errors), ENERGY32)
+    return CheckResult(worst(*errors), ENERGY32)
 
 
-def permuted(subject: Subject, rng: np.random.Generator) -> Finding:
+def permuted(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Check that positions in another order give the same patches in that order, and the same image."""
     case = _untrained(subject, rng)
     model, order = subject.model(case), rng.permutation(len(subject.scan))
@@ -146,7 +146,7 @@ def permuted(subject: Subject, rng: np.random.Generator) -> Finding:
     rows = rng.choice(len(order), size=4, replace=False)
     found = model.predict_patches(shuffled.batch(rows))
     one, other = (_stitched(model, scan) for scan in (subject.scan, shuffled.scan))
-    return Finding(
+    return CheckResult(
         worst(
             relative_error(found, model.predict_patches(case.samples.batch(order[rows]))),
             _image_error(other, one),
@@ -155,10 +155,10 @@ def permuted(subject: Subject, rng: np.random.Generator) -> Finding:
     )
 
 
-def reconstructed(subject: Subject, rng: np.random.Generator) -> Finding:
+def reconstructed(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Compare an engine's reconstruction with one in NumPy: float64 patches, one phase reference, dense stitching."""
     case = _untrained(subject, rng)
-    return Finding(_image_error(_stitched(subject.model(case), subject.scan), numpy_image(case)), STITCHED)
+    return CheckResult(_image_error(_stitched(subject.model(case), subject.scan), numpy_image(case)), STITCHED)
 
 
 def numpy_image(case: ModelCase) -> Image:
@@ -189,7 +189,7 @@ def _spread(centre_px: float, side: int, canvas: int) -> NDArray[np.float64]:
     return translation_matrix(np.asarray(offset), side, canvas)
 
 
-def _untrained(subject: Subject, rng: np.random.Generator) -> ModelCase:
+def _untrained(subject: EngineUnderTest, rng: np.random.Generator) -> ModelCase:
     """Draw a model as training would start it: near to the physics, so that phases can be aligned."""
     training, samples = described("single", subject.scan)
     # The configuration stays the same object, so that engines build the model only once.

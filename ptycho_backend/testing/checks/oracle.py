@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from ptycho_backend.engines.operators import OPERATORS, ReferenceOperators, reference_slope
 from ptycho_backend.engines.optimizer import adam
 from ptycho_backend.testing.assertions import relative_error
-from ptycho_backend.testing.checks.check import Check, Finding, Subject
+from ptycho_backend.testing.checks.check import Check, CheckResult, EngineUnderTest
 from ptycho_backend.testing.inputs import complex_noise, operator_arguments
 from ptycho_backend.testing.tolerances import ADAM32, OPERATOR32, POISSON_EXTREMES32, REPEATED32, SLOPE32, STEP_SLOPE32
 
 DIRECTIONS = 3  # along which a gradient is tried
-STEPS = ("initial_estimate", "data_consistency")
+STEPS = ("initial_estimate", "constrain_amplitude")
 # Predicted and measured counts: well predicted, dark predictions, dark pixels, and what underflows.
 EXTREMES = (
     (1e5, 1.001e5),
@@ -31,7 +31,7 @@ EXTREMES = (
 )
 
 
-def compared(subject: Subject, rng: np.random.Generator, name: str) -> Finding:
+def compared(subject: EngineUnderTest, rng: np.random.Generator, name: str) -> CheckResult:
     """Compare an operator with its reference; blurred and not, where it blurs."""
     drawn = operator_arguments(rng)
     error = 0.0
@@ -39,10 +39,10 @@ def compared(subject: Subject, rng: np.random.Generator, name: str) -> Finding:
         arguments = [{**drawn, "sigma_px": sigma}[what] for what in OPERATORS[name].arguments]
         expected = ReferenceOperators().evaluate(name, *arguments)
         error = worst(error, relative_error(subject.operators.evaluate(name, *arguments), expected))
-    return Finding(error, OPERATOR32)
+    return CheckResult(error, OPERATOR32)
 
 
-def differentiated(subject: Subject, rng: np.random.Generator, name: str, what: str) -> Finding:
+def differentiated(subject: EngineUnderTest, rng: np.random.Generator, name: str, what: str) -> CheckResult:
     """Compare an engine's gradient with differences of the reference along some directions."""
     operator, drawn = OPERATORS[name], operator_arguments(rng)
     arguments = [drawn[argument] for argument in operator.arguments]
@@ -56,10 +56,10 @@ def differentiated(subject: Subject, rng: np.random.Generator, name: str, what: 
         found = np.vdot(gradient, direction).real
         # What a random direction sees of a gradient is its length, on average.
         error = worst(error, abs(found - slope) / max(float(np.linalg.norm(gradient)), abs(slope), 1e-30))
-    return Finding(error, STEP_SLOPE32 if name in STEPS else SLOPE32)
+    return CheckResult(error, STEP_SLOPE32 if name in STEPS else SLOPE32)
 
 
-def extreme_counts(subject: Subject, rng: np.random.Generator) -> Finding:
+def extreme_counts(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Compare the half-deviance pixel by pixel where float32 could lose its digits, with finite slopes."""
     error = 0.0
     for expected, counts in EXTREMES:
@@ -71,20 +71,22 @@ def extreme_counts(subject: Subject, rng: np.random.Generator) -> Finding:
         found = float(subject.operators.evaluate("poisson", *arguments))
         # A well predicted pixel costs next to nothing: a millionth of a photon more or less does not count.
         error = worst(error, abs(found - truth) / (truth + 1e-3), 0.0 * float(slope.sum()))
-    return Finding(error, POISSON_EXTREMES32)
+    return CheckResult(error, POISSON_EXTREMES32)
 
 
-def optimised(subject: Subject, rng: np.random.Generator, clip: float | None, largest: float = 10.0) -> Finding:
+def optimised(
+    subject: EngineUnderTest, rng: np.random.Generator, clip: float | None, largest: float = 10.0
+) -> CheckResult:
     """Compare ten steps of Adam, with gradients of all sizes up to the largest."""
     value = rng.normal(size=(3, 4)).astype(np.float32)
     sizes = largest * 10.0 ** rng.uniform(-10, 0, (3, 4))
     gradients = [(sizes * rng.normal(size=(3, 4))).astype(np.float32) for _ in range(10)]
     expected = adam(value, gradients, 0.01, clip)
     found = subject.operators.optimiser_steps(value, gradients, 0.01, clip)
-    return Finding(relative_error(found - value.astype(float), expected - value), ADAM32)
+    return CheckResult(relative_error(found - value.astype(float), expected - value), ADAM32)
 
 
-def undisturbed(subject: Subject, rng: np.random.Generator) -> Finding:
+def undisturbed(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Check that no question changes its arguments, and that asking twice gives the same twice."""
     drawn, error = operator_arguments(rng), 0.0
     for name, operator in OPERATORS.items():
@@ -97,7 +99,7 @@ def undisturbed(subject: Subject, rng: np.random.Generator) -> Finding:
         changed = [relative_error(*pair) for pair in zip(arguments, before, strict=True)]
         repeated = relative_error(subject.operators.evaluate(name, *arguments), first), relative_error(again, slope)
         error = worst(error, *changed, *repeated)
-    return Finding(error, REPEATED32)
+    return CheckResult(error, REPEATED32)
 
 
 def worst(*errors: float) -> float:

@@ -16,7 +16,7 @@ from ptycho_backend.engines.optimizer import adam
 from ptycho_backend.events import BatchEvent, EpochEvent, Event
 from ptycho_backend.network.weights import starting_weights
 from ptycho_backend.testing.cases import ModelCase, described
-from ptycho_backend.testing.checks.check import Check, Finding, Subject, drawn_seed
+from ptycho_backend.testing.checks.check import Check, CheckResult, EngineUnderTest, drawn_seed
 from ptycho_backend.testing.checks.oracle import worst
 from ptycho_backend.testing.tolerances import FIRST_LOSS, ONE_STEP, SAME_WEIGHTS
 from ptycho_backend.training.schedules import first_rate
@@ -54,7 +54,11 @@ class Trained:
 
 
 def train(
-    subject: Subject, training: TrainingConfig, fitted: Samples, held_out: Samples | None = None, **execution: Any
+    subject: EngineUnderTest,
+    training: TrainingConfig,
+    fitted: Samples,
+    held_out: Samples | None = None,
+    **execution: Any,
 ) -> Trained:
     """Train a model on an engine, with a constant learning rate unless told otherwise; done once for equal wishes."""
     wish = ("training", repr(training), repr(execution), len(fitted), 0 if held_out is None else len(held_out))
@@ -76,23 +80,23 @@ def train(
     return trained
 
 
-def setup(subject: Subject, seed: int, n: int, **fields: Any) -> tuple[TrainingConfig, Samples]:
+def setup(subject: EngineUnderTest, seed: int, n: int, **fields: Any) -> tuple[TrainingConfig, Samples]:
     """Return a small training on the first n positions of the scan."""
     training, samples = described("single", subject.scan)
     return dataclasses.replace(training, seed=seed, **fields), samples.subset(np.arange(n))
 
 
-def initial(subject: Subject, rng: np.random.Generator) -> Finding:
+def initial(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Check that a model starts with the weights of its seed, to the last bit."""
     training, samples = setup(subject, drawn_seed(rng), N_TRAIN)
     found = subject.backend.create_model(training, samples.calibration, subject.execution).get_weights()
     expected = starting_weights(training, samples.calibration)
     if set(found) != set(expected):
-        return Finding(np.nan, SAME_WEIGHTS)
-    return Finding(worst(*(np.abs(found[name] - value).max() for name, value in expected.items())), SAME_WEIGHTS)
+        return CheckResult(np.nan, SAME_WEIGHTS)
+    return CheckResult(worst(*(np.abs(found[name] - value).max() for name, value in expected.items())), SAME_WEIGHTS)
 
 
-def batches(subject: Subject, rng: np.random.Generator) -> Finding:
+def batches(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Check that two epochs see the oracle's batches in the oracle's order; the weights stand still meanwhile."""
     training, samples = setup(subject, drawn_seed(rng), 8, nepochs=2, batch_size=3, learning_rate=STILL)
     trained, expected = train(subject, training, samples), []
@@ -101,17 +105,17 @@ def batches(subject: Subject, rng: np.random.Generator) -> Finding:
         weights = starting_weights(training, samples.calibration)
         expected += [ModelCase(training, samples, batch, weights).loss() for batch in samples.batches(3, order)]
     if len(trained.losses) != len(expected):
-        return Finding(np.nan, FIRST_LOSS)
-    return Finding(worst(*np.abs(np.divide(trained.losses, expected) - 1)), FIRST_LOSS)
+        return CheckResult(np.nan, FIRST_LOSS)
+    return CheckResult(worst(*np.abs(np.divide(trained.losses, expected) - 1)), FIRST_LOSS)
 
 
-def first_loss(subject: Subject, rng: np.random.Generator) -> Finding:
+def first_loss(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Compare the loss before the first step."""
     trained, case = _one_step(subject, rng)
-    return Finding(abs(trained.losses[0] / case.loss() - 1), FIRST_LOSS)
+    return CheckResult(abs(trained.losses[0] / case.loss() - 1), FIRST_LOSS)
 
 
-def one_step(subject: Subject, rng: np.random.Generator) -> Finding:
+def one_step(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """
     Compare all weights after one step with Adam's in float64.
 
@@ -122,16 +126,16 @@ def one_step(subject: Subject, rng: np.random.Generator) -> Finding:
     expected = _adams(subject, case)
     largest = max(float(np.abs(expected[name] - value).max()) for name, value in case.weights.items())
     errors = [np.abs(moved[name] - (expected[name] - value)).max() for name, value in case.weights.items()]
-    return Finding(worst(*errors) / largest, ONE_STEP)
+    return CheckResult(worst(*errors) / largest, ONE_STEP)
 
 
-def loss_after_one_step(subject: Subject, rng: np.random.Generator) -> Finding:
+def loss_after_one_step(subject: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
     """Compare the loss after one step with the oracle's, with the weights that Adam gives in float64."""
     trained, case = _one_step(subject, rng)
-    return Finding(abs(trained.losses[1] / case.loss(_adams(subject, case)) - 1), FIRST_LOSS)
+    return CheckResult(abs(trained.losses[1] / case.loss(_adams(subject, case)) - 1), FIRST_LOSS)
 
 
-def _one_step(subject: Subject, rng: np.random.Generator) -> tuple[Trained, ModelCase]:
+def _one_step(subject: EngineUnderTest, rng: np.random.Generator) -> tuple[Trained, ModelCase]:
     """Train two epochs of one batch each, and return the case that they start from."""
     settings = {"nepochs": 2, "batch_size": N_TRAIN, "learning_rate": 0.01}
     training, samples = setup(subject, drawn_seed(rng), N_TRAIN, **settings)
@@ -140,7 +144,7 @@ def _one_step(subject: Subject, rng: np.random.Generator) -> tuple[Trained, Mode
     return trained, case
 
 
-def _adams(subject: Subject, case: ModelCase) -> dict[str, NDArray[np.float64]]:
+def _adams(subject: EngineUnderTest, case: ModelCase) -> dict[str, NDArray[np.float64]]:
     """Return all weights after one step of Adam in float64."""
     key = ("adam", case.training.seed, len(case.samples))
     if key not in subject.kept:

@@ -25,7 +25,7 @@ WRITE_EVERY_S = 60.0  # an unfinished image is written no more often
 WRITING_SHARE = 0.05  # and takes no more of the time than this
 
 
-class GrowingImage:
+class IncrementalImage:
     """
     The image of a reconstruction that goes on.
 

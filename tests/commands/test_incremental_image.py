@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from ptycho_backend import api
-from ptycho_backend.commands import growing
+from ptycho_backend.commands import incremental_image as incremental
 from ptycho_backend.data.output import OutputError
 from ptycho_backend.data.product import read_product
 from ptycho_backend.data.readers import load_scan
 from ptycho_backend.runtime import progress
 
 RECONSTRUCTION = "reconstruction.h5"
-PICTURES = {"object.png", "baseline.png", "probe.png", "comparison.png", "trust.png"}
-FINISHED = {RECONSTRUCTION, "evaluation.json", "trust.json", *PICTURES}
+PICTURES = {"object.png", "baseline.png", "probe.png", "comparison.png", "assessment.png"}
+FINISHED = {RECONSTRUCTION, "evaluation.json", "assessment.json", *PICTURES}
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def reconstruct(ptychopinn, scan_file, trained, tmp_path):
 
     def run(name, *options, passes=3):
         folder = tmp_path / name
-        settings = ("--inference.batch_size=16", f"--inference.overlap_passes={passes}")
+        settings = ("--inference.batch_size=16", f"--inference.iterations={passes}")
         return folder, ptychopinn(
             "reconstruct", scan_file, "--model", trained[0], "--output", folder, *settings, *options
         )
@@ -56,7 +56,7 @@ def image_of(scan_file, trained):
     """Return a function that makes the image by itself, which is faster."""
 
     def make(**fields):
-        settings = {"batch_size": 16, "overlap_passes": 0, **fields}
+        settings = {"batch_size": 16, "iterations": 0, **fields}
         return api.reconstruct(load_scan(scan_file), api.load_model(trained[0]), **settings)
 
     return make
@@ -87,10 +87,10 @@ def test_a_signal_keeps_the_image_of_the_patterns_so_far(reconstruct, image_of, 
     assert "is incomplete: reconstruction: 32 of 64" in ptychopinn("info", folder / RECONSTRUCTION).err
 
 
-@pytest.mark.parametrize(("stage", "option"), [("overlap", "overlap_passes"), ("ePIE", "refine_passes")])
+@pytest.mark.parametrize(("stage", "option"), [("overlap", "iterations"), ("ePIE", "epie_iterations")])
 def test_a_signal_during_passes_keeps_the_last_whole_pass(reconstruct, image_of, monkeypatch, stage, option):
     expected = image_of(**{option: 1})
-    monkeypatch.setattr("ptycho_backend.events.TELL_EVERY_S", 0.0)
+    monkeypatch.setattr("ptycho_backend.events.REPORT_EVERY_S", 0.0)
     pressed = []
 
     class Pressing(progress.EventLog):
@@ -116,7 +116,7 @@ def test_a_signal_after_the_image_keeps_it_whole(reconstruct, image_of, when):
     assert outcome.err.splitlines()[-1].endswith(f"{RECONSTRUCTION}; the image is complete")
     found = read_product(folder / RECONSTRUCTION)
     assert "incomplete" not in found.attributes
-    np.testing.assert_array_equal(found.obj, image_of(overlap_passes=3).obj)
+    np.testing.assert_array_equal(found.obj, image_of(iterations=3).obj)
 
 
 def test_a_second_signal_ends_the_work_at_once(reconstruct, when):
@@ -133,8 +133,8 @@ def test_a_second_signal_ends_the_work_at_once(reconstruct, when):
 
 def test_the_image_is_there_while_it_grows_and_whole_at_the_end(reconstruct, monkeypatch, tmp_path):
     folder = tmp_path / "growing"
-    monkeypatch.setattr(growing, "WRITE_EVERY_S", 0.0)
-    monkeypatch.setattr(growing, "WRITING_SHARE", float("inf"))
+    monkeypatch.setattr(incremental, "WRITE_EVERY_S", 0.0)
+    monkeypatch.setattr(incremental, "WRITING_SHARE", float("inf"))
     seen = []
 
     class Reading(progress.EventLog):
@@ -172,7 +172,7 @@ def test_results_of_an_earlier_run_stay_until_there_is_something_new(reconstruct
 
 
 def test_a_full_disk_on_the_way_is_a_warning(reconstruct, monkeypatch):
-    real, calls = growing.write_image, []
+    real, calls = incremental.write_image, []
 
     def fail_first(*arguments):
         calls.append(arguments)
@@ -180,9 +180,9 @@ def test_a_full_disk_on_the_way_is_a_warning(reconstruct, monkeypatch):
             raise OutputError("rule", "expected", "no space left", "fix")
         return real(*arguments)
 
-    monkeypatch.setattr(growing, "write_image", fail_first)
-    monkeypatch.setattr(growing, "WRITE_EVERY_S", 0.0)
-    monkeypatch.setattr(growing, "WRITING_SHARE", float("inf"))
+    monkeypatch.setattr(incremental, "write_image", fail_first)
+    monkeypatch.setattr(incremental, "WRITE_EVERY_S", 0.0)
+    monkeypatch.setattr(incremental, "WRITING_SHARE", float("inf"))
     folder, outcome = reconstruct("run")
     assert outcome.status == 0
     assert "warning: the image so far is not written: no space left" in outcome.err
@@ -193,7 +193,7 @@ def test_a_full_disk_on_the_way_is_a_warning(reconstruct, monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_a_process_that_is_stopped_leaves_a_valid_image(scan_file, trained, tmp_path, started, wait_for):
     folder = tmp_path / "image"
-    options = ("--output", folder, "--inference.overlap_passes=1000000")
+    options = ("--output", folder, "--inference.iterations=1000000")
     process = started("reconstruct", scan_file, "--model", trained[0], *options)
     wait_for(process, "stitching: 64 of 64")
     time.sleep(0.5)
