@@ -1,11 +1,11 @@
 """
-The whole way on a simulated scan, with every engine that is installed: about two minutes on two cores.
+Demo: simulate, train and reconstruct with every installed engine, in about two minutes on two cores.
 
     python benchmarks/demo.py
 
-Simulates a 64×64 scan, trains on it through the command line (a subprocess for each engine, as a user would),
-and prints what came out beside the reconstruction without a network. Everything lies in ``demo/`` afterwards.
-With ``--picture FILE`` the first engine's image is drawn for the README too.
+Simulates a 64×64 scan and trains on it by the command line, in one subprocess per engine. Prints the figures
+beside those of the reconstruction without a network. All files are in ``demo/``.
+``--picture FILE`` also draws the first engine's image for the README.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     for engine in engines:
         print(f"\n{engine}: training on {options.positions} patterns, {options.epochs} epochs", flush=True)
-        rows[engine] = trained(engine, scan, folder / engine, options.epochs)
+        rows[engine] = train(engine, scan, folder / engine, options.epochs)
     print_table(rows)
     if options.picture:
         draw(options.picture, scan, folder / engines[0])
         print(f"picture: {options.picture}")
-    print(f"\nScan, models, images and pictures lie in {folder}/; '{folder}/{engines[0]}/comparison.png' shows most.")
+    print(f"\nScan, models, images and pictures are in {folder}/; see '{folder}/{engines[0]}/comparison.png' first.")
 
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("demo"), help="where results go (default: demo)")
+    parser.add_argument("--folder", type=Path, default=Path("demo"), help="output folder (default: demo)")
     parser.add_argument("--positions", type=int, default=600)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the first engine's image as a PNG too")
@@ -65,10 +65,10 @@ def arguments() -> argparse.Namespace:
 
 
 def fresh_folder(folder: Path) -> Path:
-    """Return an empty folder; an earlier demo's is emptied, anybody else's is refused."""
+    """Return an empty folder. The folder of an earlier demo is emptied; others are refused."""
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARK).exists():
-            sys.exit(f"'{folder}' holds something that is not a demo. Fix: --folder elsewhere")
+            sys.exit(f"'{folder}' contains files that are not from a demo. Fix: choose another --folder")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).touch()
@@ -76,13 +76,13 @@ def fresh_folder(folder: Path) -> Path:
 
 
 def command(*words: object) -> None:
-    """Run ``ptychopinn``; a failure ends the demo with the command's own words."""
-    done = subprocess.run([*COMMAND, *map(str, words)], check=False)
-    if done.returncode:
-        sys.exit(f"'ptychopinn {' '.join(map(str, words))}' failed with status {done.returncode}")
+    """Run ``ptychopinn``; a failure ends the demo."""
+    result = subprocess.run([*COMMAND, *map(str, words)], check=False)
+    if result.returncode:
+        sys.exit(f"'ptychopinn {' '.join(map(str, words))}' failed with status {result.returncode}")
 
 
-def trained(engine: str, scan: Path, run: Path, epochs: int) -> dict[str, Any]:
+def train(engine: str, scan: Path, run: Path, epochs: int) -> dict[str, Any]:
     """Train and reconstruct with one engine; return its figures and those without a network."""
     started = time.perf_counter()
     command("train", scan, "--output", run, "--backend", engine, "--epochs", epochs, "--no-progress")
@@ -92,7 +92,7 @@ def trained(engine: str, scan: Path, run: Path, epochs: int) -> dict[str, Any]:
 
 
 def print_table(rows: dict[str, dict[str, Any]]) -> None:
-    """Print one line for each engine and one for no network at all."""
+    """Print one line per engine and one without a network."""
     lines = [table_row(name, row["network"], row["training_s"], row["total_s"]) for name, row in rows.items()]
     first = next(iter(rows.values()))
     lines.append(table_row("no network", first["no_network"]))
@@ -101,7 +101,7 @@ def print_table(rows: dict[str, dict[str, Any]]) -> None:
     for line in (COLUMNS, *lines):
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
     for name, row in rows.items():
-        if not beats(row):
+        if not is_better(row):
             print(f"\n{name}: the network does not beat the reconstruction without one.")
 
 
@@ -112,13 +112,13 @@ def table_row(name: str, figures: dict[str, Any], training_s: float = 0.0, total
     return (name, *times, *scores, f"{figures['frc_half']:.2f}")
 
 
-def beats(row: dict[str, Any]) -> bool:
-    """Return whether a network does better than none, in amplitude and in phase."""
+def is_better(row: dict[str, Any]) -> bool:
+    """Return whether the network has the higher PSNR, in amplitude and in phase."""
     return all(row["network"][score] > row["no_network"][score] for score in ("amplitude_psnr_db", "phase_psnr_db"))
 
 
 def draw(path: Path, scan_path: Path, run: Path) -> None:
-    """Draw a diffraction pattern, the image without and with a network, and the truth."""
+    """Draw two diffraction patterns, the image without and with a network, and the truth."""
     scan, product = pb.load_scan(scan_path), read_product(run / "reconstruction.h5")
     assert scan.obj is not None
     assert product.obj is not None
@@ -129,8 +129,10 @@ def draw(path: Path, scan_path: Path, run: Path) -> None:
     axes = figure.subplots(2, 4)
     images = (("without a network", baseline.image), ("reconstructed", network.image), ("truth", network.truth))
     for column, (title, image) in enumerate(images, start=1):
-        for row, (values, limits) in enumerate(zip(parts(image), map(span, parts(network.truth)), strict=True)):
-            axes[row, column].imshow(values, cmap=("gray", "viridis")[row], vmin=limits[0], vmax=limits[1])
+        for row, (values, (low, high)) in enumerate(
+            zip(amplitude_and_phase(image), map(limits, amplitude_and_phase(network.truth)), strict=True)
+        ):
+            axes[row, column].imshow(values, cmap=("gray", "viridis")[row], vmin=low, vmax=high)
         axes[0, column].set_title(title, fontsize=10)
     for row, index in enumerate((0, len(scan) // 2)):
         axes[row, 0].imshow(np.log1p(scan.patterns[index].astype(float)), cmap="magma")
@@ -144,7 +146,7 @@ def draw(path: Path, scan_path: Path, run: Path) -> None:
 
 
 def write_small(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG with a palette: a picture for a README is loaded often."""
+    """Write a figure as a small PNG with a palette."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -153,13 +155,13 @@ def write_small(figure: Figure, path: Path) -> None:
     Image.open(buffer).convert("RGB").quantize(256).save(path, optimize=True)
 
 
-def parts(image: Any) -> tuple[Any, Any]:
-    """Return amplitude and phase of an image, the phase about its mean."""
+def amplitude_and_phase(image: Any) -> tuple[Any, Any]:
+    """Return amplitude and phase of an image; the mean phase is 0."""
     return np.abs(image), np.angle(image * np.exp(-1j * np.angle(image.sum())))
 
 
-def span(values: Any) -> tuple[float, float]:
-    """Return the limits of a grey scale."""
+def limits(values: Any) -> tuple[float, float]:
+    """Return the percentiles 0.5 and 99.5, limits of a colour scale."""
     low, high = np.percentile(values, (0.5, 99.5))
     return float(low), float(high)
 

@@ -1,8 +1,9 @@
 """
-Whether training that starts from the shipped network reaches in a fifth of the epochs what training from scratch does.
+Fine-tuning of the shipped network compared with training from scratch, which takes five times the epochs.
 
-Simulated scans that no training saw; for each the shipped network as it is, trained on the scan, and a new network
-trained on it: the stitched image alone, and after the default passes over all patterns.
+Each simulated scan is reconstructed by three networks: the shipped one, the shipped one trained on the scan, and a
+new one trained on it. No training used these scans before. The table shows the stitched image alone and the image
+after the default iterations.
 
     python benchmarks/fine_tuning.py --backend pytorch --scans 5
 """
@@ -18,7 +19,7 @@ from pretrained import ALONE, DIAMETERS, FIRST_SEED
 
 import ptycho_backend as pb
 
-HELD = {"probe_iterations": 0}  # the probe is exact: nothing but the network differs between rows
+FIXED_PROBE = {"probe_iterations": 0}  # the probe is exact: only the network differs between rows
 SCORES = ("amplitude alone", "phase alone", "amplitude", "phase")
 Row = dict[str, float]
 
@@ -39,23 +40,23 @@ def main() -> None:
             results.setdefault(name, []).append(row)
             print(f"scan {k}, {name}:", {key: round(value, 3) for key, value in row.items()}, flush=True)
     *_, longest = results
-    print(f"\nMedians; in brackets those of the differences from '{longest}' on the same scan.\n")
+    print(f"\nMedians; in brackets: median difference from '{longest}' on the same scan.\n")
     print("| start, epochs | amplitude dB alone | phase dB alone | amplitude dB | phase dB | loss | s of training |")
     print("|---|---|---|---|---|---|---|")
     for name, rows in results.items():
-        cells = [compared(rows, results[longest], key) for key in SCORES]
+        cells = [comparison(rows, results[longest], key) for key in SCORES]
         loss, seconds = (median(row[key] for row in rows) for key in ("loss", "seconds"))
         print(f"| {name} | {' | '.join(cells)} | {loss:.4f} | {seconds:.0f} |")
 
 
-def compared(rows: list[Row], others: list[Row], key: str) -> str:
-    """Return a median, and the median of differences from other rows."""
+def comparison(rows: list[Row], others: list[Row], key: str) -> str:
+    """Return a median, and the median difference from other rows."""
     difference = median(row[key] - other[key] for row, other in zip(rows, others, strict=True))
     return f"{median(row[key] for row in rows):.1f} ({difference:+.1f})"
 
 
 def rows_of(scan: pb.Scan, options: argparse.Namespace) -> list[tuple[str, Row]]:
-    """Return the figures of one scan for every start."""
+    """Return the figures of one scan for every start of training."""
     shipped = pb.load_model(None, options.backend)
     rows = [("shipped, 0", quality(scan, shipped) | {"loss": float("nan"), "seconds": 0.0})]
     fifth = max(1, options.epochs // 5)
@@ -69,21 +70,18 @@ def rows_of(scan: pb.Scan, options: argparse.Namespace) -> list[tuple[str, Row]]
 
 
 def configuration(scan: pb.Scan, backend: str, start: Any, epochs: int) -> pb.TrainingConfig:
-    """Return a training of the default network."""
+    """Return the configuration to train the default network."""
     model = pb.ModelConfig(N=scan.N)
-    return pb.TrainingConfig(model=model, backend=backend, start=start, nepochs=epochs, **HELD)
+    return pb.TrainingConfig(model=model, backend=backend, start=start, nepochs=epochs, **FIXED_PROBE)
 
 
 def quality(scan: pb.Scan, model: Any) -> Row:
-    """Return the scores of the image alone and after the passes."""
-    alone = pb.evaluate(pb.reconstruct(scan, model, **HELD, **ALONE), scan)
-    whole = pb.evaluate(pb.reconstruct(scan, model, **HELD), scan)
-    return {
-        "amplitude alone": alone.amplitude_psnr_db,
-        "phase alone": alone.phase_psnr_db,
-        "amplitude": whole.amplitude_psnr_db,
-        "phase": whole.phase_psnr_db,
-    }
+    """Return the scores of the stitched image alone and of the image after the iterations."""
+    images = (pb.reconstruct(scan, model, **FIXED_PROBE, **options) for options in (ALONE, {}))
+    values = [
+        (found.amplitude_psnr_db, found.phase_psnr_db) for found in (pb.evaluate(image, scan) for image in images)
+    ]
+    return dict(zip(SCORES, [*values[0], *values[1]], strict=True))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """
-Time of ``import ptycho_backend`` with every public name resolved, and whether a framework came with it.
+Time to import ``ptycho_backend`` and all its public names, and the frameworks that the import loads.
 
     python benchmarks/import_time.py
 """
@@ -18,11 +18,11 @@ FRAMEWORKS = "import sys; from ptycho_backend import *; print({'torch', 'tensorf
 def main() -> None:
     """Print the median of seven fresh interpreters."""
     for label, code in (("import ptycho_backend", BARE), ("from ptycho_backend import *", NAMES)):
-        print(f"{label}: {median(float(answer(code)) for _ in range(7)):.3f} s")
-    print(f"frameworks loaded: {answer(FRAMEWORKS)}")
+        print(f"{label}: {median(float(run(code)) for _ in range(7)):.3f} s")
+    print(f"frameworks loaded: {run(FRAMEWORKS)}")
 
 
-def answer(code: str) -> str:
+def run(code: str) -> str:
     """Run code in a fresh interpreter and return what it prints."""
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 

@@ -2,12 +2,11 @@
 Peak memory on large scans of 128×128 patterns stored as uint16.
 
     python benchmarks/memory.py train --backend pytorch                 # 20,000 patterns, one short epoch
-    python benchmarks/memory.py reconstruct --patterns 100000           # through the command line, untrained network
-    python benchmarks/memory.py without-network --patterns 100000       # the same, but for the network: faster
+    python benchmarks/memory.py reconstruct --patterns 100000           # command line, untrained network
+    python benchmarks/memory.py without-network --patterns 100000       # without a network: faster
 
-Counted is what the system calls resident, sampled ten times a second: anonymous memory (RssAnon), which the process
-has for itself, and pages of files (RssFile: libraries, and mapped data), which the system could take back at any time.
-The file cache that no process has mapped is not counted.
+Samples the resident memory ten times a second. Anonymous memory (RssAnon) belongs to the process alone. File pages
+(RssFile: libraries and mapped data) can be freed by the system at any time. The unmapped file cache does not count.
 """
 
 from __future__ import annotations
@@ -38,35 +37,35 @@ from ptycho_backend.simulation.simulate import expected_counts
 
 N = 128
 STEP_PX = 8.0
-PERIOD = 16  # steps after which the object, and so the patterns, repeat: a few of them make a scan of any size
+PERIOD = 16  # the object repeats after these steps: few different patterns make a scan of any size
 PHOTONS = 1e5
 GIB = 2**30
 
 
 def main() -> None:
-    """Write the scan, work on it, and print the peak."""
+    """Write the scan, process it, and print the peak memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", nargs="?", choices=("train", "reconstruct", "without-network"), default="train")
     parser.add_argument("--backend", default="pytorch")
     parser.add_argument("--patterns", type=int, default=20_000)
     parser.add_argument("--compression", default=None, help="of the HDF5 file, e.g. gzip; reconstruct only")
-    parser.add_argument("--scan", help=argparse.SUPPRESS)  # what a process that is watched works on
+    parser.add_argument("--scan", help=argparse.SUPPRESS)  # scan of the measured process
     parser.add_argument("--iterations", type=int, default=1)
     parser.add_argument("--stop-after", type=float, default=None, metavar="SECONDS", help="send SIGINT after this time")
     options = parser.parse_args()
     if options.scan:
-        return without_network_on(options.scan, options.iterations)
+        return reconstruct_without_network(options.scan, options.iterations)
     with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder:
         if options.task == "train":
             return train(Path(folder), options)
         scan = write_scan(Path(folder) / "large.h5", options.patterns, options.compression)
-        command = reconstruction if options.task == "reconstruct" else reconstruction_without_network
+        command = network_command if options.task == "reconstruct" else command_without_network
         print(f"{scan.stat().st_size / GIB:.2f} GiB of data in {scan}", flush=True)
-        watch(command(scan, options), options)
+        measure(command(scan, options), options)
 
 
 def train(folder: Path, options: argparse.Namespace) -> None:
-    """Train one short epoch through the front door, probe refinement included."""
+    """Train one short epoch by the public function, with probe refinement."""
     scan = pb.load_scan(write_scan(folder / "large.h5", options.patterns))
     training = pb.TrainingConfig(
         model=pb.ModelConfig(N=N, n_filters_scale=1, unrolled_steps=2),
@@ -81,40 +80,40 @@ def train(folder: Path, options: argparse.Namespace) -> None:
     print(f"{options.backend}: {options.patterns} patterns of {N}×{N} uint16, peak resident size {peak / GIB:.2f} GiB")
 
 
-def reconstruction(scan: Path, options: argparse.Namespace) -> list[str]:
-    """Return the command line that reconstructs with a narrow, untrained network, and without one for comparison."""
+def network_command(scan: Path, options: argparse.Namespace) -> list[str]:
+    """Return the command line of a reconstruction by a narrow, untrained network, compared with none."""
     model = write_model(scan.parent / "model", options.backend)
-    passes = f"--inference.iterations={options.iterations}"
-    command = [sys.executable, "-m", "ptycho_backend.cli", "reconstruct", str(scan), "--model", str(model), passes]
+    iterations = f"--inference.iterations={options.iterations}"
+    command = [sys.executable, "-m", "ptycho_backend.cli", "reconstruct", str(scan), "--model", str(model), iterations]
     return [*command, "--output", str(scan.parent / "image"), "--backend", options.backend]
 
 
-def reconstruction_without_network(scan: Path, options: argparse.Namespace) -> list[str]:
-    """Return the command line that calls this file again, for the work alone."""
-    passes = f"--iterations={options.iterations}"
-    return [sys.executable, __file__, options.task, "--scan", str(scan), passes]
+def command_without_network(scan: Path, options: argparse.Namespace) -> list[str]:
+    """Return the command line of this file for the measured process."""
+    iterations = f"--iterations={options.iterations}"
+    return [sys.executable, __file__, options.task, "--scan", str(scan), iterations]
 
 
-def without_network_on(path: str, passes: int) -> None:
-    """Reconstruct a scan without a network, and tell how it goes on."""
+def reconstruct_without_network(path: str, iterations: int) -> None:
+    """Reconstruct a scan without a network, and log the progress."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     scan, config = pb.load_scan(path), pb.ModelConfig(N=N, initial_iterations=0)
-    settings = pb.InferenceConfig(iterations=passes)
+    settings = pb.InferenceConfig(iterations=iterations)
     image = without_network(scan, calibrate(scan, config), config, settings, EventLog())
     print(f"image of {image.obj.shape}, median amplitude {np.median(np.abs(image.obj[image.coverage > 1])):.3f}")
 
 
-def watch(command: list[str], options: argparse.Namespace) -> None:
-    """Run a command and print its status, its time and its peaks."""
+def measure(command: list[str], options: argparse.Namespace) -> None:
+    """Run a command and print its status, time and peak memory."""
     started = time.perf_counter()
     process = subprocess.Popen(command)
-    peaks = watched(process, options.stop_after)
+    peaks = peak_sizes(process, options.stop_after)
     print(f"status {process.returncode} after {time.perf_counter() - started:.0f} s")
     print(f"{options.patterns} patterns, {', '.join(f'{name} {peak / GIB:.2f} GiB' for name, peak in peaks.items())}")
 
 
-def watched(process: subprocess.Popen[bytes], stop_after_s: float | None) -> dict[str, int]:
-    """Return the largest resident sizes of a process, bytes: of each kind by itself, and of their sum."""
+def peak_sizes(process: subprocess.Popen[bytes], stop_after_s: float | None) -> dict[str, int]:
+    """Return the peak resident sizes of a process, bytes: of each kind and of their sum."""
     peaks: dict[str, int] = {}
     status, started = Path(f"/proc/{process.pid}/status"), time.perf_counter()
     while process.poll() is None:
@@ -130,7 +129,7 @@ def watched(process: subprocess.Popen[bytes], stop_after_s: float | None) -> dic
 
 
 def write_model(folder: Path, backend: str) -> Path:
-    """Write a run whose network is untrained and as narrow as can be."""
+    """Write a run with the narrowest network, untrained."""
     config = pb.ModelConfig(N=N, n_filters_scale=1, unrolled_steps=1, initial_iterations=0)
     training = pb.TrainingConfig(model=config, backend=backend)
     scan = pb.simulate_scan(N=N, n_positions=9)
@@ -139,7 +138,7 @@ def write_model(folder: Path, backend: str) -> Path:
 
 
 def write_scan(path: Path, n: int, compression: str | None = None) -> Path:
-    """Write a raster scan of a periodic object in the layout of ptychodus, block by block."""
+    """Write a raster scan of a periodic object in the layout of ptychodus, in blocks."""
     rng = np.random.default_rng(0)
     period_px = int(PERIOD * STEP_PX)
     obj = np.tile(make_object("lines", (period_px, period_px), rng), (4, 4))
@@ -148,14 +147,14 @@ def write_scan(path: Path, n: int, compression: str | None = None) -> Path:
     cell = N + STEP_PX * np.stack(np.divmod(np.arange(PERIOD**2), PERIOD), axis=1)
     counts = rng.poisson(expected_counts(obj, (0.0, 0.0), probe, cell)).astype(np.uint16)
     row, column = np.divmod(np.arange(n), int(np.ceil(np.sqrt(n))))
-    kind = (row % PERIOD) * PERIOD + column % PERIOD
+    cell_index = (row % PERIOD) * PERIOD + column % PERIOD
     with h5py.File(path, "w") as file:
         chunks = (64, N, N) if compression else None
         patterns = file.create_dataset("patterns", (n, N, N), np.uint16, chunks=chunks, compression=compression)
         for start in range(0, n, 1024):
-            patterns[start : start + 1024] = counts[kind[start : start + 1024]]
+            patterns[start : start + 1024] = counts[cell_index[start : start + 1024]]
         file["probe"] = probe
-        # ptychodus counts from the middle of a window, half a pixel before pixel N//2.
+        # Coordinates of ptychodus begin at the middle of a window, half a pixel before pixel N//2.
         file["probe_position_y_px"] = N + STEP_PX * row - 0.5
         file["probe_position_x_px"] = N + STEP_PX * column - 0.5
     return path

@@ -1,8 +1,8 @@
 """
-How well the network of the package, or another one, reconstructs scans that no training saw.
+Quality of the shipped network, or of another one, on scans that are not in its training set.
 
-Simulated scans in several cases, and for each what needs no network, 20 passes of ePIE, and the network: median and
-worst amplitude and phase PSNR, median FRC and speed. "alone" is the stitched image before any pass over all patterns.
+For several kinds of simulated scans: no network, 20 iterations of ePIE, and the network. The tables show median and
+worst PSNR of amplitude and phase, median FRC, and speed. "alone" is the stitched image before the iterations.
 
     python benchmarks/pretrained.py --backend pytorch --scans 20
     python benchmarks/pretrained.py runs/pretrained/model.h5.zip
@@ -20,25 +20,26 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from reconstruction import scored
 
 import ptycho_backend as pb
 from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.pretraining.probes import defocused
 from ptycho_backend.reconstruction import fit_to_scan, without_network
-from ptycho_backend.solver.epie import Plan, epie
+from ptycho_backend.solver.epie import EpieOptions, epie
 
 FIRST_SEED = 5000
-PASSES = 20
+EPIE_ITERATIONS = 20
 OBJECTS = ("textures", "lines", "siemens")
 PROBES = ("zone-plate", "gaussian")
-DIAMETERS = (0.35, 0.25, 0.4)  # of every third probe, over the window: as in the other benchmark, smaller, larger
+DIAMETERS = (0.35, 0.25, 0.4)  # probe diameter relative to the window, by scan number modulo 3
 ALONE = {"iterations": 0}
-HALF_A_DEPTH_RAD = np.pi / 2  # phase at the edge of a pupil half of λ/NA² away: a quarter of a wave
+HALF_A_DEPTH_RAD = np.pi / 2  # phase at the pupil's edge for a defocus of half the depth of focus, λ/(2·NA²)
 Row = dict[str, float]
 
 
 def cases(positions: int) -> dict[str, Callable[[int], dict[str, Any]]]:
-    """Return what to simulate, by case and number of the scan."""
+    """Return a function from scan number to simulation settings, for every case."""
     quarter = max(64, positions // 4)
     return {
         "exact probe, 1e6 photons": lambda k: {},
@@ -61,10 +62,9 @@ def main() -> None:
     for case, fields in cases(options.positions).items():
         if options.only and case not in options.only:
             continue
-        scans = range(options.scans)
+        common = {"n_positions": options.positions}
         rows = [
-            one_scan({"seed": FIRST_SEED + k, "n_positions": options.positions, **fields(k)}, loaded, options)
-            for k in scans
+            one_scan({"seed": FIRST_SEED + k, **common, **fields(k)}, loaded, options) for k in range(options.scans)
         ]
         results[case] = rows
         print_table(case, rows)
@@ -80,7 +80,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scans", type=int, default=20)
     parser.add_argument("--positions", type=int, default=1024)
     parser.add_argument("--only", nargs="*", help="cases by name")
-    parser.add_argument("--no-classical", action="store_true", help="leave out the rows that need no network")
+    parser.add_argument("--no-classical", action="store_true", help="omit the rows without a network")
     parser.add_argument("--output", type=Path)
     return parser.parse_args()
 
@@ -94,15 +94,15 @@ def one_scan(fields: dict[str, Any], models: dict[str, Any], options: argparse.N
     rows = {} if options.no_classical else classical(scan, exact)
     for name, model in models.items():
         started = time.perf_counter()
-        # A wrong probe is refined once, for all rows.
-        fitted = fit_to_scan(model, scan, pb.InferenceConfig(probe_iterations=0 if exact else PASSES))
+        # All rows use one refinement of a wrong probe.
+        fitted = fit_to_scan(model, scan, pb.InferenceConfig(probe_iterations=0 if exact else EPIE_ITERATIONS))
         refinement_s = time.perf_counter() - started
         settings = {"probe_iterations": 0}
         pb.reconstruct(scan.subset(slice(0, 64)), fitted, **settings)  # the first call compiles
         for label, more in (
             (f"{name} alone", ALONE),
             (name, {}),
-            (f"{name}, 2 passes of ePIE", {"epie_iterations": 2}),
+            (f"{name}, 2 iterations of ePIE", {"epie_iterations": 2}),
         ):
             started = time.perf_counter()
             rows[label] = scored(pb.reconstruct(scan, fitted, **settings, **more), scan, started)
@@ -111,7 +111,7 @@ def one_scan(fields: dict[str, Any], models: dict[str, Any], options: argparse.N
 
 
 def classical(scan: pb.Scan, exact: bool) -> dict[str, Row]:
-    """Return the rows without a network; ePIE refines the probe only where it is wrong."""
+    """Return the rows without a network; ePIE refines the probe only if it is wrong."""
     model = pb.ModelConfig(N=scan.N)
     calibration = calibrate(scan, model)
     rows = {}
@@ -119,24 +119,14 @@ def classical(scan: pb.Scan, exact: bool) -> dict[str, Row]:
         started = time.perf_counter()
         rows[name] = scored(without_network(scan, calibration, model, settings), scan, started)
     started = time.perf_counter()
-    image = epie(scan, calibration, Plan(PASSES, update_probe=not exact), np.random.default_rng(0)).image
-    return rows | {f"ePIE, {PASSES} passes": scored(image, scan, started)}
-
-
-def scored(image: pb.Image, scan: pb.Scan, started: float) -> Row:
-    """Return the figures of an image, with its patterns per second since `started`."""
-    rate = len(scan) / (time.perf_counter() - started)
-    result = pb.evaluate(image, scan)
-    return {
-        "amplitude": result.amplitude_psnr_db,
-        "phase": result.phase_psnr_db,
-        "frc": result.frc_half,
-        "patterns_per_s": rate,
-    }
+    image = epie(
+        scan, calibration, EpieOptions(EPIE_ITERATIONS, update_probe=not exact), np.random.default_rng(0)
+    ).image
+    return rows | {f"ePIE, {EPIE_ITERATIONS} iterations": scored(image, scan, started)}
 
 
 def print_table(case: str, rows: list[dict[str, Row]]) -> None:
-    """Print medians, and the worst scan, as Markdown."""
+    """Print medians and worst values as a Markdown table."""
     print(f"\n### {case}, {len(rows)} scans\n")
     print("| | amplitude dB, median (worst) | phase dB, median (worst) | FRC at 0.5 | patterns/s | refinement, s |")
     print("|---|---|---|---|---|---|")
@@ -144,9 +134,9 @@ def print_table(case: str, rows: list[dict[str, Row]]) -> None:
         values = {key: [row[name][key] for row in rows] for key in rows[0][name]}
         middle = {key: median(column) for key, column in values.items()}
         print(
-            f"| {name} | {middle['amplitude']:.1f} ({min(values['amplitude']):.1f}) "
-            f"| {middle['phase']:.1f} ({min(values['phase']):.1f}) "
-            f"| {middle['frc']:.2f} | {middle['patterns_per_s']:.0f} "
+            f"| {name} | {middle['amplitude_psnr_db']:.1f} ({min(values['amplitude_psnr_db']):.1f}) "
+            f"| {middle['phase_psnr_db']:.1f} ({min(values['phase_psnr_db']):.1f}) "
+            f"| {middle['frc_half']:.2f} | {middle['patterns_per_s']:.0f} "
             f"| {middle.get('refinement_s', 0.0):.1f} |",
             flush=True,
         )

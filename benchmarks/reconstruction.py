@@ -1,9 +1,9 @@
 """
-Quality and time of everything that turns patterns into an image, in one table.
+Quality and time of all reconstruction methods, in one table.
 
-For each seed: a simulated 64×64 scan of 1024 positions with 1e6 photons per pattern; the estimate without a
-network; ePIE; a network trained on the scan; the same with passes of ePIE after it. Then the weights of that
-training on a second scan, with another object and another probe, at 1e6 and at 1e4 photons.
+For each seed a scan is simulated: 64×64 pixels, 1024 positions, 1e6 photons per pattern. The methods: the estimate
+without a network, ePIE, a network trained on the scan, and this network followed by ePIE. The trained network then
+reconstructs a second scan, with another object and another probe, at 1e6 and at 1e4 photons.
 
     python benchmarks/reconstruction.py --backend pytorch --seeds 10 --output results.json
 """
@@ -20,13 +20,13 @@ import numpy as np
 
 import ptycho_backend as pb
 from ptycho_backend.physics.calibration import calibrate
-from ptycho_backend.solver.epie import Plan, epie
+from ptycho_backend.solver.epie import EpieOptions, epie
 from ptycho_backend.solver.initial_estimate import baseline_image
 
 POSITIONS = 1024
 OTHER = {"diameter_fraction": 0.3, "probe_name": "disc"}
-PASSES = (5, 10, 20, 40)
-POLISH = (1, 2, 5)
+EPIE_ITERATIONS = (5, 10, 20, 40)
+REFINEMENT_ITERATIONS = (1, 2, 5)  # of ePIE after a network
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=18)
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--no-classical", action="store_true", help="leave out the rows that need no engine")
+    parser.add_argument("--no-classical", action="store_true", help="omit the rows without an engine")
     parser.add_argument("--output", type=Path)
     return parser.parse_args()
 
@@ -66,58 +66,59 @@ def one_seed(seed: int, options: argparse.Namespace) -> dict[str, dict[str, floa
         backend=options.backend,
         nepochs=options.epochs,
         seed=seed,
-        probe_iterations=0,  # the scan carries the exact probe
+        probe_iterations=0,  # the scan contains the exact probe
     )
     started = time.perf_counter()
     run = pb.train(scan, training, pb.ExecutionConfig(precision=options.precision))
     rows["trained network"] = network_row(scan, run.model, time.perf_counter() - started, run.summary)
-    rows |= polished(scan, run.model, "trained network")
+    rows |= refined(scan, run.model, "trained network")
     for photons in (1e6, 1e4):
         other = pb.simulate_scan(seed=1000 + seed, n_positions=POSITIONS, photons_per_pattern=photons, **OTHER)
         label = f"other scan, {photons:.0e}: "
         if not options.no_classical:
-            rows |= classical(other, label, passes=(20,) if photons < 1e6 else PASSES)
+            rows |= classical(other, label, iterations=(20,) if photons < 1e6 else EPIE_ITERATIONS)
         rows[f"{label}untrained network"] = network_row(other, run.model, 0.0, {})
-        rows |= polished(other, run.model, f"{label}untrained network")
+        rows |= refined(other, run.model, f"{label}untrained network")
     return rows
 
 
-def classical(scan: pb.Scan, label: str, passes: tuple[int, ...] = PASSES) -> dict[str, dict[str, float]]:
-    """Return the rows that need no training: the direct estimate, and ePIE with the exact probe."""
+def classical(scan: pb.Scan, label: str, iterations: tuple[int, ...] = EPIE_ITERATIONS) -> dict[str, dict[str, float]]:
+    """Return the rows without training: the initial estimate, and ePIE with the exact probe."""
     calibration = calibrate(scan, pb.ModelConfig(N=scan.N))
     started = time.perf_counter()
     rows = {f"{label}no network": scored(baseline_image(scan, calibration), scan, started)}
-    for count in passes:
+    for count in iterations:
         started = time.perf_counter()
-        image = epie(scan, calibration, Plan(count, update_probe=False), np.random.default_rng(0)).image
-        rows[f"{label}ePIE, {count} passes"] = scored(image, scan, started)
+        image = epie(scan, calibration, EpieOptions(count, update_probe=False), np.random.default_rng(0)).image
+        rows[f"{label}ePIE, {count} iterations"] = scored(image, scan, started)
     return rows
 
 
 def network_row(scan: pb.Scan, model: object, training_s: float, summary: dict[str, float]) -> dict[str, float]:
-    """Return figures of a reconstruction, its speed, and how the loss stands to the shot noise."""
+    """Return the figures of a reconstruction, its speed, its loss and the shot-noise floor."""
     pb.reconstruct(scan.subset(slice(0, 64)), model)  # the first call compiles
     started = time.perf_counter()
-    row = scored(pb.reconstruct(scan, model), scan, started)
-    row |= {"patterns_per_s": len(scan) / row["seconds"], "training_s": training_s}
+    row = scored(pb.reconstruct(scan, model), scan, started) | {"training_s": training_s}
     return row | {key: float(summary[key]) for key in ("half_deviance", "shot_noise_floor") if key in summary}
 
 
-def polished(scan: pb.Scan, model: object, label: str) -> dict[str, dict[str, float]]:
-    """Return the rows of a network's image polished by ePIE."""
+def refined(scan: pb.Scan, model: object, label: str) -> dict[str, dict[str, float]]:
+    """Return the rows of a network's image refined by ePIE."""
     rows = {}
-    for count in POLISH:
+    for count in REFINEMENT_ITERATIONS:
         started = time.perf_counter()
-        rows[f"{label} + {count} passes"] = scored(pb.reconstruct(scan, model, epie_iterations=count), scan, started)
+        image = pb.reconstruct(scan, model, epie_iterations=count)
+        rows[f"{label} + {count} iterations"] = scored(image, scan, started)
     return rows
 
 
 def scored(image: pb.Image, scan: pb.Scan, started: float) -> dict[str, float]:
-    """Return the figures of an image, with the seconds since `started`."""
+    """Return the figures of an image, and the time and speed since `started`."""
     seconds = time.perf_counter() - started
     result = pb.evaluate(image, scan)
     return {
         "seconds": seconds,
+        "patterns_per_s": len(scan) / seconds,
         "amplitude_psnr_db": result.amplitude_psnr_db,
         "amplitude_ssim": result.amplitude_ssim,
         "phase_psnr_db": result.phase_psnr_db,
@@ -127,7 +128,7 @@ def scored(image: pb.Image, scan: pb.Scan, started: float) -> dict[str, float]:
 
 
 def print_table(runs: list[dict[str, dict[str, float]]], title: str) -> None:
-    """Print the medians of all rows as Markdown, with the lowest PSNR where there are several runs."""
+    """Print medians and lowest PSNR of all rows as a Markdown table."""
     print(f"\n### {title}\n")
     print("| | training s | image s | amplitude dB / SSIM | phase dB / SSIM | FRC at 0.5 | worst dB |")
     print("|---|---|---|---|---|---|---|")

@@ -1,11 +1,11 @@
 """
-Patterns per second of a whole reconstruction by the shipped network, and of what comes before the overlap passes.
+Patterns per second of a reconstruction by the shipped network, with and without the iterations.
 
     python benchmarks/speed.py --backend pytorch
 
-Every call meets a scan of its own, as at a beamline; the first, which is not counted, finds an engine that has just
-started. Run it on an idle machine, and the engines in turn: figures of a shared one vary by a quarter. The probe is
-known, so that nothing is refined.
+Every call uses a new scan, as at a beamline. The first call includes the start of the engine and is listed
+separately. Use an idle machine and run one engine at a time: on a shared machine, figures vary by a quarter.
+The probe is exact and is not refined.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import ptycho_backend as pb
 from ptycho_backend.engines.model import Model
 
 SCANS = {64: 2048, 128: 1024}  # positions by N
-HELD = pb.InferenceConfig(probe_iterations=0)
-ALONE = dataclasses.replace(HELD, iterations=0)
+FULL = pb.InferenceConfig(probe_iterations=0)
+ALONE = dataclasses.replace(FULL, iterations=0)
 
 
 def main() -> None:
@@ -30,14 +30,14 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=3)
     options = parser.parse_args()
     print(f"{options.backend}, medians of {options.calls} calls\n")
-    print("| patterns | per second | before the overlap passes | first call |")
+    print("| patterns | per second | without iterations | first call |")
     print("|---|---|---|---|")
     model = pb.load_model(None, options.backend)
     for N, positions in SCANS.items():
         scans = [pb.simulate_scan(N=N, n_positions=positions, seed=7 + k) for k in range(options.calls + 1)]
-        rates = [[rate(scan, model, settings) for scan in scans] for settings in (HELD, ALONE)]
-        whole, before = (median(of_one[1:]) for of_one in rates)
-        print(f"| {positions} of {N}×{N} | {whole:.0f} | {before:.0f} | {rates[0][0]:.0f} |", flush=True)
+        rates = [[rate(scan, model, settings) for scan in scans] for settings in (FULL, ALONE)]
+        full, alone = (median(calls[1:]) for calls in rates)
+        print(f"| {positions} of {N}×{N} | {full:.0f} | {alone:.0f} | {rates[0][0]:.0f} |", flush=True)
 
 
 def rate(scan: pb.Scan, model: Model, settings: pb.InferenceConfig) -> float:

@@ -1,9 +1,9 @@
 """
-The measured Siemens star: without training, trained on it, and how far each agrees with a long run of ePIE.
+Measured Siemens star: the shipped network and a network trained on the scan, compared with a long run of ePIE.
 
     python benchmarks/star.py --backend pytorch --output runs/star-pytorch
 
-The file is found through PTYCHO_DATA_DIR or in ../shared/data beside the checkout.
+The file is in the folder PTYCHO_DATA_DIR, by default ../shared/data beside the checkout.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import numpy as np
 
 import ptycho_backend as pb
 from ptycho_backend.physics.calibration import calibrate
-from ptycho_backend.plots.pictures import plot_losses, plot_object, plot_probe
+from ptycho_backend.plots import plot_losses, plot_object, plot_probe
 from ptycho_backend.quality.metrics import compare, remove_ramp
 from ptycho_backend.reconstruction import fit_to_scan
-from ptycho_backend.solver.epie import Plan, epie
+from ptycho_backend.solver.epie import EpieOptions, epie
 
 FILE = "siemens-star.npz"
-PASSES_OF_EPIE = (0, 5)
+EPIE_ITERATIONS = (0, 5)
+REFERENCE_ITERATIONS = 40
 
 
 def main() -> None:
@@ -38,17 +39,17 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     scan = pb.load_scan(find_star())
     reference = reference_image(scan)
-    draw(options.output, "ePIE, 40 passes", reference)
+    draw(options.output, f"ePIE, {REFERENCE_ITERATIONS} iterations", reference)
     started = time.perf_counter()
     shipped = fit_to_scan(pb.load_model(None, options.backend), scan, pb.InferenceConfig())
-    rows = judged(scan, shipped, "no training", time.perf_counter() - started, reference, options.output)
+    rows = assessed(scan, shipped, "no training", time.perf_counter() - started, reference, options.output)
     started = time.perf_counter()
     training = pb.TrainingConfig(
         model=pb.ModelConfig(N=scan.N), backend=options.backend, nepochs=options.epochs, start=options.start
     )
     run = pb.train(scan, training)
     name = f"{options.epochs} epochs from {options.start}"
-    rows += judged(scan, run.model, name, time.perf_counter() - started, reference, options.output)
+    rows += assessed(scan, run.model, name, time.perf_counter() - started, reference, options.output)
     print("| | s before | s | residual / shot noise | halves agree to, of Nyquist | ePIE: phase dB, FRC at 0.5 |")
     print("|---|---|---|---|---|---|")
     print("\n".join(rows))
@@ -56,20 +57,20 @@ def main() -> None:
     plot_losses(options.output / "loss.png", run.history, run.summary["shot_noise_floor"])
 
 
-def judged(scan: pb.Scan, model: Any, name: str, before_s: float, reference: pb.Image, output: Path) -> list[str]:
-    """Return a row of figures for the image of a model, alone and polished, and draw both."""
+def assessed(scan: pb.Scan, model: Any, name: str, before_s: float, reference: pb.Image, output: Path) -> list[str]:
+    """Draw the image of a model without and with ePIE, and return one row of figures for each."""
     rows = []
-    for passes in PASSES_OF_EPIE:
-        settings = pb.InferenceConfig(calibration="model", epie_iterations=passes)
+    for iterations in EPIE_ITERATIONS:
+        settings = pb.InferenceConfig(calibration="model", epie_iterations=iterations)
         started = time.perf_counter()
         image = pb.reconstruct(scan, model, settings)
         seconds = time.perf_counter() - started
-        found = pb.assess(scan, image, model, settings)
+        assessment = pb.assess(scan, image, model, settings)
         phase_db, frc = agreement(image, reference, scan)
-        label = f"{name}, {passes} passes of ePIE" if passes else name
-        resolution = "–" if found.halves is None else f"{found.halves.resolution:.2f}"
+        label = f"{name}, {iterations} iterations of ePIE" if iterations else name
+        resolution = "–" if assessment.halves is None else f"{assessment.halves.resolution:.2f}"
         rows.append(
-            f"| {label} | {before_s:.0f} | {seconds:.1f} | {found.residual / found.shot_noise_floor:.2f} "
+            f"| {label} | {before_s:.0f} | {seconds:.1f} | {assessment.residual / assessment.shot_noise_floor:.2f} "
             f"| {resolution} | {phase_db:.1f}, {frc:.2f} |"
         )
         draw(output, label, image)
@@ -77,19 +78,19 @@ def judged(scan: pb.Scan, model: Any, name: str, before_s: float, reference: pb.
 
 
 def find_star() -> Path:
-    """Return the measured file."""
+    """Return the path of the measured file."""
     shared = Path(__file__).resolve().parents[2] / "shared" / "data"
     return Path(os.environ.get("PTYCHO_DATA_DIR", shared)) / FILE
 
 
 def reference_image(scan: pb.Scan) -> pb.Image:
-    """Return 40 passes of ePIE, object and probe."""
+    """Return the image of a long run of ePIE with probe updates."""
     calibration = calibrate(scan, pb.ModelConfig(N=scan.N))
-    return epie(scan, calibration, Plan(40), np.random.default_rng(7)).image
+    return epie(scan, calibration, EpieOptions(REFERENCE_ITERATIONS), np.random.default_rng(7)).image
 
 
 def agreement(image: pb.Image, reference: pb.Image, scan: pb.Scan) -> tuple[float, float]:
-    """Return phase agreement (dB) and FRC crossing within the scanned area, plane and scale removed."""
+    """Return phase PSNR (dB) and FRC crossing within the scanned area, without phase plane and scale."""
     result = compare(image.obj, image.origin_px, reference.obj, reference.origin_px, scan.positions_px)
     return result.phase_psnr_db, result.frc_half
 

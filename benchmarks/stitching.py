@@ -1,5 +1,5 @@
 """
-Time of stitching: proportional to patches, independent of the canvas.
+Time to stitch: proportional to the number of patches, independent of the canvas.
 
     python benchmarks/stitching.py
 """
@@ -24,11 +24,11 @@ def main() -> None:
     for patches, side in ((1024, 400), (2048, 400), (4096, 400), (4096, 800), (4096, 1600), (8192, 400)):
         stack = np.exp(1j * rng.normal(size=(patches, 64, 64))).astype(np.complex64)
         positions = rng.uniform(0, side - 65, (patches, 2))
-        print(f"| {patches} | {side}×{side} | {median(timed(stack, positions, weight) for _ in range(5)):.3f} |")
+        print(f"| {patches} | {side}×{side} | {median(seconds(stack, positions, weight) for _ in range(5)):.3f} |")
 
 
-def timed(stack: np.ndarray, positions: np.ndarray, weight: np.ndarray) -> float:
-    """Return the seconds of one stitching."""
+def seconds(stack: np.ndarray, positions: np.ndarray, weight: np.ndarray) -> float:
+    """Return the time to stitch once, seconds."""
     started = time.perf_counter()
     stitch(stack, positions, weight)
     return time.perf_counter() - started

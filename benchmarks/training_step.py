@@ -3,9 +3,8 @@ Time per training step, through the same path as `ptycho_backend.train`.
 
     python benchmarks/training_step.py --backend tensorflow pytorch --architecture unet cnn --precision bf16-mixed
 
-The time between two batch events is one step, data included. Wall and CPU time are medians over the steps after
-the warm-up; CPU time is that of the whole process, so that a machine shared with others can be recognised: wall
-time well above CPU time divided by the threads.
+The time between two batch events is one step, including data. Wall and CPU time are medians over the steps after
+the warm-up. CPU time counts the whole process. On a busy machine, wall time exceeds CPU time divided by the threads.
 """
 
 from __future__ import annotations
@@ -28,19 +27,8 @@ from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.simulation.simulate import simulate_scan
 
 BATCHES_PER_EPOCH = 4
-COLUMNS = (
-    "backend",
-    "model",
-    "N",
-    "precision",
-    "batch",
-    "ms/step",
-    "cpu ms",
-    "min ms",
-    "patterns/s",
-    "first s",
-    "predict/s",
-)
+COLUMNS = ("backend", "model", "N", "precision", "batch", "ms/step", "cpu ms", "min ms")
+COLUMNS += ("patterns/s", "first s", "predict/s")
 ROW = "{:<11} {:<6} {:>4} {:<11} {:>6} {:>8} {:>8} {:>8} {:>11} {:>8} {:>10}"
 
 
@@ -56,7 +44,7 @@ class Case:
 
 
 def measure(case: Case, arguments: argparse.Namespace) -> tuple[Any, ...]:
-    """Train for a while and return one row."""
+    """Train a few steps and return one row."""
     model = ModelConfig(
         N=case.N, gridsize=arguments.gridsize, architecture=case.architecture, n_filters_scale=arguments.scale
     )
@@ -72,14 +60,14 @@ def measure(case: Case, arguments: argparse.Namespace) -> tuple[Any, ...]:
     )
     data, backend = samples(case, model), get_backend(case.backend)
     trained = backend.create_model(training, data.calibration, execution)
-    moments = [_now()]
+    times = [_now()]
 
-    def listen(event: Event) -> None:
+    def on_event(event: Event) -> None:
         if isinstance(event, BatchEvent):
-            moments.append(_now())
+            times.append(_now())
 
-    backend.fit(trained, data, None, execution, listen)
-    steps = 1e3 * np.diff(moments, axis=0)
+    backend.fit(trained, data, None, execution, on_event)
+    steps = 1e3 * np.diff(times, axis=0)
     wall, cpu = np.median(steps[arguments.warmup :], axis=0)
     numbers = (wall, cpu, steps[arguments.warmup :, 0].min(), 1e3 * case.batch_size * model.channels / wall)
     rates = (steps[0, 0] / 1e3, predictions_per_second(trained, data, case.batch_size))
@@ -88,14 +76,14 @@ def measure(case: Case, arguments: argparse.Namespace) -> tuple[Any, ...]:
 
 
 def samples(case: Case, model: ModelConfig) -> Samples:
-    """Return a simulated scan of one short epoch."""
+    """Return the samples of a simulated scan, one short epoch."""
     scan = simulate_scan(N=case.N, n_positions=case.batch_size * BATCHES_PER_EPOCH)
     groups = group_positions(scan.positions_px, model.gridsize, 7, None, np.random.default_rng(0))
     return Samples(scan, groups, calibrate(scan, model))
 
 
 def predictions_per_second(model: Model, data: Samples, batch_size: int) -> float:
-    """Return how many patterns a second the model reconstructs."""
+    """Return the patterns per second that the model predicts."""
     batch, seconds = data.batch(slice(0, batch_size)), []
     for _ in range(12):
         start = time.perf_counter()
@@ -121,7 +109,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=4)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--compile", action="store_true", help="the execution setting of that name")
+    parser.add_argument("--compile", action="store_true", help="set ExecutionConfig.compile")
     parser.add_argument("--threads", type=int, default=None)
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""From a model and a scan to an image: predict, align phases, stitch, polish (spec: physics 7)."""
+"""Reconstruction pipeline: initial object by a network or without one, then iterations (spec: physics 7, 8)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ptycho_backend.errors import ConfigError, ShapeError
 from ptycho_backend.events import OnEvent, ignore, without_images
 from ptycho_backend.network.prediction import Predicted, predict
 from ptycho_backend.physics.calibration import Calibration, calibrate, probe_hash
-from ptycho_backend.solver.epie import polish
+from ptycho_backend.solver.epie import refine_by_epie
 from ptycho_backend.solver.initial_estimate import baseline_image
 from ptycho_backend.solver.probe_refinement import refined_calibration
 from ptycho_backend.solver.solver import solve
@@ -23,7 +23,7 @@ from ptycho_backend.solver.solver import solve
 
 def reconstruct_scan(scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent = ignore) -> Image:
     """
-    Reconstruct a scan with a model.
+    Reconstruct a scan: calibrate the model, predict patches, stitch, iterate.
 
     Parameters
     ----------
@@ -40,18 +40,18 @@ def reconstruct_scan(scan: Scan, model: Model, inference: InferenceConfig, on_ev
 def image_of(
     scan: Scan, model: Model, predicted: Predicted, inference: InferenceConfig, on_event: OnEvent = ignore
 ) -> Image:
-    """Return the image that predicted patches make together, and passes over all patterns improve."""
+    """Stitch predicted patches, then iterate over all patterns."""
     image = predicted.stitched(scan, inference, on_event)
-    return improved(scan, model.trained_calibration(), image, inference, on_event)
+    return _iterate(scan, model.trained_calibration(), image, inference, on_event)
 
 
-def improved(
-    scan: Scan, calibration: Calibration, image: Image, inference: InferenceConfig, on_event: OnEvent = ignore
+def _iterate(
+    scan: Scan, calibration: Calibration, image: Image, inference: InferenceConfig, on_event: OnEvent
 ) -> Image:
-    """Return a stitched image after the passes over all patterns that a configuration asks for."""
+    """Run the solver on all patterns, then ePIE; the configuration sets both numbers of iterations."""
     image = solve(scan, calibration, image, inference.iterations, on_event)
     rng = np.random.default_rng([inference.seed, 4])
-    return polish(scan, calibration, image, inference.epie_iterations, rng, on_event)
+    return refine_by_epie(scan, calibration, image, inference.epie_iterations, rng, on_event)
 
 
 def without_network(
@@ -62,64 +62,62 @@ def without_network(
     on_event: OnEvent = ignore,
 ) -> Image:
     """
-    Reconstruct a scan as a model would that has no network: the same physics before it and after it.
+    Reconstruct a scan without a network: initial estimate from physics, then the same iterations.
 
     Parameters
     ----------
     scan : Scan
     calibration : Calibration
-        The model's own, so that both start from the same knowledge.
+        Calibration of the model in the comparison.
     config : ModelConfig
-        Of the model that this is compared with.
+        Its configuration.
     inference : InferenceConfig
-        Passes over all patterns that follow.
+        Sets the iterations.
     on_event : callable
         Receives StageEvents.
     """
     iterations = config.initial_iterations if config.architecture == "unet" else 0
-    told = without_images(on_event)
-    return improved(scan, calibration, baseline_image(scan, calibration, told, iterations), inference, told)
+    on_event = without_images(on_event)
+    return _iterate(scan, calibration, baseline_image(scan, calibration, on_event, iterations), inference, on_event)
 
 
 def fit_to_scan(model: Model, scan: Scan, inference: InferenceConfig, on_event: OnEvent = ignore) -> Model:
     """
-    Return the model with the calibration that suits a scan; the same model where it suits already.
+    Return the model with the calibration of a scan, its probe refined; the same model if nothing changes.
 
-    "auto" keeps the model's probe where the scan carries the probe guess it was made from, and else takes
-    the scan's; the scale always follows the scan's photons. Passes of probe refinement follow.
+    "auto" keeps the model's probe if it was made from the probe guess of this scan, and else takes the guess.
+    The scale always follows the scan's photons.
     """
-    before = _suited_to_scan(model, scan, inference)
-    calibration, _ = refined_calibration(scan, before, model.training, _refinement_passes(model, inference), on_event)
-    # Another model would have to be built, and compiled, only to compute the same numbers.
+    calibration = _initial_calibration(model, scan, inference)
+    calibration, _ = refined_calibration(
+        scan, calibration, model.training, _probe_iterations(model, inference), on_event
+    )
+    # A new model is built and compiled again, which takes seconds.
     return model if _equal(calibration, model.trained_calibration()) else model.with_calibration(calibration)
 
 
-def _refinement_passes(model: Model, inference: InferenceConfig) -> int:
+def _probe_iterations(model: Model, inference: InferenceConfig) -> int:
     if inference.probe_iterations is not None:
         return inference.probe_iterations
     return 0 if model.calibration.probe_guess_sha256 else TrainingConfig().probe_iterations
 
 
-def _suited_to_scan(model: Model, scan: Scan, inference: InferenceConfig) -> Calibration:
-    same_probe = model.calibration.probe_guess_sha256 == probe_hash(scan.probe)
-    if inference.calibration == "model" and not model.calibration.probe_guess_sha256:
+def _initial_calibration(model: Model, scan: Scan, inference: InferenceConfig) -> Calibration:
+    use_model = inference.calibration == "model"
+    if use_model and not model.calibration.probe_guess_sha256:
         raise _no_calibration()
-    if inference.calibration == "model" or (inference.calibration == "auto" and same_probe):
-        if model.config.N != scan.N:
-            raise _wrong_size(model, scan)
-        probe = model.trained_calibration().probe
-        if inference.calibration == "model":
-            return model.trained_calibration()
-    else:
-        probe = None
-    if model.config.architecture == "cnn" and model.config.N != scan.N:
+    same_guess = model.calibration.probe_guess_sha256 == probe_hash(scan.probe)
+    keep_probe = use_model or (inference.calibration == "auto" and same_guess)
+    if model.config.N != scan.N and (keep_probe or model.config.architecture == "cnn"):
         raise _wrong_size(model, scan)
-    config = dataclasses.replace(model.config, N=scan.N)
-    return calibrate(scan, config, model.training.nphotons, probe)
+    if use_model:
+        return model.trained_calibration()
+    probe = model.trained_calibration().probe if keep_probe else None
+    return calibrate(scan, dataclasses.replace(model.config, N=scan.N), model.training.nphotons, probe)
 
 
 def _equal(one: Calibration, other: Calibration) -> bool:
-    """Return whether two calibrations differ by rounding alone."""
+    """Return whether two calibrations are equal up to rounding."""
     return (
         one.N == other.N
         and one.probe.shape == other.probe.shape
@@ -131,7 +129,7 @@ def _equal(one: Calibration, other: Calibration) -> bool:
 
 def _wrong_size(model: Model, scan: Scan) -> ShapeError:
     return ShapeError(
-        "This model reconstructs patterns of one size only.",
+        "A model with a fixed size reconstructs patterns of that size only.",
         expected=f"patterns of {model.config.N}×{model.config.N} ({model.config.architecture})",
         received=f"patterns of {scan.N}×{scan.N} in '{scan.source}'",
         fix=f"load the scan with N={model.config.N} to crop or pad it",
@@ -140,7 +138,7 @@ def _wrong_size(model: Model, scan: Scan) -> ShapeError:
 
 def _no_calibration() -> ConfigError:
     return ConfigError(
-        "A model that was trained on no scan has no calibration of its own.",
+        "Only a model trained on a scan has its own calibration.",
         expected="calibration='auto' or 'scan'",
         received="calibration='model' for the network that ships with the package",
         fix="leave the option out",

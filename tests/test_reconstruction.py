@@ -1,4 +1,4 @@
-"""From a model's patches to one image in scan coordinates (physics 7), with models made of NumPy."""
+"""Reconstruction pipeline with NumPy models (physics 7, 8)."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ class OracleModel(Model):
         raise NotImplementedError
 
 
-class KnowingModel(OracleModel):
-    """Knows the object, but turns every group by a phase of its own, as a diffraction pattern leaves it."""
+class TruthModel(OracleModel):
+    """Predicts the true patches with a random phase for each group."""
 
     def __init__(self, training, calibration, execution=None):
         super().__init__(training, calibration, execution)
         self.rng = np.random.default_rng(0)
 
     def predict_patches(self, batch, amplitude_constraint=False):
-        turns = np.exp(1j * self.rng.uniform(0, 6, size=(len(batch), 1, 1, 1)))
-        return (batch.labels * turns).astype(np.complex64)
+        phase_factors = np.exp(1j * self.rng.uniform(0, 6, size=(len(batch), 1, 1, 1)))
+        return (batch.labels * phase_factors).astype(np.complex64)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def scan():
     return simulate_scan(**SETTINGS)
 
 
-STITCHED = InferenceConfig(iterations=0)  # what the patches give by themselves
+STITCHED = InferenceConfig(iterations=0)  # the stitched image alone
 
 
 def model_of(scan, kind=OracleModel, seed=0, **fields):
@@ -84,32 +84,32 @@ def model_of(scan, kind=OracleModel, seed=0, **fields):
 
 
 @pytest.fixture
-def knowing(monkeypatch):
-    """Let batches carry the known object's patches."""
+def with_labels(monkeypatch):
+    """Add the true patches to all batches."""
     real = prediction.Samples
     monkeypatch.setattr(prediction, "Samples", lambda *args: real(*args, with_labels=True))
 
 
 @pytest.mark.parametrize("gridsize", [1, 2])
-def test_perfect_patches_with_random_phases_make_the_object(scan, knowing, gridsize):
-    model = model_of(scan, KnowingModel, gridsize=gridsize)
+def test_true_patches_with_random_phases_give_the_object(scan, with_labels, gridsize):
+    model = model_of(scan, TruthModel, gridsize=gridsize)
     image = reconstruct_scan(scan, model, STITCHED)
-    # What is left is bilinear interpolation between pixels.
+    # The remaining error is that of bilinear interpolation.
     assert error_of(image, scan) < 0.06
-    loose = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, phase_alignment=False))
-    assert error_of(loose, scan) > 0.3
+    unaligned = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, phase_alignment=False))
+    assert error_of(unaligned, scan) > 0.3
 
 
-def test_the_canvas_is_the_scans_whatever_part_of_the_patches_is_lit(scan, knowing):
+def test_canvas_is_that_of_the_scan_for_any_probe_support(scan, with_labels):
     frame = CanvasFrame.around(scan.positions_px, N)
-    image = reconstruct_scan(scan, model_of(scan, KnowingModel), InferenceConfig())
+    image = reconstruct_scan(scan, model_of(scan, TruthModel), InferenceConfig())
     assert (image.obj.shape, image.origin_px) == (frame.shape, frame.origin_px)
-    # The probe lights about a third of the window: corners hold nothing.
+    # The probe illuminates about a third of the window: corners stay 0.
     assert image.coverage[0, 0] == 0
     assert image.obj[0, 0] == 0
 
 
-def test_batches_are_reported_and_change_nothing(scan):
+def test_batches_are_reported_and_do_not_change_the_image(scan):
     events = []
     model = model_of(scan)
     image = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, batch_size=10), events.append)
@@ -126,8 +126,8 @@ def totals(events):
 
 
 @pytest.fixture
-def nothing_fits_in_memory(monkeypatch, tmp_path):
-    """Send patches to a file, and work on a few at a time."""
+def patches_in_a_file(monkeypatch, tmp_path):
+    """Store patches in a file and process few at a time."""
     monkeypatch.setattr(memory_map, "IN_MEMORY_BYTES", 1000)
     monkeypatch.setattr(stitching, "CHUNK", 4)
     monkeypatch.setattr(phase_synchronization, "CHUNK_PAIRS", 7)
@@ -136,21 +136,21 @@ def nothing_fits_in_memory(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("gridsize", [1, 2])
-def test_patches_in_a_file_give_the_same_image_bit_by_bit(scan, gridsize, request):
+def test_patches_in_a_file_give_an_identical_image(scan, gridsize, request):
     model = model_of(scan, gridsize=gridsize, initial_iterations=0)
     settings = InferenceConfig(iterations=2, epie_iterations=1)
     expected = reconstruct_scan(scan, model, settings)
-    folder = request.getfixturevalue("nothing_fits_in_memory")
-    seen = []
-    image = reconstruct_scan(scan, model, settings, lambda event: seen.append(list(folder.iterdir())))
+    folder = request.getfixturevalue("patches_in_a_file")
+    listings = []
+    image = reconstruct_scan(scan, model, settings, lambda event: listings.append(list(folder.iterdir())))
     np.testing.assert_array_equal(image.obj, expected.obj)
     np.testing.assert_array_equal(image.coverage, expected.coverage)
-    assert not any(seen)  # the file has no name that could be left behind
+    assert not any(listings)  # the file has no name: nothing remains in the folder
     assert isinstance(memory_map.scratch_array((1000,), np.float32), np.memmap)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 25, 100])
-def test_every_batch_size_gives_the_same_image_from_a_file(scan, batch_size, nothing_fits_in_memory, tmp_path):
+def test_image_from_a_file_is_independent_of_the_batch_size(scan, batch_size, patches_in_a_file, tmp_path):
     mapped_scan = load_scan(write_npz(scan, tmp_path / "scan.npz"))
     model, settings = model_of(scan, initial_iterations=0), InferenceConfig(iterations=2)
     expected = reconstruct_scan(scan, model, settings)
@@ -158,7 +158,7 @@ def test_every_batch_size_gives_the_same_image_from_a_file(scan, batch_size, not
     np.testing.assert_allclose(found.obj, expected.obj, atol=1e-5)
 
 
-def test_the_image_so_far_is_that_of_the_patterns_so_far_on_the_final_canvas(scan):
+def test_event_images_show_the_patterns_so_far_on_the_final_canvas(scan):
     events = []
     model, settings = model_of(scan, initial_iterations=0), dataclasses.replace(STITCHED, batch_size=10)
     final = reconstruct_scan(scan, model, settings, events.append)
@@ -166,49 +166,49 @@ def test_the_image_so_far_is_that_of_the_patterns_so_far_on_the_final_canvas(sca
     np.testing.assert_array_equal(last.obj, final.obj)
     assert (first.obj.shape, first.origin_px) == (final.obj.shape, final.origin_px)
     part = reconstruct_scan(scan.subset(slice(0, 10)), model, dataclasses.replace(settings, calibration="model"))
-    known = first.coverage > 0
-    assert 0.2 < known.sum() / (final.coverage > 0).sum() < 0.9
+    covered = first.coverage > 0
+    assert 0.2 < covered.sum() / (final.coverage > 0).sum() < 0.9
     assert first.coverage.sum() == pytest.approx(part.coverage.sum(), rel=1e-5)
 
 
-@pytest.mark.parametrize("stage", ["reconstruction", "phase alignment", "stitching", "overlap", "ePIE"])
-def test_an_interruption_is_not_swallowed(scan, stage):
-    def press(event):
+@pytest.mark.parametrize("stage", ["reconstruction", "phase alignment", "stitching", "iterations", "ePIE"])
+def test_interruption_is_raised(scan, stage):
+    def interrupt(event):
         if event.stage == stage:
             raise KeyboardInterrupt
 
     model = model_of(scan, initial_iterations=0)
     with pytest.raises(KeyboardInterrupt):
-        reconstruct_scan(scan.subset(slice(0, 9)), model, InferenceConfig(iterations=1, epie_iterations=1), press)
+        reconstruct_scan(scan.subset(slice(0, 9)), model, InferenceConfig(iterations=1, epie_iterations=1), interrupt)
 
 
-def test_images_of_a_part_of_the_scan_are_not_offered(scan):
+def test_probe_refinement_reports_no_images(scan):
     events = []
     fit_to_scan(model_of(scan), scan, InferenceConfig(probe_iterations=2), events.append)
     assert [(event.stage, event.image) for event in events] == [("ePIE", None)] * 2 + [("probe", None)] * 2
 
 
-def test_the_step_at_the_end_is_an_option(scan):
-    model = model_of(scan, initial_iterations=0)  # after many steps one more changes little
-    with_step = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, amplitude_constraint=True))
+def test_final_amplitude_constraint_is_an_option(scan):
+    model = model_of(scan, initial_iterations=0)  # after many steps one more has little effect
+    constrained = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, amplitude_constraint=True))
     without = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, amplitude_constraint=False))
-    assert np.abs(with_step.obj - without.obj).max() > 1e-3
-    assert error_of(with_step, scan) < error_of(without, scan)
+    assert np.abs(constrained.obj - without.obj).max() > 1e-3
+    assert error_of(constrained, scan) < error_of(without, scan)
 
 
-@pytest.mark.parametrize("passes", ["iterations", "epie_iterations"])
-def test_passes_over_all_patterns_make_a_better_image_in_the_same_place(scan, passes):
+@pytest.mark.parametrize("option", ["iterations", "epie_iterations"])
+def test_iterations_lower_the_error_and_keep_the_origin(scan, option):
     model = model_of(scan)
     rough = reconstruct_scan(scan, model, STITCHED)
-    better = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, **{passes: 5}))
+    better = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, **{option: 5}))
     assert error_of(better, scan) < 0.6 * error_of(rough, scan)
     assert better.origin_px == rough.origin_px
 
 
-def test_polishing_comes_last(scan):
+def test_epie_is_the_last_stage(scan):
     events = []
     reconstruct_scan(scan, model_of(scan), InferenceConfig(iterations=1, epie_iterations=1), events.append)
-    assert [event.stage for event in events][-2:] == ["overlap", "ePIE"]
+    assert [event.stage for event in events][-2:] == ["iterations", "ePIE"]
 
 
 def test_groups_are_drawn_from_the_seed(scan):
@@ -218,7 +218,7 @@ def test_groups_are_drawn_from_the_seed(scan):
     assert (images[0] != images[2]).any()
 
 
-def test_assembling_uses_each_groups_own_positions(scan):
+def test_assembly_uses_the_positions_of_each_group(scan):
     indices = np.array([[3, 0], [7, 5]])
     patches = extract_patches_at(scan.obj, scan.positions_px[indices.ravel()], 8, scan.obj_origin_px).reshape(
         2, 2, 8, 8
@@ -232,9 +232,9 @@ def test_assembling_uses_each_groups_own_positions(scan):
 
 
 class TestCalibration:
-    """Which probe and scale a model uses on a scan."""
+    """Probe and scale of a model on a scan."""
 
-    def test_on_its_own_scan_a_trained_probe_is_kept_and_the_scale_follows_the_photons(self, scan):
+    def test_same_guess_keeps_the_trained_probe_and_scales_with_the_photons(self, scan):
         model = model_of(scan)
         model.weights[PROBE] = model.weights[PROBE][:, ::-1].copy()
         brighter = dataclasses.replace(scan, patterns=scan.patterns.astype(np.uint32) * 4)
@@ -243,39 +243,39 @@ class TestCalibration:
         assert fitted.calibration.rms_input_scale == pytest.approx(model.calibration.rms_input_scale / 2, rel=1e-5)
         assert fitted.calibration.probe_guess_sha256 == model.calibration.probe_guess_sha256
 
-    def test_a_scan_with_another_probe_brings_its_own(self, scan):
+    def test_another_guess_replaces_the_probe(self, scan):
         other = simulate_scan(**{**SETTINGS, "probe_name": "gaussian"})
         fitted = fit_to_scan(model_of(scan), other, InferenceConfig())
         np.testing.assert_allclose(fitted.calibration.probe, calibrate(other, ModelConfig(N=N)).probe)
         np.testing.assert_allclose(fitted.trained_calibration().probe, fitted.calibration.probe)
 
-    def test_scan_ignores_a_trained_probe(self, scan):
+    def test_scan_replaces_a_trained_probe(self, scan):
         model = model_of(scan)
         model.weights[PROBE] = model.weights[PROBE][:, ::-1].copy()
         fitted = fit_to_scan(model, scan, InferenceConfig(calibration="scan"))
         np.testing.assert_allclose(fitted.calibration.probe, calibrate(scan, ModelConfig(N=N)).probe)
 
-    def test_model_keeps_the_model_as_it_is(self, scan):
+    def test_model_returns_the_same_model(self, scan):
         model = model_of(scan)
         assert fit_to_scan(model, scan, InferenceConfig(calibration="model")) is model
 
-    def test_on_the_scan_it_was_calibrated_with_it_is_not_built_again(self, scan):
+    def test_equal_calibration_returns_the_same_model(self, scan):
         model = model_of(scan)
         assert fit_to_scan(model, scan, InferenceConfig()) is model
         assert fit_to_scan(model, scan.subset(slice(0, 4)), InferenceConfig()) is not model
 
-    def test_unet_follows_the_scans_size(self, scan):
+    def test_unet_adapts_to_the_size_of_the_scan(self, scan):
         larger = simulate_scan(**{**SETTINGS, "N": 48})
         image = reconstruct_scan(larger, model_of(scan), InferenceConfig())
         assert image.obj.shape == CanvasFrame.around(larger.positions_px, 48).shape
 
     @pytest.mark.parametrize(("architecture", "calibration"), [("cnn", "auto"), ("cnn", "scan"), ("unet", "model")])
-    def test_what_fits_one_size_only_refuses_another(self, scan, architecture, calibration):
+    def test_model_with_a_fixed_size_refuses_another(self, scan, architecture, calibration):
         larger = simulate_scan(**{**SETTINGS, "N": 48})
         with pytest.raises(ShapeError, match="48×48"):
             fit_to_scan(model_of(scan, architecture=architecture), larger, InferenceConfig(calibration=calibration))
 
-    def test_a_model_for_other_data_keeps_its_network(self, scan):
+    def test_recalibrated_model_keeps_its_weights(self, scan):
         model = model_of(scan, seed=3)
         twin = model.with_calibration(calibrate(scan, ModelConfig(N=N)))
         assert twin is not model

@@ -1,9 +1,9 @@
 """
 Calibration: the scale between measured counts and the network's units, from the data (spec: physics 4).
 
-With measured amplitude A_k, ``rms_input_scale`` r = sqrt((N/2)² / mean_k Σ A_k²) and x = r·A is what every
-network sees. The probe is rescaled to Σ_modes Σ |P|² = (N/2)², so that an object of amplitude 1 reproduces
-the mean measured energy. Computed in float64 and cast once.
+A_k is the measured amplitude of pattern k. ``rms_input_scale`` is r = sqrt((N/2)² / mean_k Σ A_k²), and every
+network receives x = r·A. The probe is rescaled to Σ_modes Σ |P|² = (N/2)²: an object of amplitude 1 then reproduces
+the mean measured energy. All sums are float64, cast once.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SUPPORT_FLOOR = 1e-3  # weight of a pixel that the probe does not light, relative to its brightest pixel
+SUPPORT_FLOOR = 1e-3  # weight of a pixel without illumination, relative to the brightest pixel
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """
-    What ties a model to measured data.
+    Scale and probe that connect a model to measured data.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Calibration:
     photons_per_pattern : float
         Mean measured photons per pattern.
     probe_guess_sha256 : str
-        Identifies the probe guess that `probe` was made from.
+        Hash of the probe guess that `probe` was made from.
     """
 
     rms_input_scale: float
@@ -64,27 +64,27 @@ def calibrate(
     scan: Scan, model: ModelConfig, nphotons: float | None = None, probe: NDArray[Any] | None = None
 ) -> Calibration:
     """
-    Measure the calibration of a scan.
+    Compute the calibration of a scan.
 
     Parameters
     ----------
     scan : Scan
     model : ModelConfig
-        `probe_mask` cuts the probe before it is scaled.
+        `probe_mask` masks the probe before it is scaled.
     nphotons : float, optional
         Mean photons per pattern, for amplitude data without an absolute unit.
     probe : complex, shape (mode, y, x), optional
-        A refined probe to use instead of the scan's guess.
+        Refined probe; replaces the scan's guess.
 
     Raises
     ------
     DataError
-        If the scan holds no photon at all.
+        If the scan contains no photons.
     """
     energy = mean_energy(scan)
     if energy <= 0.0:
         raise DataError(
-            "A scan holds photons.",
+            "A scan contains photons.",
             expected="some counts above zero on good pixels",
             received=f"an energy of {energy:g} per pattern in '{scan.source}'",
             fix="check the mask and that the right detector channel was saved",
@@ -94,11 +94,11 @@ def calibrate(
         photon_scale = nphotons / energy
     elif nphotons is not None:
         logger.warning("nphotons has no effect: '%s' holds counts (%.3g per pattern)", scan.source, energy)
-    shaped = prepare_probe(scan.probe if probe is None else probe, probe_mask=model.probe_mask)
-    r = np.sqrt((scan.N / 2) ** 2 * _good_share(shaped, scan.mask) / energy)
+    scaled_probe = prepare_probe(scan.probe if probe is None else probe, probe_mask=model.probe_mask)
+    r = np.sqrt((scan.N / 2) ** 2 * _good_share(scaled_probe, scan.mask) / energy)
     return Calibration(
         rms_input_scale=float(r),
-        probe=shaped,
+        probe=scaled_probe,
         photon_scale=photon_scale,
         photons_per_pattern=energy * photon_scale,
         probe_guess_sha256=probe_hash(scan.probe),
@@ -116,12 +116,12 @@ def mean_energy(scan: Scan) -> float:
 
 
 def prepare_probe(probe: NDArray[Any], probe_mask: bool) -> NDArray[np.complex64]:
-    """Cut the probe to its mask where asked for, and scale it to Σ |P|² = (N/2)²."""
-    wide = np.asarray(probe, dtype=np.complex128)
-    N = wide.shape[-1]
+    """Scale a probe to Σ |P|² = (N/2)²; `probe_mask` first sets it to 0 outside a disc of radius N/4."""
+    probe = np.asarray(probe, dtype=np.complex128)
+    N = probe.shape[-1]
     if probe_mask:
-        wide = wide * disc(N, N / 4)
-    return (wide * (N / 2) / np.sqrt((np.abs(wide) ** 2).sum())).astype(np.complex64)
+        probe = probe * disc(N, N / 4)
+    return (probe * (N / 2) / np.sqrt((np.abs(probe) ** 2).sum())).astype(np.complex64)
 
 
 def disc(N: int, radius_px: float) -> NDArray[np.bool_]:
@@ -131,17 +131,17 @@ def disc(N: int, radius_px: float) -> NDArray[np.bool_]:
 
 
 def probe_weight(probe: NDArray[Any]) -> NDArray[np.float64]:
-    """Return how far a pixel of the window can be trusted: Σ_modes |P|² / max + 1e-3, shape (y, x)."""
+    """Return the weight of each window pixel: Σ_modes |P|² / max + 1e-3, shape (y, x)."""
     intensity = (np.abs(np.asarray(probe, dtype=np.complex128)) ** 2).sum(axis=0)
     return np.asarray(intensity / intensity.max() + SUPPORT_FLOOR)
 
 
 def probe_hash(probe: NDArray[Any]) -> str:
-    """Return the SHA-256 of a probe, to recognise a probe guess again."""
+    """Return the SHA-256 of a probe; equal probe guesses have equal hashes."""
     return hashlib.sha256(np.ascontiguousarray(probe, dtype=np.complex64).tobytes()).hexdigest()
 
 
 def _good_share(probe: NDArray[np.complex64], mask: NDArray[np.bool_]) -> float:
-    """Share of the probe's far-field energy that falls on good pixels: what a masked detector can see."""
+    """Return the share of the probe's far-field energy on good pixels: the part that a masked detector measures."""
     intensity = (np.abs(far_field(probe.astype(np.complex128))) ** 2).sum(axis=0)
     return float((intensity * mask).sum() / intensity.sum())

@@ -1,4 +1,4 @@
-"""From object patches to expected counts (spec: physics 2 to 4)."""
+"""Forward model: object patches, exit waves, detector intensity, expected counts (spec: physics 2 to 4)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from ptycho_backend.physics.propagation import far_field
 from ptycho_backend.physics.translation import extract_patches, scatter_patches
 
-MERGE_FLOOR = 1e-6  # keeps uncovered canvas pixels at 0 / floor = 0; covered ones weigh at least 1e-3
+MERGE_FLOOR = 1e-6  # avoids 0/0 on uncovered canvas pixels; covered ones weigh at least 1e-3
 
 
 def merge(patches: NDArray[Any], offsets_px: NDArray[Any], weight: NDArray[Any], S: int) -> NDArray[np.complex128]:
     """
-    Merge the patches of each group into one canvas: a weighted mean, so it can never amplify.
+    Merge the patches of each group into one canvas by a weighted mean, which cannot amplify.
 
     Parameters
     ----------
     patches : complex, shape (group, channel, N, N)
     offsets_px : float, shape (group, channel, 2), (y, x) pixels
     weight : float, shape (N, N)
-        Trust in each pixel of a patch; 0 where a patch predicts nothing.
+        Weight of each patch pixel; 0 outside the predicted region.
     S : int
         Canvas side, pixels.
 
@@ -32,19 +32,19 @@ def merge(patches: NDArray[Any], offsets_px: NDArray[Any], weight: NDArray[Any],
 
     Notes
     -----
-    Spec: physics 2.1. Numerator and denominator share the weight.
+    Spec: physics 2.1.
     """
     offsets = np.asarray(offsets_px, dtype=np.float64)
     numerator = scatter_patches(weight * np.asarray(patches, dtype=np.complex128), offsets, S).sum(axis=1)
-    spread = np.broadcast_to(weight, patches.shape).astype(np.float64)
-    denominator = scatter_patches(spread, offsets, S).sum(axis=1)
+    weights = np.broadcast_to(weight, patches.shape).astype(np.float64)
+    denominator = scatter_patches(weights, offsets, S).sum(axis=1)
     return np.asarray(numerator / (denominator + MERGE_FLOOR))
 
 
 def consistent_patches(
     patches: NDArray[Any], offsets_px: NDArray[Any], weight: NDArray[Any], S: int
 ) -> NDArray[np.complex128]:
-    """Merge each group and cut one patch per member out of the result, so that neighbours agree."""
+    """Merge each group into one canvas and extract one patch per member: overlapping patches then agree."""
     canvas = merge(patches, offsets_px, weight, S)
     offsets = np.asarray(offsets_px, dtype=np.float64)
     return extract_patches(canvas[:, None], offsets, patches.shape[-1])
@@ -54,7 +54,7 @@ def smoothing_matrix(N: int, sigma_px: float) -> NDArray[np.float64]:
     """
     Return the N×N matrix G of a Gaussian blur along one axis, zero outside; ``G E Gᵀ`` blurs an exit wave.
 
-    The kernel sums to one and is cut at 4 sigma. `sigma_px` of 0 gives the identity.
+    The kernel sums to 1 and ends at 4 sigma. The identity for `sigma_px` = 0.
     """
     if sigma_px == 0.0:
         return np.eye(N)
@@ -87,7 +87,7 @@ def expected_counts(
     sigma_px: float = 0.0,
 ) -> NDArray[Any]:
     """
-    Predict photons per pixel, λ = exp(2·log_scale)·I·counts_per_intensity.
+    Return the expected photons per pixel, λ = exp(2·log_scale)·I·counts_per_intensity.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def expected_counts(
     counts_per_intensity : float
         photon_scale / r², see :class:`~ptycho_backend.physics.calibration.Calibration`.
     log_scale : float
-        Trained correction of the amplitude scale.
+        Trained logarithm of the amplitude scale.
     sigma_px : float
         Gaussian smoothing of the exit wave, pixels.
     """

@@ -1,4 +1,4 @@
-"""Losses in float64: what training minimises, and what it can at best reach (spec: physics 5)."""
+"""Training losses and their shot-noise floor, in float64 (spec: physics 5)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MIN_COUNTS = 1e-3  # lower bound of a predicted count; a dark prediction must not cost infinity
+MIN_COUNTS = 1e-3  # lower bound of a predicted count: keeps the loss of a dark prediction finite
 
 
 def half_deviance(expected: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.float64]:
@@ -16,15 +16,15 @@ def half_deviance(expected: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.fl
 
     Notes
     -----
-    Spec: physics 5.1. For k > 0 it is computed as k·(u − ln(1 + u)), u = λ/k − 1, which keeps its digits where
-    large counts are well predicted. Same gradient as the negative log-likelihood.
+    Spec: physics 5.1. Its gradient is that of the negative log-likelihood.
+    For k > 0 the code computes k·(u − ln(1 + u)), u = λ/k − 1: accurate for large, well predicted counts.
     """
     lam = np.maximum(np.asarray(expected, dtype=np.float64), MIN_COUNTS)
     k = np.asarray(counts, dtype=np.float64)
-    lit = k > 0
-    safe = np.where(lit, k, 1.0)
+    positive = k > 0
+    safe = np.where(positive, k, 1.0)
     u = (lam - safe) / safe
-    return np.where(lit, safe * (u - np.log1p(u)), lam)
+    return np.where(positive, safe * (u - np.log1p(u)), lam)
 
 
 def poisson(expected: NDArray[Any], counts: NDArray[Any], mask: NDArray[Any]) -> float:
@@ -34,7 +34,7 @@ def poisson(expected: NDArray[Any], counts: NDArray[Any], mask: NDArray[Any]) ->
 
 def amplitude_mae(expected: NDArray[Any], counts: NDArray[Any], mask: NDArray[Any], r: float) -> float:
     """Return the mean absolute error of normalised amplitude, r·|sqrt(λ) − sqrt(k)|, over good pixels."""
-    # sqrt has an infinite slope at 0 and dark pixels are common, so clamp first.
+    # sqrt has an infinite slope at 0 and dark pixels are common: clamp first.
     lam = np.maximum(np.asarray(expected, dtype=np.float64), MIN_COUNTS)
     return _masked_mean(r * np.abs(np.sqrt(lam) - np.sqrt(np.asarray(counts, dtype=np.float64))), mask)
 
@@ -48,21 +48,21 @@ def total_variation(patches: NDArray[Any], weight: NDArray[Any]) -> float:
 
 
 def label_mae(
-    patches: NDArray[Any], labels: NDArray[Any], weight: NDArray[Any], turn: NDArray[Any] | None = None
+    patches: NDArray[Any], labels: NDArray[Any], weight: NDArray[Any], phase_factor: NDArray[Any] | None = None
 ) -> float:
     """
-    Return the weighted mean of |O·u − L| over groups (group, channel, y, x).
+    Return the weighted mean of |O·u − L| over groups (group, channel, y, x), global phase removed.
 
-    A diffraction pattern fixes no absolute phase, so each group is first turned by its best constant phase u
-    (`turn`, by default :func:`best_turn` of the patches), which carries no gradient.
+    A diffraction pattern fixes no absolute phase: the factor u aligns each group with its label.
+    u is `phase_factor`, by default :func:`global_phase_factor` of the patches. It carries no gradient.
     """
-    u = best_turn(patches, labels, weight) if turn is None else turn
+    u = global_phase_factor(patches, labels, weight) if phase_factor is None else phase_factor
     error = smooth_abs(patches * u - labels) * weight
     return float(error.sum() / (np.prod(patches.shape[:2]) * weight.sum()))
 
 
-def best_turn(patches: NDArray[Any], labels: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
-    """Return u = conj(z)/|z|, z = Σ w·O·conj(L), of every group, shape (group, 1, 1, 1)."""
+def global_phase_factor(patches: NDArray[Any], labels: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
+    """Return u = conj(z)/|z|, z = Σ w·O·conj(L), for every group, shape (group, 1, 1, 1)."""
     z = (weight * patches * np.conj(labels)).sum(axis=(1, 2, 3), keepdims=True)
     return np.asarray(np.conj(z) / np.maximum(np.abs(z), 1e-12))
 
@@ -74,24 +74,24 @@ def smooth_abs(values: NDArray[Any]) -> NDArray[np.float64]:
 
 def shot_noise_floor(expected: NDArray[Any], mask: NDArray[Any]) -> float:
     """
-    Return the mean half-deviance that a perfect prediction still has, from photon noise alone.
+    Return the mean half-deviance of a perfect prediction: the part that photon noise causes.
 
     Parameters
     ----------
     expected : float, shape (..., y, x)
-        Photons per pixel, as close to the truth as is known.
+        Best estimate of the photons per pixel.
     mask : bool, shape (y, x)
 
     Notes
     -----
     Spec: physics 5.4. E[D] over k ~ Poisson(λ), by summation up to λ = 60 and by 1/2 + 1/(12 λ) + 1/(12 λ²) above.
-    A fitted model stands slightly lower still, since it has adapted to the noise.
+    A fitted model reaches slightly lower values: it also fits noise.
     """
     return _masked_mean(expected_half_deviance(expected), mask)
 
 
 def expected_half_deviance(expected: NDArray[Any]) -> NDArray[np.float64]:
-    """Return what photon noise alone gives every pixel on average, E[D] over k ~ Poisson(λ); see above."""
+    """Return the expected half-deviance of every pixel, E[D] over k ~ Poisson(λ)."""
     lam = np.maximum(np.asarray(expected, dtype=np.float64), MIN_COUNTS)
     grid = np.concatenate([np.geomspace(MIN_COUNTS, 1.0, 300), np.geomspace(1.0, 60.0, 200)[1:]])
     table = np.interp(np.log(lam), np.log(grid), _summed_half_deviance(grid))

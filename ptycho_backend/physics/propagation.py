@@ -1,4 +1,4 @@
-"""The one FFT wrapper: centred, orthonormal, between the sample and a far-field detector (spec: physics 3)."""
+"""Centred orthonormal FFT between the sample and a far-field detector (spec: physics 3)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def far_field(exit_wave: NDArray[Any]) -> NDArray[Any]:
     """
     Propagate an exit wave to a far-field detector.
 
-    Unitary, so total intensity is conserved. Zero frequency lands on pixel ``(y // 2, x // 2)``.
+    Unitary: total intensity is conserved. Zero frequency lies on pixel ``(y // 2, x // 2)``.
 
     Parameters
     ----------
@@ -29,9 +29,13 @@ def far_field(exit_wave: NDArray[Any]) -> NDArray[Any]:
 
     Notes
     -----
-    Spec: physics 3.1. Source: Goodman, *Introduction to Fourier Optics*, section 4.3.
+    Spec: physics 3.1.
+
+    References
+    ----------
+    Goodman, *Introduction to Fourier Optics*, section 4.3.
     """
-    # ifftshift, not fftshift: they differ when a side is odd.
+    # ifftshift, not fftshift: they differ if a side is odd.
     centred = np.fft.ifftshift(exit_wave, axes=AXES)
     return np.fft.fftshift(scipy.fft.fft2(centred, axes=AXES, norm="ortho"), axes=AXES)
 

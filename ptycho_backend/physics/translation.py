@@ -1,9 +1,9 @@
 """
-Translation of patches by pairs of small matrices (spec: physics 1).
+Sub-pixel translation: bilinear for patches, by Fourier ramps for probes (spec: physics 1, 8.2).
 
-A patch of N×N pixels whose offset is d falls onto a canvas of S×S pixels with its centre displaced by d from
-the canvas centre: ``scatter_patches(p, d) = T(dy) p T(dx)^T``. ``extract_patches`` is the exact adjoint. Both are bilinear,
-zero outside, and differentiable in the offsets.
+The centre of an N×N patch lies at offset d from the centre of an S×S canvas.
+``scatter_patches(p, d) = T(dy) p T(dx)^T``, and ``extract_patches`` is its exact adjoint.
+Both are bilinear, zero outside, and differentiable in the offsets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 def canvas_size(N: int, offsets_px: NDArray[np.floating[Any]]) -> int:
-    """Return the one padded size, S = N + 2·ceil(max |offset|), pixels."""
+    """Return the canvas side S = N + 2·ceil(max |offset|), pixels."""
     largest = float(np.abs(offsets_px).max()) if np.size(offsets_px) else 0.0
     return N + 2 * int(np.ceil(largest))
 
@@ -43,7 +43,7 @@ def translation_matrix(offset_px: NDArray[np.floating[Any]], N: int, S: int) -> 
 
 
 def scatter_patches(patch: NDArray[Any], offset_px: NDArray[Any], S: int) -> NDArray[Any]:
-    """Put N×N patches (..., y, x) on S×S canvases at offsets (..., 2), (y, x) pixels."""
+    """Place N×N patches (..., y, x) on S×S canvases at offsets (..., 2), (y, x) pixels."""
     N = patch.shape[-1]
     Ty = translation_matrix(offset_px[..., 0], N, S)
     Tx = translation_matrix(offset_px[..., 1], N, S)
@@ -51,7 +51,7 @@ def scatter_patches(patch: NDArray[Any], offset_px: NDArray[Any], S: int) -> NDA
 
 
 def extract_patches(canvas: NDArray[Any], offset_px: NDArray[Any], N: int) -> NDArray[Any]:
-    """Cut N×N patches out of S×S canvases (..., y, x) at offsets (..., 2): the adjoint of :func:`scatter_patches`."""
+    """Extract N×N patches from S×S canvases (..., y, x) at offsets (..., 2): adjoint of :func:`scatter_patches`."""
     S = canvas.shape[-1]
     Ty = translation_matrix(offset_px[..., 0], N, S)
     Tx = translation_matrix(offset_px[..., 1], N, S)
@@ -62,24 +62,47 @@ def extract_patches_at(
     obj: NDArray[Any], positions_px: NDArray[np.float64], N: int, origin_px: Iterable[float] = (0.0, 0.0)
 ) -> NDArray[np.complex64]:
     """
-    Cut bilinear windows (position, N, N) out of an object; zero outside it. The adjoint of unweighted stitching.
+    Extract windows (position, N, N) from an object, bilinearly: adjoint of unweighted stitching.
 
-    `origin_px` is the position of the object's pixel (0, 0) in scan coordinates.
+    Windows are zero outside the object. `origin_px` is the scan coordinate of its pixel (0, 0).
     """
     positions = np.asarray(positions_px, dtype=np.float64)
     corners = positions - N // 2 - np.asarray(tuple(origin_px))
-    whole = np.floor(corners).astype(int)
+    corners_px = np.floor(corners).astype(int)
     blocks = np.zeros((len(positions), N + 1, N + 1), dtype=np.complex64)
-    for block, (y, x) in zip(blocks, whole, strict=True):
+    for block, (y, x) in zip(blocks, corners_px, strict=True):
         _copy_overlap(block, np.asarray(obj), int(y), int(x))
-    fy, fx = np.moveaxis((corners - whole).astype(np.float32), 1, 0)[..., None, None]
+    fy, fx = np.moveaxis((corners - corners_px).astype(np.float32), 1, 0)[..., None, None]
     rows = (1 - fy) * blocks[:, :-1] + fy * blocks[:, 1:]
     return np.asarray((1 - fx) * rows[:, :, :-1] + fx * rows[:, :, 1:], dtype=np.complex64)
 
 
 def _copy_overlap(block: NDArray[Any], obj: NDArray[Any], y: int, x: int) -> None:
-    """Copy the part of `obj` that lies under `block`, whose corner is at (y, x) of the object."""
+    """Copy the part of `obj` under `block`; pixel (y, x) of the object is the block's corner."""
     top, left = max(y, 0), max(x, 0)
     bottom, right = min(y + block.shape[0], obj.shape[0]), min(x + block.shape[1], obj.shape[1])
     if bottom > top and right > left:
         block[top - y : bottom - y, left - x : right - x] = obj[top:bottom, left:right]
+
+
+def fourier_shift_ramps(
+    shift_px: NDArray[np.floating[Any]], N: int, dtype: type[np.complexfloating[Any, Any]] = np.complex128
+) -> NDArray[Any]:
+    """
+    Return exp(−2πi·f·shift), the factors that shift a wave of side N in Fourier space.
+
+    Parameters
+    ----------
+    shift_px : float, shape (position, 2), (y, x)
+    N : int
+    dtype : complex64 or complex128
+        Precision of the result and of the arithmetic.
+
+    Returns
+    -------
+    complex, shape (position, 2, N)
+        Factors along y and along x, in the FFT's own frequency order.
+    """
+    real = np.finfo(dtype).dtype
+    frequency = (np.fft.ifftshift(np.arange(N) - N // 2) / N).astype(real)
+    return np.asarray(np.exp(dtype(-2j * np.pi) * shift_px.astype(real)[:, :, None] * frequency))

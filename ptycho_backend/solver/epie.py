@@ -1,9 +1,14 @@
 """
-ePIE: iterative reconstruction, used to refine a probe before training and to polish an image (spec: physics 8).
+ePIE, the extended ptychographical iterative engine: one pattern after the other (spec: physics 8).
 
-Source: Maiden and Rodenburg, *An improved ptychographical phase retrieval algorithm for diffractive imaging*,
-Ultramicroscopy 109 (2009); incoherent modes after Thibault and Menzel, Nature 494 (2013). Positions between
-pixels are met by shifting the probe in Fourier space, which is exact for a probe that fits its window.
+It refines a probe before training, and an image at the end. A Fourier shift of the probe represents
+sub-pixel positions, exactly for a probe that fits its window.
+
+References
+----------
+Maiden and Rodenburg, *An improved ptychographical phase retrieval algorithm for diffractive imaging*,
+Ultramicroscopy 109 (2009).
+Thibault and Menzel, *Reconstructing state mixtures from diffraction measurements*, Nature 494 (2013): modes.
 """
 
 from __future__ import annotations
@@ -24,15 +29,15 @@ from ptycho_backend.physics.calibration import Calibration, probe_weight
 from ptycho_backend.solver.scan_geometry import AXES, ScanGeometry, abs2, probe_of, spectrum_of
 from ptycho_backend.solver.stitching import stitch
 
-OBJECT_STEP = 1.0  # share of the full correction given to the object
-PROBE_STEP = 1.0  # and to the probe
-CACHE_BYTES = 512 * 2**20  # shifted probes are kept where they fit in this
+OBJECT_STEP, PROBE_STEP = 1.0, 1.0  # relative to the full update
+MIN_AMPLITUDE = 1e-9  # keeps the amplitude ratio finite on dark pixels
+CACHE_BYTES = 512 * 2**20  # upper limit of cached shifted probes
 STAGE = "ePIE"
 
 
 @dataclass(eq=False)
 class EpieResult:
-    """Object image, probe (mode, y, x) in the calibration's scale, and the relative error of every pass."""
+    """Object image, probe (mode, y, x) in the calibration's scale, and the relative error of every iteration."""
 
     image: Image
     probe: NDArray[np.complex64]
@@ -40,27 +45,27 @@ class EpieResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class EpieOptions:
     """
-    What a reconstruction by ePIE goes through.
+    Options of an ePIE reconstruction.
 
     Parameters
     ----------
-    passes : int
-        Visits of every pattern, in an order drawn anew for each pass.
+    iterations : int
+        Each visits every pattern once, in a random order.
     update_probe : bool
-        Correct the probe too, from the second pass on.
+        Update the probe too, from the second iteration on.
     start : Image, optional
-        Object to start from; None starts from 1 everywhere.
+        Initial object; None: 1 everywhere.
     """
 
-    passes: int
+    iterations: int
     update_probe: bool = True
     start: Image | None = None
 
 
 def epie(
-    scan: Scan, calibration: Calibration, plan: Plan, rng: np.random.Generator, on_event: OnEvent = ignore
+    scan: Scan, calibration: Calibration, options: EpieOptions, rng: np.random.Generator, on_event: OnEvent = ignore
 ) -> EpieResult:
     """
     Reconstruct a scan by ePIE.
@@ -69,48 +74,49 @@ def epie(
     ----------
     scan : Scan
     calibration : Calibration
-        Scale of the data, and the probe to start from.
-    plan : Plan
+        Scale of the data, and the initial probe.
+    options : EpieOptions
     rng : numpy Generator
+        Draws the order of the patterns.
     on_event : callable
-        Receives a StageEvent after every pass, with the image so far.
+        Receives a StageEvent with the current image after every iteration.
 
     Returns
     -------
     EpieResult
-        ``errors`` holds Σ(A − |ψ|)² / ΣA² over good pixels, as met during each pass.
+        ``errors`` are Σ(A − |ψ|)² / ΣA² over good pixels, each term before its pattern's update.
     """
-    state = _State(scan, calibration, plan.start, cache_probes=not plan.update_probe)
-    progress = ThrottledProgress(on_event, STAGE, plan.passes)
+    state = _EpieState(scan, calibration, options.start, cache_probes=not options.update_probe)
+    progress = ThrottledProgress(on_event, STAGE, options.iterations)
     errors: list[float] = []
-    for number in range(plan.passes):
-        wrong = energy = 0.0
-        for visited, row in enumerate(rng.permutation(len(scan))):
-            misfit, seen = state.visit(int(row), plan.update_probe and number > 0)
-            wrong, energy = wrong + misfit, energy + seen
-            progress.report(number, visited / len(scan))
-        state.end_pass()
-        errors.append(wrong / energy)
-        on_event(StageEvent(STAGE, number + 1, plan.passes, f"error {errors[-1]:.3g}", state.image_so_far()))
-    return EpieResult(state.image(), state.probe(), errors)
+    for k in range(options.iterations):
+        squared_error = norm = 0.0
+        for done, row in enumerate(rng.permutation(len(scan))):
+            pattern_error, pattern_norm = state.update(int(row), options.update_probe and k > 0)
+            squared_error, norm = squared_error + pattern_error, norm + pattern_norm
+            progress.report(k, done / len(scan))
+        state.set_object_step()
+        errors.append(squared_error / norm)
+        on_event(StageEvent(STAGE, k + 1, options.iterations, f"error {errors[-1]:.3g}", state.current_image()))
+    return EpieResult(state.current_image()(), state.probe(), errors)
 
 
-def polish(
+def refine_by_epie(
     scan: Scan,
     calibration: Calibration,
     image: Image,
-    passes: int,
+    iterations: int,
     rng: np.random.Generator,
     on_event: OnEvent = ignore,
 ) -> Image:
-    """Polish a stitched image by passes of ePIE with the probe as it is."""
-    if passes == 0:
+    """Refine an image by ePIE with a fixed probe."""
+    if iterations == 0:
         return image
-    return epie(scan, calibration, Plan(passes, update_probe=False, start=image), rng, on_event).image
+    return epie(scan, calibration, EpieOptions(iterations, update_probe=False, start=image), rng, on_event).image
 
 
-class _State:
-    """Object, probe and data of a running ePIE, in the FFT's own pixel order."""
+class _EpieState:
+    """Object, probe and data of an ePIE reconstruction, in the FFT's own pixel order."""
 
     def __init__(self, scan: Scan, calibration: Calibration, start: Image | None, cache_probes: bool) -> None:
         self._scan, self._r = scan, np.float32(calibration.rms_input_scale)
@@ -119,67 +125,60 @@ class _State:
         self._good = np.fft.ifftshift(scan.mask)
         self._all_good = bool(scan.mask.all())
         self._spectrum = spectrum_of(calibration.probe)
-        n_bytes = len(scan) * calibration.probe.nbytes
-        self._cache: dict[int, NDArray[np.complex64]] | None = {} if cache_probes and n_bytes < CACHE_BYTES else None
-        self._brightest = self._peak()
+        self._cache: dict[int, NDArray[np.complex64]] = {}
+        self._uses_cache = cache_probes and len(scan) * calibration.probe.nbytes < CACHE_BYTES
+        self.set_object_step()
 
-    def end_pass(self) -> None:
-        """Take the step of the next pass from the probe as it is now."""
-        self._brightest = self._peak()
+    def set_object_step(self) -> None:
+        """Set the object step of the next iteration to 1 / max Σ_m|P_m|², from the current probe."""
+        self._object_step = OBJECT_STEP / np.float32(abs2(self.probe()).sum(axis=0).max())
 
-    def image(self) -> Image:
-        """Return the object; coverage is the summed probe weight, as for a stitched image."""
-        return self.image_so_far()()
-
-    def image_so_far(self) -> Callable[[], Image]:
-        """Return what makes the image of the object and probe as they are now."""
+    def current_image(self) -> Callable[[], Image]:
+        """Return a function that computes the image of the current object and probe."""
         return partial(self._image, self._obj.copy(), self.probe())
 
     def _image(self, obj: NDArray[np.complex64], probe: NDArray[np.complex64]) -> Image:
-        N = self._scan.N
-        flat = np.broadcast_to(np.complex64(1), (len(self._scan), N, N))
-        coverage = stitch(flat, self._scan.positions_px, probe_weight(probe)).coverage
-        seen = np.where(coverage > 0, obj[:-1, :-1], 0).astype(np.complex64)
-        return Image(seen, coverage, self._geometry.frame.origin_px)
+        """Return the object with the coverage of a stitched image: the summed probe weight."""
+        ones = np.broadcast_to(np.complex64(1), (len(self._scan), self._scan.N, self._scan.N))
+        flat = stitch(ones, self._scan.positions_px, probe_weight(probe), self._geometry.frame)
+        covered = np.where(flat.coverage > 0, obj[:-1, :-1], 0).astype(np.complex64)
+        return Image(covered, flat.coverage, flat.origin_px)
 
     def probe(self) -> NDArray[np.complex64]:
         """Return the probe, centred in its window."""
         return probe_of(self._spectrum)
 
-    def visit(self, row: int, update_probe: bool) -> tuple[float, float]:
-        """Correct the object, and the probe where asked for, by one pattern; return its Σ(A − |ψ|)² and ΣA²."""
+    def update(self, row: int, update_probe: bool) -> tuple[float, float]:
+        """Update object and probe by one pattern; return its Σ(A − |ψ|)² and ΣA²."""
         N = self._scan.N
         y, x = self._geometry.corners_px[row]
         patch = self._obj[y : y + N, x : x + N]
         amplitude = np.fft.ifftshift(self._scan.amplitude(slice(row, row + 1))[0]) * self._r
         probe = self._shifted_probe(row)
-        waves = probe * patch
-        detector = scipy.fft.fft2(waves, axes=AXES, norm="ortho")
+        exit_waves = probe * patch
+        detector = scipy.fft.fft2(exit_waves, axes=AXES, norm="ortho")
         predicted = np.sqrt(abs2(detector).sum(axis=0))
-        ratio = amplitude / np.maximum(predicted, 1e-9)
+        ratio = amplitude / np.maximum(predicted, MIN_AMPLITUDE)
         if not self._all_good:
             ratio[~self._good] = 1.0
-        change = scipy.fft.ifft2(detector * ratio, axes=AXES, norm="ortho", overwrite_x=True)
-        change -= waves
+        exit_wave_update = scipy.fft.ifft2(detector * ratio, axes=AXES, norm="ortho", overwrite_x=True)
+        exit_wave_update -= exit_waves
         if update_probe:
-            self._correct_probe(row, patch, change)
-        patch += (OBJECT_STEP / self._brightest) * (np.conj(probe) * change).sum(axis=0)
-        misfit = (amplitude - predicted) if self._all_good else (amplitude - predicted)[self._good]
-        seen = amplitude if self._all_good else amplitude[self._good]
-        return float(np.vdot(misfit, misfit)), float(np.vdot(seen, seen))
+            self._update_probe(row, patch, exit_wave_update)
+        patch += self._object_step * (np.conj(probe) * exit_wave_update).sum(axis=0)
+        residual = (amplitude - predicted) if self._all_good else (amplitude - predicted)[self._good]
+        measured = amplitude if self._all_good else amplitude[self._good]
+        return float(np.vdot(residual, residual)), float(np.vdot(measured, measured))
 
     def _shifted_probe(self, row: int) -> NDArray[np.complex64]:
-        if self._cache is not None and row in self._cache:
+        if row in self._cache:
             return self._cache[row]
-        moved = self._geometry.shifted_probes(self._spectrum, slice(row, row + 1))[0]
-        if self._cache is not None:
-            self._cache[row] = moved
-        return moved
+        probe = self._geometry.shifted_probes(self._spectrum, slice(row, row + 1))[0]
+        if self._uses_cache:
+            self._cache[row] = probe
+        return probe
 
-    def _correct_probe(self, row: int, patch: NDArray[Any], change: NDArray[Any]) -> None:
-        step = PROBE_STEP / max(float(abs2(patch).max()), 1e-12)
-        correction = scipy.fft.fft2(np.conj(patch) * change, axes=AXES, norm="ortho", overwrite_x=True)
-        self._spectrum += np.float32(step) * np.conj(self._geometry.shift_ramps(slice(row, row + 1))[0]) * correction
-
-    def _peak(self) -> np.float32:
-        return np.float32(abs2(self.probe()).sum(axis=0).max())
+    def _update_probe(self, row: int, patch: NDArray[Any], exit_wave_update: NDArray[Any]) -> None:
+        step = np.float32(PROBE_STEP / max(float(abs2(patch).max()), 1e-12))
+        gradient = scipy.fft.fft2(np.conj(patch) * exit_wave_update, axes=AXES, norm="ortho", overwrite_x=True)
+        self._spectrum += step * np.conj(self._geometry.shift_ramps(slice(row, row + 1))[0]) * gradient

@@ -1,4 +1,4 @@
-"""The honest baseline: what the physics gives without any network."""
+"""Initial object without a network: the amplitude constraint on every pattern, then stitching."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ptycho_backend.physics.calibration import Calibration, probe_weight
 from ptycho_backend.runtime.devices import processors
 from ptycho_backend.runtime.memory_map import release, scratch_array
 from ptycho_backend.runtime.thread_map import ordered_map
-from ptycho_backend.solver.stitching import assemble, central, lit_half
+from ptycho_backend.solver.stitching import assemble, central, support_half_px
 
-CHUNK = 32  # patterns estimated at a time
+CHUNK = 32  # patterns per batch
 
 
 def baseline_image(scan: Scan, calibration: Calibration, on_event: OnEvent = ignore, iterations: int = 0) -> Image:
     """
-    Estimate every pattern by itself, align the phases and stitch.
+    Estimate each patch from its own pattern, align the phases and stitch.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def baseline_image(scan: Scan, calibration: Calibration, on_event: OnEvent = ign
     on_event : callable
         Receives StageEvents.
     iterations : int
-        Accelerated data-consistency steps after the first estimate.
+        Accelerated amplitude-constraint steps after the first estimate.
 
     Returns
     -------
@@ -43,35 +43,35 @@ def baseline_image(scan: Scan, calibration: Calibration, on_event: OnEvent = ign
 
     Notes
     -----
-    Spec: physics 6.1, 6.5, 7. It is what an untrained "unet" predicts.
+    Spec: physics 6.1, 6.5, 7. An untrained "unet" predicts the same image.
     """
     groups = groups_from_indices(scan.positions_px, np.arange(len(scan))[:, None])
     weight = probe_weight(calibration.probe).astype(np.float32)
-    probe, half = calibration.probe.astype(np.complex64), lit_half(weight)
+    probe, half = calibration.probe.astype(np.complex64), support_half_px(weight)
 
     def estimate(batch: Batch) -> NDArray[Any]:
         return accelerated(initial_estimate(batch.x, probe), batch.x, probe, batch.mask, iterations)
 
-    def estimates(batches: Iterable[Batch]) -> Iterator[NDArray[Any]]:
+    def estimate_all(batches: Iterable[Batch]) -> Iterator[NDArray[Any]]:
         return ordered_map(estimate, batches, processors())
 
-    for patches in estimated(Samples(scan, groups, calibration), estimates, CHUNK, half):
+    for patches in estimate_patches(Samples(scan, groups, calibration), estimate_all, CHUNK, half):
         on_event(StageEvent("baseline", len(patches), len(scan)))
     return assemble(patches, scan, groups.indices, central(weight, half), on_event=on_event)
 
 
-def estimated(
-    samples: Samples, estimates: Callable[[Iterable[Batch]], Iterable[NDArray[Any]]], batch_size: int, half: int
+def estimate_patches(
+    samples: Samples, estimate_all: Callable[[Iterable[Batch]], Iterable[NDArray[Any]]], batch_size: int, half: int
 ) -> Iterator[NDArray[np.complex64]]:
     """
-    Estimate all patches of a scan, batch after batch; yield all there are so far, (group, channel, y, x), after each.
+    Estimate the patches of a scan in batches; yield all patches so far, (group, channel, y, x), after each batch.
 
-    Only the centre of side 2·half is kept, and not in memory where the scan is large (spec: data 8).
+    Stores their centres of side 2·half, for a large scan in a file (spec: data 8).
     """
     patches = scratch_array((len(samples), samples.groups.channels, 2 * half, 2 * half), np.complex64)
     done = 0
-    for part in estimates(samples.batches(batch_size)):
-        patches[done : done + len(part)] = central(part, half)
+    for batch in estimate_all(samples.batches(batch_size)):
+        patches[done : done + len(batch)] = central(batch, half)
         release(patches)
-        done += len(part)
+        done += len(batch)
         yield patches[:done]

@@ -1,7 +1,7 @@
 """
-Object and probe at once: passes over all patterns that correct both (spec: physics 8.5).
+Object and probe reconstruction from all patterns at once: parallel PIE with Nesterov momentum (spec: physics 8.5).
 
-A pass of ePIE leaves the noise of its last patterns in the probe; here every pattern has the same say in it.
+ePIE leaves the noise of its last patterns in the probe; here every pattern has equal weight.
 """
 
 from __future__ import annotations
@@ -18,95 +18,100 @@ from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.events import OnEvent, StageEvent, ThrottledProgress, ignore
 from ptycho_backend.physics.calibration import Calibration
+from ptycho_backend.physics.momentum import extrapolate
 from ptycho_backend.runtime.devices import processors
 from ptycho_backend.solver.scan_geometry import AXES, abs2, probe_of, spectrum_of
-from ptycho_backend.solver.solver import Canvas, Passes, bounded
+from ptycho_backend.solver.solver import Canvas, SolverState, regularised
 
-SHARE = np.float32(0.5)  # of its correction that each takes: both answer the same misfit
+STEP = np.float32(0.5)  # object and probe update each correct the same residual
 STAGE = "probe"
-Asked = tuple[NDArray[np.complex64], NDArray[np.float32]]  # spectrum of a probe's correction, and Σ|O|²
+ProbeGradient = tuple[NDArray[np.complex64], NDArray[np.float32]]  # spectrum of the gradient, and Σ|O|²
 
 
 @dataclass(eq=False)
-class JointResult:
-    """Probe (mode, y, x) in the calibration's scale, and Σ(x − |ψ|)² / Σx² of every pass."""
+class ObjectAndProbeResult:
+    """Probe (mode, y, x) in the calibration's scale, and Σ(x − |ψ|)² / Σx² of every iteration."""
 
     probe: NDArray[np.complex64]
     errors: list[float]
 
 
-def joint_passes(
+def update_object_and_probe(
     scan: Scan,
     calibration: Calibration,
     start: Image,
-    passes: int,
+    iterations: int,
     update_probe: bool = True,
     on_event: OnEvent = ignore,
-) -> JointResult:
+) -> ObjectAndProbeResult:
     """
-    Correct object and probe until they agree with all patterns.
+    Reconstruct object and probe from all patterns.
 
     Parameters
     ----------
     scan : Scan
     calibration : Calibration
-        Scale of the data, and the probe to start from.
+        Scale of the data, and the initial probe.
     start : Image
-        Object to start from.
-    passes : int
+        Initial object.
+    iterations : int
     update_probe : bool
-        False holds the probe, for comparison.
+        False keeps the probe fixed, for comparison.
     on_event : callable
-        Receives a StageEvent after every pass.
+        Receives a StageEvent after every iteration.
 
     Returns
     -------
-    JointResult
+    ObjectAndProbeResult
 
     Notes
     -----
-    Spec: physics 8.5. Source: the joint gradient of object and probe of the parallel PIE with Nesterov's momentum
-    (1983) on both.
+    Spec: physics 8.5.
+
+    References
+    ----------
+    Nesterov (1983): momentum, here on object and probe.
     """
-    state = _JointPasses(scan, calibration)
-    progress = ThrottledProgress(on_event, STAGE, passes)
-    before = canvas = state.geometry.canvas(start)
-    probe_before = probe = calibration.probe
+    state = _ObjectAndProbeState(scan, calibration)
+    progress = ThrottledProgress(on_event, STAGE, iterations)
+    previous = canvas = state.geometry.canvas(start)
+    previous_probe = probe = calibration.probe
     errors: list[float] = []
     with ThreadPoolExecutor(processors()) as pool:
-        for k in range(passes):
-            momentum = np.float32(k / (k + 3))
-            ahead = canvas + momentum * (canvas - before)
-            probe_ahead = probe + momentum * (probe - probe_before)
-            state.turn_to(probe_ahead)
-            before, canvas = canvas, ahead + SHARE * state.change(ahead, pool, partial(progress.report, k))
+        for k in range(iterations):
+            extrapolated = extrapolate(canvas, previous, k)
+            extrapolated_probe = extrapolate(probe, previous_probe, k)
+            state.set_probe(extrapolated_probe)
+            object_update = state.object_update(extrapolated, pool, partial(progress.report, k))
+            previous, canvas = canvas, extrapolated + STEP * object_update
             if update_probe:
-                probe_before, probe = probe, probe_ahead + SHARE * state.probe_change()
+                previous_probe, probe = probe, extrapolated_probe + STEP * state.probe_update()
             errors.append(state.error)
-            on_event(StageEvent(STAGE, k + 1, passes, f"error {state.error:.3g}"))
-    return JointResult(probe, errors)
+            on_event(StageEvent(STAGE, k + 1, iterations, f"error {state.error:.3g}"))
+    return ObjectAndProbeResult(probe, errors)
 
 
-class _JointPasses(Passes):
-    """Passes that also gather what all patterns ask of the probe."""
+class _ObjectAndProbeState(SolverState):
+    """Solver state that also sums the probe gradients of all patterns."""
 
-    def turn_to(self, probe: NDArray[np.complex64]) -> None:
-        """Go on with another probe; nothing has been asked of it yet."""
+    def set_probe(self, probe: NDArray[np.complex64]) -> None:
+        """Set the probe of the next iteration, and its gradient to 0."""
         self._spectrum = spectrum_of(probe)
-        self._asked = np.zeros_like(self._spectrum)
-        self._light = np.zeros(probe.shape[-2:], dtype=np.float32)
+        self._gradient_spectrum = np.zeros_like(self._spectrum)
+        self._object_intensity = np.zeros(probe.shape[-2:], dtype=np.float32)
 
-    def probe_change(self) -> NDArray[np.complex64]:
-        """Return Σ_j S_j⁻¹(Ō_j·change_j) / (Σ_j |O_j|² + 0.02·max), S_j the move to position j."""
-        return np.asarray(probe_of(self._asked) / bounded(self._light))
+    def probe_update(self) -> NDArray[np.complex64]:
+        """Return Σ_j S_j⁻¹(Ō_j·Δψ_j) / (Σ_j |O_j|² + 0.02·max), S_j the shift to position j."""
+        return np.asarray(probe_of(self._gradient_spectrum) / regularised(self._object_intensity))
 
-    def _moved(self, rows: slice) -> NDArray[np.complex64]:
-        return self.geometry.shifted_probes(self._spectrum, rows)  # another one at every pass
+    def _shifted_probes(self, rows: slice) -> Canvas:
+        return self.geometry.shifted_probes(self._spectrum, rows)  # not cached: the probe changes
 
-    def _of_probe(self, rows: slice, windows: Canvas, change: NDArray[np.complex64]) -> Asked:
-        asked = scipy.fft.fft2(np.conj(windows) * change, axes=AXES, norm="ortho", overwrite_x=True)
-        return (asked * np.conj(self.geometry.shift_ramps(rows))).sum(axis=0), abs2(windows[:, 0]).sum(axis=0)
+    def _probe_gradient(self, rows: slice, patches: Canvas, exit_wave_update: Canvas) -> ProbeGradient:
+        spectra = scipy.fft.fft2(np.conj(patches) * exit_wave_update, axes=AXES, norm="ortho", overwrite_x=True)
+        spectrum = (spectra * np.conj(self.geometry.shift_ramps(rows))).sum(axis=0)
+        return spectrum, abs2(patches[:, 0]).sum(axis=0)
 
-    def _take(self, asked: Asked) -> None:
-        self._asked += asked[0]
-        self._light += asked[1]
+    def _accumulate(self, probe_gradient: ProbeGradient) -> None:
+        self._gradient_spectrum += probe_gradient[0]
+        self._object_intensity += probe_gradient[1]

@@ -1,8 +1,7 @@
 """
-Agreement of neighbours: data-consistency steps on the whole object instead of on single patches (spec: physics 7.7).
+Object reconstruction from all patterns at once: parallel PIE with Nesterov momentum (spec: physics 7.7, 7.8).
 
-Every pattern corrects the part of the object that its probe lights; where probes overlap, corrections are averaged by
-illumination. Steps start from extrapolated objects, which spreads slow phases over the scan within a few passes.
+Every pattern updates the object under its probe. Where probes overlap, illumination weights the updates.
 """
 
 from __future__ import annotations
@@ -20,95 +19,97 @@ from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.events import OnEvent, StageEvent, ThrottledProgress, ignore
 from ptycho_backend.physics.calibration import Calibration
+from ptycho_backend.physics.momentum import extrapolate
 from ptycho_backend.runtime.devices import processors
-from ptycho_backend.runtime.thread_map import AHEAD, ordered_pool_map
+from ptycho_backend.runtime.thread_map import QUEUED_PER_WORKER, ordered_pool_map
 from ptycho_backend.solver.scan_geometry import AXES, ScanGeometry, abs2, spectrum_of, sum_modes
 
-REGULARISATION = 0.02  # of the brightest pixel of Σ|P|², or of Σ|O|² for a probe: bounds the correction at the rim
-TINY = 1e-8  # (normalised amplitude 1e-4)²: keeps ψ/|ψ| finite; neighbours settle what one dark pixel leaves open
-CHUNK_PIXELS = 64**3  # patterns that a thread holds at a time, in pixels; small enough for the processor's cache
-CACHE_BYTES = 512 * 2**20  # amplitudes and moved probes are kept where they fit in this
-STAGE = "overlap"
-FEWEST, MOST = 16, 64  # passes where none are asked for
-SETTLED = 4e-4  # of the object: a pass that corrects less has next to nothing left to find,
-NOISE = 4e-3  # nor has one that corrects less than this part of what amplitudes are wrong by
+REGULARISATION = 0.02  # relative to the maximum of Σ|P|² (of Σ|O|² for a probe): bounds updates at the rim
+MIN_INTENSITY = 1e-8  # (normalised amplitude 1e-4)²: keeps ψ/|ψ| finite on dark pixels
+CHUNK_PIXELS = 64**3  # detector pixels in one chunk of patterns: fits the processor's cache
+CACHE_BYTES = 512 * 2**20  # upper limit of cached amplitudes and shifted probes
+STAGE = "iterations"
+MIN_ITERATIONS, MAX_ITERATIONS = 16, 64  # if no number is given
+UPDATE_TOLERANCE = 4e-4  # the solver stops below this relative object update,
+NOISE_TOLERANCE = 4e-3  # or below this fraction of the relative amplitude residual
 Canvas = NDArray[np.complex64]
 
 
 def solve(
-    scan: Scan, calibration: Calibration, image: Image, passes: int | None = None, on_event: OnEvent = ignore
+    scan: Scan, calibration: Calibration, image: Image, iterations: int | None = None, on_event: OnEvent = ignore
 ) -> Image:
     """
-    Make an image agree with all patterns at once.
+    Reconstruct the object from all patterns, with the probe fixed.
 
     Parameters
     ----------
     scan : Scan
-        Read in chunks; the result depends neither on their size nor on the number of threads.
+        Read in chunks. Neither chunk size nor number of threads changes the result.
     calibration : Calibration
         Scale of the data, and the probe.
     image : Image
-        Where to start.
-    passes : int, optional
-        Visits of all patterns; None: 16, and on to at most 64 until what they correct has settled (physics 7.8).
+        Initial object.
+    iterations : int, optional
+        Number of iterations; None: at least 16, then until convergence, at most 64 (physics 7.8).
     on_event : callable
-        Receives a StageEvent after every pass, with Σ(x − |ψ|)² / Σx² over good pixels and the image so far.
+        Receives a StageEvent after every iteration, with Σ(x − |ψ|)² / Σx² over good pixels and the current image.
 
     Returns
     -------
     Image
-        With the coverage of the image given.
+        Object on the pixels of `image`, with its coverage.
 
     Notes
     -----
-    Spec: physics 7.7, 7.8. The correction is that of the parallel engine of Rodenburg and Faulkner's PIE; the
-    extrapolation is Nesterov's (1983), as accelerated Wirtinger flow uses it (Xu et al., 2018).
+    Spec: physics 7.7, 7.8.
+
+    References
+    ----------
+    Rodenburg and Faulkner (2004): object update of PIE, here for all patterns in parallel.
+    Nesterov (1983): momentum. Xu et al. (2018): momentum in accelerated Wirtinger flow.
     """
-    if passes == 0:
+    if iterations == 0:
         return image
-    fewest, most = (FEWEST, MOST) if passes is None else (passes, passes)
-    state = Passes(scan, calibration, on_event)
-    before = canvas = state.geometry.canvas(image)
+    min_iterations, max_iterations = iterations or MIN_ITERATIONS, iterations or MAX_ITERATIONS
+    state = SolverState(scan, calibration, on_event)
+    previous = canvas = state.geometry.canvas(image)
     with ThreadPoolExecutor(processors()) as pool:
-        for k in range(most):
-            ahead = canvas - before
-            ahead *= np.float32(k / (k + 3))
-            ahead += canvas
+        for k in range(max_iterations):
             done = k + 1
-            total = fewest if done < fewest else most
-            change = state.change(ahead, pool, partial(ThrottledProgress(on_event, STAGE, total).report, k))
-            over = done == most or (done >= fewest and state.settled(change, ahead))
-            change += ahead
-            before, canvas = canvas, change
-            so_far = partial(state.image, canvas, image)
-            on_event(StageEvent(STAGE, done, done if over else total, f"error {state.error:.3g}", so_far))
-            if over:
+            total = min_iterations if done < min_iterations else max_iterations
+            extrapolated = extrapolate(canvas, previous, k)
+            progress = partial(ThrottledProgress(on_event, STAGE, total).report, k)
+            object_update = state.object_update(extrapolated, pool, progress)
+            finished = done == max_iterations or (
+                done >= min_iterations and state.converged(object_update, extrapolated)
+            )
+            extrapolated += object_update
+            previous, canvas = canvas, extrapolated
+            current = partial(state.image, canvas, image)
+            on_event(StageEvent(STAGE, done, done if finished else total, f"error {state.error:.3g}", current))
+            if finished:
                 break
     return state.image(canvas, image)
 
 
-def bounded(light: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return Σ|P|² or Σ|O|² as corrections are divided by it: nowhere next to nothing."""
-    return np.asarray(light + np.float32(REGULARISATION) * light.max())
+def regularised(illumination: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the denominator of an update: Σ|P|² (or Σ|O|²) + 0.02·max."""
+    return np.asarray(illumination + np.float32(REGULARISATION) * illumination.max())
 
 
-class Part(NamedTuple):
-    """
-    What some patterns ask for: their correction of the object, Σ(x − |ψ|)² and Σx² over good pixels.
-
-    ``probe`` is what they ask of the probe, where that is gathered.
-    """
+class ChunkUpdate(NamedTuple):
+    """Contribution of one chunk: object update (position, y, x), Σ(x − |ψ|)², Σx², and the probe gradient if any."""
 
     rows: slice
-    correction: Canvas
-    misfit: float
-    energy: float
-    probe: Any
+    object_update: Canvas
+    squared_error: float
+    norm: float
+    probe_gradient: Any
 
 
-class Passes:
+class SolverState:
     """
-    Data, probe and illumination of running passes, in the FFT's own pixel order on the detector.
+    Amplitudes, probe and illumination during the iterations; detector arrays are in the FFT's own pixel order.
 
     Parameters
     ----------
@@ -120,7 +121,7 @@ class Passes:
     ----------
     geometry : ScanGeometry
     error : float
-        Σ(x − |ψ|)² / Σx² over good pixels, as met during the last pass.
+        Σ(x − |ψ|)² / Σx² over good pixels in the last iteration.
     """
 
     def __init__(self, scan: Scan, calibration: Calibration, on_event: OnEvent = ignore) -> None:
@@ -131,103 +132,114 @@ class Passes:
         self._good = None if scan.mask.all() else np.fft.ifftshift(scan.mask).astype(np.float32)
         amplitudes, probes = len(scan) * scan.N**2 * self._r.nbytes, len(scan) * calibration.probe.nbytes
         self._fits = {"amplitudes": amplitudes <= CACHE_BYTES, "probes": amplitudes + probes <= CACHE_BYTES}
-        self._kept: dict[tuple[str, int], NDArray[Any]] = {}
-        self._illumination = self._summed_illumination(ThrottledProgress(on_event, "illumination", len(scan)))
+        self._cache: dict[tuple[str, int], NDArray[Any]] = {}
+        self._illumination = self._total_illumination(ThrottledProgress(on_event, "illumination", len(scan)))
 
-    def change(self, canvas: Canvas, pool: ThreadPoolExecutor, tell: Callable[[float], None]) -> Canvas:
-        """Return what one step adds to `canvas`, and keep the error that was met; tell the share done."""
-        total, wrong, energy = np.zeros_like(canvas), 0.0, 0.0
-        for part in self._parts(canvas, pool):
-            # In the order of the patterns, whichever thread was first: sums of floats depend on their order.
-            self.geometry.scatter_add(total, part.correction, part.rows)
-            self._take(part.probe)
-            wrong, energy = wrong + part.misfit, energy + part.energy
-            tell(part.rows.stop / len(self._scan))
-        self.error = wrong / max(energy, 1e-30)
-        total /= bounded(self._illumination)
+    def object_update(self, canvas: Canvas, pool: ThreadPoolExecutor, progress: Callable[[float], None]) -> Canvas:
+        """Return Σ_j C_j(canvas) / (Σ|P|² + 0.02·max), and set :attr:`error`; report the share of patterns done."""
+        total, squared_error, norm = np.zeros_like(canvas), 0.0, 0.0
+        chunk_update = partial(self._chunk_update, canvas)
+        for update in ordered_pool_map(pool, chunk_update, self._chunks(), QUEUED_PER_WORKER * processors()):
+            # Always in the order of the patterns: sums of floats depend on their order.
+            self.geometry.scatter_add(total, update.object_update, update.rows)
+            self._accumulate(update.probe_gradient)
+            squared_error, norm = squared_error + update.squared_error, norm + update.norm
+            progress(update.rows.stop / len(self._scan))
+        self.error = squared_error / max(norm, 1e-30)
+        total /= regularised(self._illumination)
         return total
 
-    def settled(self, change: Canvas, canvas: Canvas) -> bool:
-        """Return whether the change that the last step made of `canvas` is too small to go on (spec: physics 7.8)."""
-        enough = max(SETTLED, NOISE * float(np.sqrt(self.error)))
-        return self._energy(change) < enough**2 * self._energy(canvas)
+    def converged(self, object_update: Canvas, canvas: Canvas) -> bool:
+        """Return whether the relative object update is below the tolerance (spec: physics 7.8)."""
+        tolerance = max(UPDATE_TOLERANCE, NOISE_TOLERANCE * float(np.sqrt(self.error)))
+        return self._squared_norm(object_update) < tolerance**2 * self._squared_norm(canvas)
 
-    def _energy(self, canvas: Canvas) -> float:
-        """Return Σ|canvas|², weighed by illumination: pixels that no pattern has seen count for nothing."""
+    def _squared_norm(self, canvas: Canvas) -> float:
+        """Return Σ|canvas|² weighted by illumination."""
         rows = np.einsum("yx,yx->y", abs2(canvas), self._illumination)
         return float(rows.sum(dtype=np.float64))
 
     def image(self, canvas: Canvas, start: Image) -> Image:
-        """Return the object on the pixels of the image that the passes started from."""
+        """Return the object on the pixels of the initial image."""
         origin = np.asarray(start.origin_px) - np.asarray(self.geometry.frame.origin_px)
         y, x = np.rint(origin).astype(int)
         height, width = start.obj.shape
         obj = np.where(start.coverage > 0, canvas[y : y + height, x : x + width], 0)
         return Image(obj.astype(np.complex64), start.coverage, start.origin_px)
 
-    def _summed_illumination(self, progress: ThrottledProgress) -> NDArray[np.float32]:
-        """Return Σ|P|² of all patterns on the canvas."""
-        light = np.zeros(self.geometry.canvas().shape, dtype=np.float32)
+    def _total_illumination(self, progress: ThrottledProgress) -> NDArray[np.float32]:
+        """Return Σ_j Σ_m |P_jm|² on the canvas."""
+        illumination = np.zeros(self.geometry.canvas().shape, dtype=np.float32)
         for rows in self._chunks():
-            self.geometry.scatter_add(light, sum_modes(abs2(self._moved(rows))), rows)
+            self.geometry.scatter_add(illumination, sum_modes(abs2(self._shifted_probes(rows))), rows)
             progress.report(rows.stop)
         progress.finish()
-        return light
+        return illumination
 
     def _chunks(self) -> Iterator[slice]:
         size = max(1, CHUNK_PIXELS // self._scan.N**2)
         n = len(self._scan)
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
-    def _of_probe(self, rows: slice, windows: Canvas, change: NDArray[np.complex64]) -> Any:
-        """
-        Return what some patterns ask of the probe; here nothing.
+    def _chunk_update(self, canvas: Canvas, rows: slice) -> ChunkUpdate:
+        x, probes = self._amplitudes(rows), self._shifted_probes(rows)
+        patches = self.geometry.extract_patches(canvas, rows)
+        exit_wave_update, amplitude_residual = constrain_exit_waves(probes * patches, x, self._good)
+        object_update = sum_modes(np.conj(probes) * exit_wave_update)
+        squared_error = float(np.vdot(amplitude_residual, amplitude_residual))
+        # Inside the worker thread: exit-wave updates take much memory.
+        probe_gradient = self._probe_gradient(rows, patches, exit_wave_update)
+        return ChunkUpdate(rows, object_update, squared_error, float(np.vdot(x, x)), probe_gradient)
 
-        `windows` (position, 1, y, x) are the object as they saw it, `change` (position, mode, y, x) what their exit
-        waves lack: too large to leave the thread that made them.
-        """
+    def _probe_gradient(self, rows: slice, patches: Canvas, exit_wave_update: Canvas) -> Any:
+        """Return the probe gradient of one chunk; None with a fixed probe."""
 
-    def _take(self, asked: Any) -> None:
-        """Gather what :meth:`_of_probe` returned; here nothing."""
+    def _accumulate(self, probe_gradient: Any) -> None:
+        """Add the probe gradient of one chunk to the total."""
 
-    def _parts(self, canvas: Canvas, pool: ThreadPoolExecutor) -> Iterator[Part]:
-        """Yield what :meth:`_part` finds, chunk after chunk, a few of them ahead."""
-        return ordered_pool_map(pool, partial(self._part, canvas), self._chunks(), AHEAD * processors())
+    def _amplitudes(self, rows: slice) -> NDArray[np.float32]:
+        """Return normalised amplitudes x (position, y, x), 0 on bad pixels."""
+        return self._cached("amplitudes", rows, partial(self._load_amplitudes, rows))
 
-    def _part(self, canvas: Canvas, rows: slice) -> Part:
-        """Return what some patterns ask for."""
-        x, probes, geometry = self._measured(rows), self._moved(rows), self.geometry.extract_patches(canvas, rows)
-        detector = scipy.fft.fft2(probes * geometry, axes=AXES, norm="ortho", overwrite_x=True)
-        predicted = sum_modes(abs2(detector))
-        predicted += np.float32(TINY)
-        np.sqrt(predicted, out=predicted)
-        missing = x - predicted
-        if self._good is not None:
-            missing *= self._good
-        detector *= (missing / predicted)[:, None]
-        change = scipy.fft.ifft2(detector, axes=AXES, norm="ortho", overwrite_x=True)
-        correction = sum_modes(np.conj(probes) * change)
-        asked = self._of_probe(rows, geometry, change)
-        return Part(rows, correction, float(np.vdot(missing, missing)), float(np.vdot(x, x)), asked)
+    def _load_amplitudes(self, rows: slice) -> NDArray[np.float32]:
+        x = np.fft.ifftshift(self._scan.amplitude(rows), axes=AXES) * self._r
+        return x if self._good is None else x * self._good
 
-    def _measured(self, rows: slice) -> NDArray[np.float32]:
-        """Return normalised amplitudes in the FFT's own order, 0 where the detector is bad."""
+    def _shifted_probes(self, rows: slice) -> Canvas:
+        """Return the probe at the positions `rows`, (position, mode, y, x)."""
+        return self._cached("probes", rows, partial(self.geometry.shifted_probes, self._spectrum, rows))
 
-        def measured() -> NDArray[np.float32]:
-            x = np.fft.ifftshift(self._scan.amplitude(rows), axes=AXES) * self._r
-            return x if self._good is None else x * self._good
-
-        return self._keep("amplitudes", rows, measured)
-
-    def _moved(self, rows: slice) -> NDArray[np.complex64]:
-        """Return the probe moved to some positions, (position, mode, y, x)."""
-        return self._keep("probes", rows, partial(self.geometry.shifted_probes, self._spectrum, rows))
-
-    def _keep(self, name: str, rows: slice, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """Return what `make` makes of some patterns, the same at every pass; made once where all of it fits."""
+    def _cached(self, name: str, rows: slice, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Return a chunk's array; computed once if the arrays of all chunks fit into the cache."""
         if not self._fits[name]:
-            return make()
+            return compute()
         key = (name, rows.start)
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+        if key not in self._cache:
+            self._cache[key] = compute()
+        return self._cache[key]
+
+
+def constrain_exit_waves(
+    exit_waves: Canvas, x: NDArray[np.float32], good: NDArray[np.float32] | None
+) -> tuple[Canvas, NDArray[np.float32]]:
+    """
+    Return F⁻¹((x − |ψ|)·ψ/|ψ|) and x − |ψ|: exit-wave update and amplitude residual of the amplitude constraint.
+
+    Parameters
+    ----------
+    exit_waves : complex64, shape (position, mode, y, x)
+        Overwritten.
+    x : float32, shape (position, y, x)
+        Measured amplitude.
+    good : float32, shape (y, x), optional
+        0 on bad pixels, whose residual is 0; None: all pixels are good.
+    """
+    detector = scipy.fft.fft2(exit_waves, axes=AXES, norm="ortho", overwrite_x=True)
+    predicted = sum_modes(abs2(detector))
+    predicted += np.float32(MIN_INTENSITY)
+    np.sqrt(predicted, out=predicted)
+    amplitude_residual = x - predicted
+    if good is not None:
+        amplitude_residual *= good
+    detector *= (amplitude_residual / predicted)[:, None]
+    return scipy.fft.ifft2(detector, axes=AXES, norm="ortho", overwrite_x=True), amplitude_residual

@@ -1,4 +1,4 @@
-"""The estimate that physics gives for free, and the step that keeps it consistent with the data (physics 6)."""
+"""Initial estimate, amplitude constraint and accelerated steps (physics 6)."""
 
 from __future__ import annotations
 
@@ -28,49 +28,49 @@ from ptycho_backend.testing.strategies import complex_noise, generators, probes
 from ptycho_backend.testing.tolerances import EXACT64, Tolerance
 
 N = 16
-SINGLE = Tolerance(1e-3, "float32 through eight steps; 1e-2 where a dark pixel may have any phase")
+SINGLE = Tolerance(1e-3, "float32 rounding over eight steps; 1e-2 if a dark pixel has an arbitrary phase")
 
 
 def measured(patches, probe):
     return np.sqrt(intensity(patches, probe))
 
 
-def replacing(predicted, x):
-    """Return what takes the place of a predicted amplitude, over the background that both stand on."""
+def constrained_amplitude(predicted, x):
+    """Return the amplitude that replaces the predicted one: x, damped by the background."""
     return predicted * np.sqrt((x**2 + BACKGROUND) / (predicted**2 + BACKGROUND))
 
 
 @given(rng=generators(), probe=probes(N, 1))
-def test_first_estimate_is_the_formula_of_the_specification(rng, probe):
+def test_initial_estimate_is_the_formula_of_the_specification(rng, probe):
     x = rng.uniform(0.5, 2.0, size=(3, N, N))
     P = probe[0]
     denominator = np.abs(P) ** 2 + 0.05 * (np.abs(P) ** 2).max()
     wave = far_field(P)
-    borrowed = near_field(replacing(np.abs(wave), x) * np.exp(1j * np.angle(wave)))
-    expected = borrowed * np.conj(P) / denominator + 1 - np.abs(P) ** 2 / denominator
+    exit_wave = near_field(constrained_amplitude(np.abs(wave), x) * np.exp(1j * np.angle(wave)))
+    expected = exit_wave * np.conj(P) / denominator + 1 - np.abs(P) ** 2 / denominator
     assert_close(initial_estimate(x, probe), expected, EXACT64)
 
 
 @given(probe=probes(N))
-def test_of_an_empty_sample_the_first_estimate_is_one(probe):
+def test_initial_estimate_of_an_empty_sample_is_one(probe):
     x = fill_amplitude(probe)
     np.testing.assert_allclose(initial_estimate(x, probe), 1.0, atol=1e-12)
     assert (x**2).sum() == pytest.approx((N / 2) ** 2)
 
 
 @given(rng=generators(), probe=probes(N))
-def test_the_true_object_is_a_fixed_point(rng, probe):
+def test_true_object_is_a_fixed_point(rng, probe):
     truth = 1 + 0.4 * complex_noise(rng, 2, N, N)
     assert_close(constrain_amplitude(truth, measured(truth, probe), probe), truth, EXACT64)
 
 
 @given(rng=generators(), probe=probes(N), phase=st.floats(-3, 3))
-def test_a_global_phase_passes_through(rng, probe, phase):
+def test_global_phase_is_preserved(rng, probe, phase):
     patches, x = complex_noise(rng, 2, N, N), rng.uniform(0.5, 2.0, size=(2, N, N))
-    turn = np.exp(1j * phase)
+    factor = np.exp(1j * phase)
     once = constrain_amplitude(patches, x, probe)
-    assert_close(constrain_amplitude(turn * patches, x, probe), turn * once, EXACT64)
-    assert_close(constrain_amplitude(patches, x, turn * probe), once, EXACT64)
+    assert_close(constrain_amplitude(factor * patches, x, probe), factor * once, EXACT64)
+    assert_close(constrain_amplitude(patches, x, factor * probe), once, EXACT64)
 
 
 @given(rng=generators(), probe=probes(N))
@@ -83,46 +83,46 @@ def test_bad_pixels_keep_the_predicted_wave(rng, probe):
     np.testing.assert_array_equal(constrain_amplitude(patches, x, probe, 0.0), patches)
 
 
-def test_under_a_flat_probe_the_amplitude_moves_by_the_regularised_share(rng):
-    # |P| = 1 everywhere: D moves |ψ| to |ψ| + (x − |ψ|)/1.05, but for the background, and leaves its phase.
+def test_flat_probe_changes_the_amplitude_by_the_regularised_share(rng):
+    # |P| = 1: without background D changes |ψ| to |ψ| + (x − |ψ|)/1.05 and keeps its phase.
     probe = np.exp(1j * rng.uniform(0, 6, size=(1, N, N)))
     patch, x = complex_noise(rng, 1, N, N), rng.uniform(0.5, 2.0, size=(1, N, N))
     before, after = (far_field(o * probe[0]) for o in (patch, constrain_amplitude(patch, x, probe)))
-    new = replacing(np.abs(before), x)
+    new = constrained_amplitude(np.abs(before), x)
     expected = (np.abs(before) + (new - np.abs(before)) / (1 + REGULARISATION)) * np.exp(1j * np.angle(before))
     assert_close(after, expected, EXACT64)
     np.testing.assert_allclose(np.where(np.abs(before) > 0.2, new - x, 0), 0, atol=0.1)
 
 
 @given(rng=generators(), probe=probes(N, 1))
-def test_pixels_without_light_do_not_change(rng, probe):
+def test_pixels_without_illumination_do_not_change(rng, probe):
     dark = rng.random((N, N)) < 0.3
-    shaded = np.where(dark, 0, probe)
+    partial_probe = np.where(dark, 0, probe)
     patches, x = complex_noise(rng, 2, N, N), rng.uniform(0.5, 2.0, size=(2, N, N))
-    moved = constrain_amplitude(patches, x, shaded) - patches
-    np.testing.assert_array_equal(moved[:, dark], 0)
-    assert np.abs(moved[:, ~dark]).max() > 1e-3
+    update = constrain_amplitude(patches, x, partial_probe) - patches
+    np.testing.assert_array_equal(update[:, dark], 0)
+    assert np.abs(update[:, ~dark]).max() > 1e-3
 
 
 @given(rng=generators(), probe=probes(N))
-def test_a_step_brings_the_counts_closer_to_the_data(rng, probe):
+def test_step_reduces_the_amplitude_error(rng, probe):
     truth = 1 + 0.3 * complex_noise(rng, 1, N, N)
     start, x = np.ones((1, N, N), complex), measured(truth, probe)
     errors = [((x - measured(o, probe)) ** 2).sum() for o in (start, constrain_amplitude(start, x, probe))]
     assert errors[1] < errors[0]
 
 
-def test_modes_share_the_measured_amplitude_as_they_share_the_prediction(rng):
+def test_modes_keep_their_shares_of_the_amplitude(rng):
     probe = complex_noise(rng, 2, N, N)
     patch, x = complex_noise(rng, N, N), rng.uniform(0.5, 2.0, size=(N, N))
     waves = far_field(patch * probe)
     total = np.sqrt((np.abs(waves) ** 2).sum(axis=0))
-    targets = near_field(replacing(total, x) * np.abs(waves) / total * np.exp(1j * np.angle(waves)))
+    targets = near_field(constrained_amplitude(total, x) * np.abs(waves) / total * np.exp(1j * np.angle(waves)))
     update = (np.conj(probe) * (targets - patch * probe)).sum(axis=0) / regularised_intensity(probe)
     assert_close(constrain_amplitude(patch, x, probe), patch + update, EXACT64)
 
 
-def test_the_division_is_bounded_where_the_probe_is_dark():
+def test_regularisation_bounds_the_division():
     probe = np.zeros((2, 4, 4))
     probe[0, 1, 1], probe[1, 1, 1] = 3.0, 4.0
     expected = np.full((4, 4), 0.05 * 25)
@@ -131,7 +131,7 @@ def test_the_division_is_bounded_where_the_probe_is_dark():
 
 
 @given(rng=generators(), probe=probes(N))
-def test_accelerated_steps_begin_as_plain_ones_and_then_look_ahead(rng, probe):
+def test_accelerated_steps_use_momentum_from_the_second_step_on(rng, probe):
     patches, x = 1 + 0.2 * complex_noise(rng, 2, N, N), rng.uniform(0.5, 2.0, size=(2, N, N))
     once = constrain_amplitude(patches, x, probe)
     twice = constrain_amplitude(once + (once - patches) / 4, x, probe)
@@ -140,7 +140,7 @@ def test_accelerated_steps_begin_as_plain_ones_and_then_look_ahead(rng, probe):
     assert_close(accelerated(patches, x, probe, 1.0, 2), twice, EXACT64)
 
 
-def test_eight_accelerated_steps_fit_better_than_eight_plain_ones():
+def test_accelerated_steps_converge_faster_than_plain_ones():
     rng = np.random.default_rng(0)
     probe = make_probe("disc", 32, rng).astype(complex) * 16
     truth = np.exp(1j * gaussian_filter(rng.normal(size=(4, 32, 32)), (0, 2, 2)) * 4)
@@ -150,14 +150,14 @@ def test_eight_accelerated_steps_fit_better_than_eight_plain_ones():
     for _ in range(8):
         plain = constrain_amplitude(plain, x, probe)
 
-    def misfit(patches):
+    def error(patches):
         return np.linalg.norm(measured(patches, probe) - x)
 
-    assert misfit(accelerated(first, x, probe, 1.0, 8)) < 0.8 * misfit(plain) < 0.5 * misfit(first)
+    assert error(accelerated(first, x, probe, 1.0, 8)) < 0.8 * error(plain) < 0.5 * error(first)
 
 
-def test_photons_where_the_wave_is_dark_do_not_spread_its_rounding():
-    # Half of the detector is darker than rounding under a Gaussian beam: its phase there means nothing.
+def test_photons_on_dark_pixels_do_not_amplify_rounding():
+    # A Gaussian beam is below rounding on half of the detector: its phase is arbitrary there.
     scan = simulate_scan(N=32, n_positions=16, object_name="lines", probe_name="gaussian", photons_per_pattern=2e4)
     calibration = calibrate(scan, ModelConfig(N=32))
     x, probe = calibration.rms_input_scale * np.sqrt(scan.patterns), calibration.probe

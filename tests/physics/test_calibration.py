@@ -36,7 +36,7 @@ def counts(rng):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int32", "float32", ">u2", "int64"])
-def test_the_scale_does_not_depend_on_the_storage_type(counts, dtype):
+def test_scale_is_independent_of_the_storage_type(counts, dtype):
     expected = np.sqrt((N / 2) ** 2 / (counts.astype(np.float64).sum() / 6))
     calibration = calibrate(scan_of(counts.astype(dtype), measurement="counts"), MODEL)
     assert calibration.rms_input_scale == pytest.approx(expected, rel=1e-12)
@@ -57,7 +57,7 @@ def test_amplitudes_give_the_same_scale_as_their_counts(counts):
     assert by_amplitude.rms_input_scale == pytest.approx(by_counts.rms_input_scale, rel=1e-12)
 
 
-def test_a_unit_object_reproduces_the_measured_energy(counts):
+def test_unit_object_reproduces_the_measured_energy(counts):
     scan = scan_of(counts, probe=complex_noise(np.random.default_rng(0), 3, N, N))
     calibration = calibrate(scan, MODEL)
     predicted = expected_counts(np.ones((N, N)), calibration.probe, 1 / calibration.rms_input_scale**2)
@@ -66,8 +66,8 @@ def test_a_unit_object_reproduces_the_measured_energy(counts):
     assert calibration.N == N
 
 
-def test_bad_pixels_count_neither_in_the_data_nor_in_the_probe(rng):
-    # What a perfect detector would have seen of a unit object, behind a mask with hot pixels.
+def test_bad_pixels_count_in_neither_data_nor_probe(rng):
+    # Patterns of a unit object; masked pixels are hot.
     probe = complex_noise(rng, 2, N, N)
     counts = 7.0 * (np.abs(far_field(probe)) ** 2).sum(axis=0)[None].repeat(3, axis=0)
     mask = rng.random((N, N)) < 0.6
@@ -83,22 +83,22 @@ def test_nphotons_gives_amplitudes_a_unit(counts):
     assert calibration.photon_scale * mean_energy(amplitude) == pytest.approx(5e6)
 
 
-def test_nphotons_has_no_effect_on_counts_and_says_so(counts, caplog):
+def test_nphotons_has_no_effect_on_counts_and_warns(counts, caplog):
     calibration = calibrate(scan_of(counts, measurement="counts"), MODEL, nphotons=5e6)
     assert calibration.photons_per_pattern == pytest.approx(counts.sum() / 6)
     assert "nphotons has no effect" in caplog.text
 
 
-def test_a_scan_without_photons_is_refused():
+def test_scan_without_photons_is_refused():
     mask = np.ones((N, N), bool)
     mask[4, 4] = False
     patterns = np.zeros((2, N, N), np.uint16)
     patterns[:, 4, 4] = 9
-    with pytest.raises(DataError, match="holds photons"):
+    with pytest.raises(DataError, match="contains photons"):
         calibrate(scan_of(patterns, mask=mask, measurement="counts"), MODEL)
 
 
-def test_the_mask_cuts_the_probe_before_it_is_scaled(counts, rng):
+def test_probe_is_masked_before_it_is_scaled(counts, rng):
     probe = complex_noise(rng, 2, N, N)
     calibration = calibrate(scan_of(counts, probe), ModelConfig(N=N, probe_mask=True))
     inside = disc(N, N / 4)
@@ -108,7 +108,7 @@ def test_the_mask_cuts_the_probe_before_it_is_scaled(counts, rng):
     np.testing.assert_allclose(scale, scale[0, 0], rtol=1e-5)
 
 
-def test_a_disc_is_centred_on_the_middle_pixel():
+def test_disc_is_centred_on_the_middle_pixel():
     inside = disc(8, 2.0)
     assert np.argwhere(inside).mean(axis=0).tolist() == [4.0, 4.0]
     assert inside.sum() == 13
@@ -116,7 +116,7 @@ def test_a_disc_is_centred_on_the_middle_pixel():
     assert not inside[4, 7]
 
 
-def test_a_refined_probe_is_used_and_the_guess_is_remembered(counts, rng):
+def test_refined_probe_replaces_the_guess_and_keeps_its_hash(counts, rng):
     scan = scan_of(counts)
     refined = complex_noise(rng, 1, N, N)
     calibration = calibrate(scan, MODEL, probe=refined)
@@ -124,7 +124,7 @@ def test_a_refined_probe_is_used_and_the_guess_is_remembered(counts, rng):
     assert calibration.probe_guess_sha256 == probe_hash(scan.probe)
 
 
-def test_a_probe_is_recognised_by_its_values(rng):
+def test_probe_hash_depends_on_the_values_only(rng):
     probe = complex_noise(rng, 1, N, N).astype(np.complex64)
     assert probe_hash(probe) == probe_hash(np.asfortranarray(probe.astype(np.complex128)))
     other = probe.copy()
@@ -132,7 +132,7 @@ def test_a_probe_is_recognised_by_its_values(rng):
     assert probe_hash(other) != probe_hash(probe)
 
 
-def test_trust_follows_the_summed_light_of_all_modes(rng):
+def test_probe_weight_is_the_summed_intensity_of_all_modes(rng):
     probe = np.zeros((2, 4, 4), complex)
     probe[0, 1, 2], probe[1, 1, 2], probe[1, 3, 3] = 3.0, 4.0j, 1.0
     expected = np.full((4, 4), 1e-3)

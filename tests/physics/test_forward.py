@@ -1,4 +1,4 @@
-"""Merging a group, illuminating it, and counting photons (physics 2 to 4)."""
+"""Merging, exit waves, intensity and expected counts (physics 2 to 4)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def central(quarter: int = N // 4) -> np.ndarray:
 
 
 @given(rng=generators(), offset=offsets(4, 5.0), probe=probes(N))
-def test_merging_never_amplifies(rng, offset, probe):
+def test_merging_does_not_amplify(rng, offset, probe):
     patches = complex_noise(rng, 1, 4, N, N)
     for weight in (probe_weight(probe), central() * probe_weight(probe)):
         canvas = merge(patches, offset[None], weight, canvas_size(N, offset))
@@ -43,8 +43,8 @@ def test_merging_never_amplifies(rng, offset, probe):
 
 
 @given(offset=offsets(4, 5.0))
-def test_merging_equal_patches_gives_their_value_where_they_are(offset):
-    # The periphery outside the support must not count: neither in the sum nor in its divisor.
+def test_equal_patches_merge_to_their_value(offset):
+    # Pixels outside the support count in neither numerator nor denominator.
     weight, S = central(), canvas_size(N, offset)
     value = 0.7 - 0.2j
     canvas = merge(np.full((1, 4, N, N), value), offset[None], weight, S)[0]
@@ -54,7 +54,7 @@ def test_merging_equal_patches_gives_their_value_where_they_are(offset):
     assert np.abs(canvas).max() <= abs(value) * (1 + 1e-12)
 
 
-def test_outside_the_support_the_canvas_is_zero():
+def test_canvas_is_zero_outside_the_support():
     patches = np.ones((1, 1, N, N))
     canvas = merge(patches, np.array([[[2.0, -3.0]]]), central(), 24)[0]
     # Window corner at (4 + 2, 4 − 3), support a quarter further in, 8 pixels wide.
@@ -79,8 +79,8 @@ def test_patches_of_one_object_merge_to_that_object(gridsize, rng, probe):
     assert_close(consistent_patches(patches[None], offset[None], probe_weight(probe), S)[0], patches, FLOORED)
 
 
-def test_the_brighter_patch_decides():
-    # Two patches of one pixel overlap at full and at a hundredth of the light.
+def test_merging_is_weighted_by_illumination():
+    # Two patches overlap in one pixel, with weights 1 and 0.01.
     weight = np.zeros((N, N))
     weight[8, 8], weight[8, 6] = 1.0, 0.01
     patches = np.stack([np.full((N, N), 2.0), np.full((N, N), 5.0)])[None]
@@ -98,11 +98,11 @@ def test_counts_are_proportional_to_dose(rng, probe, dose):
 
 
 @given(rng=generators(), probe=probes(N), phase=st.floats(-np.pi, np.pi))
-def test_a_global_phase_cannot_be_seen(rng, probe, phase):
-    patches, turn = complex_noise(rng, 2, N, N), np.exp(1j * phase)
-    assert_close(intensity(turn * patches, probe), intensity(patches, probe), EXACT64)
-    turns = np.exp(1j * phase * np.arange(len(probe)))[:, None, None]
-    assert_close(intensity(patches, turns * probe), intensity(patches, probe), EXACT64)
+def test_intensity_is_independent_of_a_global_phase(rng, probe, phase):
+    patches, factor = complex_noise(rng, 2, N, N), np.exp(1j * phase)
+    assert_close(intensity(factor * patches, probe), intensity(patches, probe), EXACT64)
+    factors = np.exp(1j * phase * np.arange(len(probe)))[:, None, None]
+    assert_close(intensity(patches, factors * probe), intensity(patches, probe), EXACT64)
 
 
 @given(rng=generators(), probe=probes(N, 3))
@@ -114,7 +114,7 @@ def test_modes_add_as_intensities(rng, probe):
     assert np.abs(together - sum(alone)).max() > 0.01 * together.max()
 
 
-def test_a_unit_object_gives_back_the_probes_photons():
+def test_unit_object_keeps_the_photons_of_the_probe():
     rng = np.random.default_rng(1)
     probe = complex_noise(rng, 2, N, N)
     probe *= (N / 2) / np.sqrt((np.abs(probe) ** 2).sum())
@@ -123,7 +123,7 @@ def test_a_unit_object_gives_back_the_probes_photons():
 
 
 @pytest.mark.parametrize("sigma", [0.3, 0.7, 2.0])
-def test_smoothing_preserves_the_sum_inside_and_loses_at_the_edge(sigma):
+def test_smoothing_preserves_the_sum_except_at_the_edge(sigma):
     G = smoothing_matrix(40, sigma)
     reach = int(np.ceil(4 * sigma))
     np.testing.assert_allclose(G.sum(axis=1)[reach:-reach], 1.0, rtol=1e-12)
@@ -133,7 +133,7 @@ def test_smoothing_preserves_the_sum_inside_and_loses_at_the_edge(sigma):
     assert spread == pytest.approx(sigma, rel=0.01) or sigma < 0.5
 
 
-def test_smoothing_blurs_the_exit_wave_and_not_the_object():
+def test_smoothing_blurs_the_exit_wave():
     probe = np.zeros((1, N, N), complex)
     probe[0, 8, 5] = 1.0
     wave = exit_waves(np.full((N, N), 2.0), probe, sigma_px=1.0)[0]
@@ -161,7 +161,7 @@ def test_constants_of_a_model(rng):
     assert free.probe_support.all()
 
 
-def test_patches_are_trusted_where_the_probe_lights_what_the_network_predicts():
+def test_patch_weight_is_the_illumination_of_the_predicted_region():
     probe = np.ones((1, 32, 32), np.complex64)
     probe[0, :, :4] = 0.0
     whole = patch_weight(ModelConfig(N=32, architecture="unet"), probe)

@@ -1,4 +1,4 @@
-"""Losses against their definitions, and the floor that photon noise leaves (physics 5)."""
+"""Losses against their definitions, and the shot-noise floor (physics 5)."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def test_half_deviance_is_the_poisson_formula(lam, k):
 
 
 @given(k=st.integers(1, 10**7).map(float))
-def test_it_is_never_negative_and_zero_at_the_measured_count_alone(k):
+def test_half_deviance_is_zero_at_the_measured_count_and_else_positive(k):
     assert half_deviance(np.array(k), np.array(k)) == 0.0
     assert half_deviance(np.array([k * 0.999, k * 1.001]), np.array(k)).min() > 0.0
 
 
-def test_digits_survive_where_large_counts_are_well_predicted():
-    # Near λ = k it is (λ − k)²/(2k); the textbook formula would lose all digits to cancellation here.
+def test_half_deviance_is_accurate_for_large_well_predicted_counts():
+    # Near λ = k it is (λ − k)²/(2k); the textbook formula loses all digits by cancellation.
     k, step = 1e10, 1.0
     assert half_deviance(np.array(k + step), np.array(k)) == pytest.approx(step**2 / (2 * k), rel=1e-6)
 
@@ -53,13 +53,13 @@ def test_gradient_is_that_of_the_log_likelihood(lam, k):
     assert (up - down) / (2 * h) == pytest.approx(1 - k / lam, abs=FINITE_DIFFERENCE64.relative * (1 + k / lam))
 
 
-def test_a_dark_prediction_costs_no_infinity():
+def test_dark_prediction_has_a_finite_loss():
     assert half_deviance(np.array(0.0), np.array(5.0)) == half_deviance(np.array(MIN_COUNTS), np.array(5.0))
     assert np.isfinite(half_deviance(np.array([0.0, 1e-300]), np.array([1e12, 0.0]))).all()
 
 
 @given(rng=generators(), share=st.floats(0.1, 1.0))
-def test_bad_pixels_leave_every_loss(rng, share):
+def test_bad_pixels_do_not_change_the_losses(rng, share):
     lam, k = rng.uniform(1, 50, size=(2, 3, 2, 8, 8))
     mask = rng.random((8, 8)) < share
     mask[3, 4] = True
@@ -69,7 +69,7 @@ def test_bad_pixels_leave_every_loss(rng, share):
     assert poisson(lam, k, mask) == pytest.approx(half_deviance(lam, k)[..., mask].mean())
 
 
-def test_amplitude_error_is_measured_in_normalised_amplitude():
+def test_amplitude_error_is_in_normalised_amplitude():
     lam, k = np.full((1, 4, 4), 9.0), np.full((1, 4, 4), 25.0)
     assert amplitude_mae(lam, k, np.ones((4, 4)), r=0.5) == pytest.approx(0.5 * 2.0)
 
@@ -82,7 +82,7 @@ def test_total_variation_of_a_ramp_is_its_slope():
     assert total_variation(np.full((2, 3, 8, 8), 1j), weight) == pytest.approx(0.0, abs=1e-5)
 
 
-def test_total_variation_counts_a_step_by_the_weight_of_its_first_pixel():
+def test_total_variation_weights_a_step_by_its_first_pixel():
     patch = np.zeros((1, 4, 4), complex)
     patch[0, 2:, :] = 3.0
     weight = np.arange(16.0).reshape(4, 4)
@@ -90,12 +90,12 @@ def test_total_variation_counts_a_step_by_the_weight_of_its_first_pixel():
 
 
 @given(rng=generators())
-def test_label_error_does_not_see_a_phase_for_each_group(rng):
+def test_label_error_is_independent_of_one_phase_per_group(rng):
     patches, weight = complex_noise(rng, 3, 4, 8, 8), rng.random((8, 8))
     labels = complex_noise(rng, 3, 4, 8, 8)
-    turns = np.exp(1j * rng.uniform(0, 2 * np.pi, size=(3, 1, 1, 1)))
-    assert label_mae(turns * patches, labels, weight) == pytest.approx(label_mae(patches, labels, weight), rel=1e-9)
-    assert label_mae(turns * labels, labels, weight) == pytest.approx(0.0, abs=2e-6)
+    factors = np.exp(1j * rng.uniform(0, 2 * np.pi, size=(3, 1, 1, 1)))
+    assert label_mae(factors * patches, labels, weight) == pytest.approx(label_mae(patches, labels, weight), rel=1e-9)
+    assert label_mae(factors * labels, labels, weight) == pytest.approx(0.0, abs=2e-6)
     within = np.exp(1j * rng.uniform(0, 2 * np.pi, size=(3, 4, 1, 1)))
     assert label_mae(within * labels, labels, weight) > 0.1
 
@@ -112,7 +112,7 @@ def test_smooth_abs_is_the_modulus_away_from_zero(rng):
 
 
 @pytest.mark.parametrize("lam", [0.01, 0.3, 2.0, 20.0, 59.0, 61.0, 1000.0])
-def test_the_floor_is_what_photon_noise_costs_a_perfect_prediction(lam, rng):
+def test_floor_is_the_mean_loss_of_a_perfect_prediction(lam, rng):
     k = rng.poisson(lam, size=(400, 40, 40))
     measured = half_deviance(np.full(k.shape, lam), k)
     error = 4 * measured.std() / np.sqrt(measured.size)
@@ -120,7 +120,7 @@ def test_the_floor_is_what_photon_noise_costs_a_perfect_prediction(lam, rng):
     assert floor == pytest.approx(measured.mean(), abs=error + 1e-3 * measured.mean())
 
 
-def test_the_floor_approaches_one_half_and_uses_good_pixels_only():
+def test_floor_approaches_one_half_and_uses_good_pixels_only():
     lam = np.full((2, 4, 4), 1e9)
     lam[:, 0, 0] = 1e-3
     mask = np.ones((4, 4), bool)

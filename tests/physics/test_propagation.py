@@ -30,7 +30,7 @@ def test_near_field_is_the_adjoint(rng, n, m):
 
 
 @given(wave=waves(2, 7))
-def test_agrees_with_the_sum_it_stands_for(wave):
+def test_far_field_is_the_discrete_fourier_sum(wave):
     def kernel(n):
         index = np.arange(n) - n // 2
         return np.exp(-2j * np.pi * np.outer(index, index) / n) / np.sqrt(n)
@@ -46,13 +46,13 @@ def test_zero_frequency_lands_on_the_middle_pixel(n, m):
     assert spectrum[n // 2, m // 2] == pytest.approx(np.sqrt(n * m))
 
 
-def test_a_ramp_moves_the_spot_by_its_cycles_in_y_and_x():
+def test_phase_ramp_shifts_the_spot_by_its_cycles():
     y, x = np.indices((16, 16)) - 8
     spectrum = far_field(np.exp(2j * np.pi * (3 * y - 2 * x) / 16))
     assert np.argwhere(np.abs(spectrum) > 1e-9).tolist() == [[8 + 3, 8 - 2]]
 
 
-def test_a_point_in_the_middle_gives_a_flat_real_wave():
+def test_central_point_gives_a_flat_real_wave():
     point = np.zeros((9, 9))
     point[4, 4] = 3.0
     np.testing.assert_allclose(far_field(point), np.full((9, 9), 3.0 / 9.0), atol=1e-14)

@@ -10,16 +10,16 @@ import pytest
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.events import StageEvent, ignore
 from ptycho_backend.solver import scan_geometry
-from ptycho_backend.solver.epie import EpieResult, Plan, epie, polish
-from ptycho_backend.testing.images import error_of, probe_distance
+from ptycho_backend.solver.epie import EpieOptions, EpieResult, epie, refine_by_epie
+from ptycho_backend.testing.images import error_of, scaled_distance
 from ptycho_backend.testing.scans import calibration_of_scan as calibration_of
 from ptycho_backend.testing.scans import small_scan as simulated
 
 N = 32
 
 
-def run(scan, passes=12, on_event=ignore, **fields) -> EpieResult:
-    return epie(scan, calibration_of(scan), Plan(passes, **fields), np.random.default_rng(0), on_event)
+def run(scan, iterations=12, on_event=ignore, **fields) -> EpieResult:
+    return epie(scan, calibration_of(scan), EpieOptions(iterations, **fields), np.random.default_rng(0), on_event)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def result(scan) -> EpieResult:
     return run(scan, update_probe=False)
 
 
-def test_the_object_is_found_between_pixels(scan, result):
-    # Positions have fractions of a pixel; the truth is read bilinearly, which costs some of the error.
+def test_object_is_found_at_sub_pixel_positions(scan, result):
+    # Bilinear interpolation of the truth causes part of the error.
     assert (scan.positions_px % 1 != 0).any()
     assert error_of(result.image, scan) < 0.04
     rounded = dataclasses.replace(scan, positions_px=np.rint(scan.positions_px))
@@ -42,7 +42,7 @@ def test_the_object_is_found_between_pixels(scan, result):
 
 
 @pytest.mark.parametrize("side", [31, 32])
-def test_a_probe_is_moved_by_a_fourier_shift_whether_the_side_is_odd_or_even(side):
+def test_fourier_ramps_shift_odd_and_even_sides(side):
     rng = np.random.default_rng(2)
     spectrum = np.fft.fft2(rng.normal(size=(side, side)))
     for fraction in ([1.0, 0.0], [0.0, -1.0], [1.0, 1.0]):
@@ -50,41 +50,41 @@ def test_a_probe_is_moved_by_a_fourier_shift_whether_the_side_is_odd_or_even(sid
         expected = np.fft.fft2(np.roll(np.fft.ifft2(spectrum), np.array(fraction, int), axis=(0, 1)))
         np.testing.assert_allclose(spectrum * fy[0][:, None] * fx[0], expected, atol=1e-4)
     half = np.abs(scan_geometry.shift_ramps(np.array([[0.5, -0.3]]), side))
-    # Only the one frequency that has no sign loses energy, and an odd side has none.
+    # Only the Nyquist frequency of an even side loses energy.
     np.testing.assert_allclose(np.delete(half, side // 2, axis=-1) if side % 2 == 0 else half, 1.0, atol=1e-6)
 
 
-def test_errors_fall_to_the_noise(result):
+def test_error_falls_to_the_noise(result):
     assert len(result.errors) == 12
     assert result.errors[-1] < 1e-3 < result.errors[0]
 
 
-def test_the_probe_stays_as_it_is_unless_it_may_change(scan, result):
+def test_probe_changes_from_the_second_iteration_on_unless_fixed(scan, result):
     np.testing.assert_allclose(result.probe, calibration_of(scan).probe, atol=1e-5)
     assert np.abs(run(scan, 2).probe - calibration_of(scan).probe).max() > 1e-4
     np.testing.assert_allclose(run(scan, 1).probe, calibration_of(scan).probe, atol=1e-5)
 
 
-def test_the_same_seed_gives_the_same_image(scan):
+def test_equal_seeds_give_equal_images(scan):
     one, other = run(scan, 2), run(scan, 2)
     np.testing.assert_array_equal(one.image.obj, other.image.obj)
     assert one.errors == other.errors
-    assert epie(scan, calibration_of(scan), Plan(2), np.random.default_rng(1)).errors != one.errors
+    assert epie(scan, calibration_of(scan), EpieOptions(2), np.random.default_rng(1)).errors != one.errors
 
 
-def test_it_starts_from_an_image(scan, result):
+def test_start_is_the_initial_object(scan, result):
     more = run(scan, 1, start=result.image, update_probe=False)
     assert more.errors[0] < 1.5 * result.errors[-1]
-    moved = dataclasses.replace(result.image, origin_px=tuple(np.add(result.image.origin_px, (3.0, -2.0))))
-    assert run(scan, 1, start=moved, update_probe=False).errors[0] > 10 * more.errors[0]
+    shifted = dataclasses.replace(result.image, origin_px=tuple(np.add(result.image.origin_px, (3.0, -2.0))))
+    assert run(scan, 1, start=shifted, update_probe=False).errors[0] > 10 * more.errors[0]
 
 
-def test_polishing_by_no_pass_is_the_image_itself(scan, result):
+def test_zero_iterations_return_the_same_image(scan, result):
     rng = np.random.default_rng(0)
-    assert polish(scan, calibration_of(scan), result.image, 0, rng) is result.image
-    polished = polish(scan, calibration_of(scan), result.image, 1, rng)
-    assert polished.origin_px == result.image.origin_px
-    assert error_of(polished, scan) < 0.04
+    assert refine_by_epie(scan, calibration_of(scan), result.image, 0, rng) is result.image
+    refined = refine_by_epie(scan, calibration_of(scan), result.image, 1, rng)
+    assert refined.origin_px == result.image.origin_px
+    assert error_of(refined, scan) < 0.04
 
 
 def test_masked_pixels_are_ignored():
@@ -99,7 +99,7 @@ def test_masked_pixels_are_ignored():
     assert other.errors == pytest.approx(masked.errors, rel=1e-4)
 
 
-def test_incoherent_modes_are_told_apart():
+def test_incoherent_modes_are_separated():
     mixed = simulated(modes=2)
     both = run(mixed, update_probe=False)
     assert both.errors[-1] < 2e-3
@@ -107,22 +107,22 @@ def test_incoherent_modes_are_told_apart():
     assert run(alone, update_probe=False).errors[-1] > 5 * both.errors[-1]
 
 
-def test_a_wrong_probe_is_corrected():
+def test_wrong_probe_is_corrected():
     guessed, true = simulated(probe_error=0.25), simulated()
     np.testing.assert_array_equal(guessed.patterns, true.patterns)
     probe = run(guessed, 12).probe
     exact, guess = calibration_of(true).probe, calibration_of(guessed).probe
-    assert probe_distance(probe, exact) < 0.3 * probe_distance(guess, exact)
+    assert scaled_distance(probe, exact) < 0.3 * scaled_distance(guess, exact)
 
 
-def test_every_pass_is_reported(scan):
+def test_every_iteration_is_reported(scan):
     events = []
     run(scan, 3, on_event=events.append)
     assert [(event.stage, event.done, event.total) for event in events] == [("ePIE", n, 3) for n in (1, 2, 3)]
     assert all(isinstance(event, StageEvent) for event in events)
 
 
-def test_uncovered_pixels_are_zero_and_coverage_is_that_of_stitching(scan, result):
+def test_uncovered_pixels_are_zero_and_coverage_is_centred(scan, result):
     image = result.image
     assert image.obj.dtype == np.complex64
     np.testing.assert_array_equal(image.obj[image.coverage == 0], 0)

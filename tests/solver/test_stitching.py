@@ -1,4 +1,4 @@
-"""Patches land in the image where the scan says (physics 7)."""
+"""Stitching places patches at their scan positions (physics 7)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def single(rng, *shape):
 
 
 @given(positions_px=positions(1, 9, 12.0))
-def test_every_window_fits_and_the_canvas_is_centred_on_the_bounding_box(positions_px):
+def test_canvas_contains_every_window_and_is_centred_on_the_bounding_box(positions_px):
     frame = CanvasFrame.around(positions_px, N)
     low, high = positions_px.min(axis=0), positions_px.max(axis=0)
     centre = np.array(frame.origin_px) + (np.array(frame.shape) - 1) / 2
@@ -38,7 +38,7 @@ def test_every_window_fits_and_the_canvas_is_centred_on_the_bounding_box(positio
 
 
 @given(positions_px=positions(1, 9, 12.0), centre_px=st.tuples(st.floats(-30, 30), st.floats(-30, 30)))
-def test_a_canvas_about_another_centre_holds_every_window_and_no_more(positions_px, centre_px):
+def test_canvas_about_another_centre_is_the_smallest_with_every_window(positions_px, centre_px):
     frame = CanvasFrame.around(positions_px, N, centre_px)
     np.testing.assert_allclose(np.array(frame.origin_px) + (np.array(frame.shape) - 1) / 2, centre_px, atol=1e-9)
     stitcher = Stitcher(frame, ONES)
@@ -48,16 +48,16 @@ def test_a_canvas_about_another_centre_holds_every_window_and_no_more(positions_
 
 
 @pytest.mark.parametrize("start", [0.1, 1e-7, 1 / 3, -7.3, 1234.7])
-def test_windows_at_the_very_edge_are_not_refused_for_rounding(start):
-    # A whole number of pixels wide, from anywhere: the outermost windows just fit.
+def test_rounding_does_not_refuse_windows_at_the_edge(start):
+    # The extent is a whole number of pixels: the outermost windows end at the canvas edge.
     for steps in range(1, 40):
         positions_px = start + np.array([[0.0, 0.0], [steps, 3 * steps]])
         image = stitch(np.ones((2, N, N), np.complex64), positions_px, ONES)
         assert image.coverage.sum() == pytest.approx(2 * N * N, rel=1e-5)
 
 
-def test_a_bright_pixel_lands_at_its_scan_coordinate():
-    # The window's pixel [N//2, N//2] is the position, so pixel (1, 6) lies at position + (1 − 4, 6 − 4).
+def test_bright_pixel_lies_at_its_scan_coordinate():
+    # Window pixel [N//2, N//2] lies at the position, pixel (1, 6) at position + (1 − 4, 6 − 4).
     positions_px = np.array([[100.0, -20.0], [110.0, -3.0]])
     patches = np.zeros((2, N, N), np.complex64)
     patches[0, 1, 6] = 2 - 1j
@@ -68,7 +68,7 @@ def test_a_bright_pixel_lands_at_its_scan_coordinate():
 
 
 @given(rng=generators(), position=offsets(1, 30.0))
-def test_between_pixels_the_centre_of_mass_is_kept(rng, position):
+def test_sub_pixel_positions_keep_the_centre_of_mass(rng, position):
     patch = rng.random((1, N, N)).astype(np.complex64)
     frame = CanvasFrame((80, 90), (-40.0, -45.5))
     stitcher = Stitcher(frame, ONES)
@@ -84,7 +84,7 @@ def test_between_pixels_the_centre_of_mass_is_kept(rng, position):
 
 
 @given(rng=generators(), positions_px=positions(1, 9, 10.0))
-def test_stitching_without_weights_is_the_adjoint_of_cutting(rng, positions_px):
+def test_unweighted_stitching_is_the_adjoint_of_extraction(rng, positions_px):
     frame = CanvasFrame.around(positions_px, N)
     patches, obj = single(rng, len(positions_px), N, N), single(rng, *frame.shape)
 
@@ -98,9 +98,9 @@ def test_stitching_without_weights_is_the_adjoint_of_cutting(rng, positions_px):
 
 
 @given(rng=generators(), positions_px=positions(1, 9, 10.0, whole=True))
-def test_at_whole_pixels_stitching_undoes_cutting(rng, positions_px):
+def test_stitching_inverts_extraction_at_whole_pixels(rng, positions_px):
     frame = CanvasFrame.around(positions_px, N)
-    if not (np.array(frame.origin_px) % 1 == 0).all():  # an odd box puts the canvas between the pixels
+    if not (np.array(frame.origin_px) % 1 == 0).all():  # the canvas of an odd bounding box lies between pixels
         return
     obj, weight = single(rng, *frame.shape), rng.uniform(0.1, 1, size=(N, N))
     image = stitch(extract_patches_at(obj, positions_px, N, frame.origin_px), positions_px, weight)
@@ -110,7 +110,7 @@ def test_at_whole_pixels_stitching_undoes_cutting(rng, positions_px):
 
 
 @given(rng=generators(), positions_px=positions(2, 9, 10.0))
-def test_the_order_of_positions_changes_nothing(rng, positions_px):
+def test_result_is_independent_of_the_order_of_positions(rng, positions_px):
     patches, weight = single(rng, len(positions_px), N, N), rng.uniform(0.1, 1, size=(N, N))
     order = rng.permutation(len(positions_px))
     one, other = stitch(patches, positions_px, weight), stitch(patches[order], positions_px[order], weight)
@@ -120,7 +120,7 @@ def test_the_order_of_positions_changes_nothing(rng, positions_px):
 
 
 @given(rng=generators(), positions_px=positions(1, 9, 10.0))
-def test_the_image_is_a_mean_and_never_amplifies(rng, positions_px):
+def test_weighted_mean_does_not_amplify(rng, positions_px):
     weight = rng.uniform(0.01, 1, size=(N, N))
     patches = single(rng, len(positions_px), N, N)
     assert np.abs(stitch(patches, positions_px, weight).obj).max() <= np.abs(patches).max() * (1 + 1e-4)
@@ -128,7 +128,7 @@ def test_the_image_is_a_mean_and_never_amplifies(rng, positions_px):
     np.testing.assert_allclose(equal.obj[equal.coverage > 1e-3], 0.6 - 0.3j, atol=1e-4)
 
 
-def test_the_weight_decides_between_patches():
+def test_overlapping_patches_are_weighted():
     weight = np.zeros((N, N))
     weight[4, 4], weight[4, 6] = 1.0, 0.25
     patches = np.stack([np.full((N, N), 2.0), np.full((N, N), 7.0)]).astype(np.complex64)
@@ -140,7 +140,7 @@ def test_the_weight_decides_between_patches():
     assert image.coverage[y + 1, x] == 0.0
 
 
-def test_windows_off_the_canvas_are_refused():
+def test_windows_outside_the_canvas_are_refused():
     stitcher, patch = Stitcher(CanvasFrame((100, 110), (-4.0, 2.0)), ONES), np.zeros((1, N, N), np.complex64)
     for inside in ((0.0, 6.0), (92.0, 108.0)):
         stitcher.add(patch, np.array([inside]))
@@ -154,18 +154,18 @@ def test_patches_without_a_position_are_refused():
         stitch(np.zeros((3, N, N), np.complex64), np.zeros((2, 2)), ONES)
 
 
-def test_many_chunks_add_up_to_the_same_image(rng):
+def test_chunks_add_up_to_the_same_image(rng):
     positions_px = rng.uniform(-20, 20, size=(150, 2))
     patches = single(rng, 150, N, N)
-    whole = stitch(patches, positions_px, ONES)
-    parts = Stitcher(CanvasFrame.around(positions_px, N), ONES)
+    expected = stitch(patches, positions_px, ONES)
+    stitcher = Stitcher(CanvasFrame.around(positions_px, N), ONES)
     for row in range(0, 150, 7):
-        parts.add(patches[row : row + 7], positions_px[row : row + 7])
-    assert_close(parts.result().obj, whole.obj, STITCH32)
+        stitcher.add(patches[row : row + 7], positions_px[row : row + 7])
+    assert_close(stitcher.result().obj, expected.obj, STITCH32)
 
 
 @pytest.mark.parametrize("side", [100, 1600])
-def test_adding_a_patch_costs_nothing_for_a_larger_canvas(side, rng):
+def test_memory_to_add_patches_is_independent_of_the_canvas(side, rng):
     stitcher = Stitcher(CanvasFrame((side, side), (0.0, 0.0)), ONES)
     patches, positions_px = single(rng, 4, N, N), rng.uniform(20, 60, size=(4, 2))
     stitcher.add(patches, positions_px)
@@ -178,7 +178,7 @@ def test_adding_a_patch_costs_nothing_for_a_larger_canvas(side, rng):
     assert peak < 32 * patches.nbytes
 
 
-def test_cutting_reads_the_object_at_its_own_origin():
+def test_extraction_uses_the_origin_of_the_object():
     obj = np.arange(30 * 40).reshape(30, 40).astype(np.complex64)
     patch = extract_patches_at(obj, np.array([[-94.0, 8.0]]), 4, origin_px=(-100.0, 2.0))[0]
     np.testing.assert_array_equal(patch, obj[4:8, 4:8])
@@ -186,7 +186,7 @@ def test_cutting_reads_the_object_at_its_own_origin():
     np.testing.assert_allclose(between, obj[4:8, 4:8] + 0.25 * 40 + 0.5)
 
 
-def test_outside_the_object_patches_are_zero():
+def test_patches_are_zero_outside_the_object():
     patch = extract_patches_at(np.ones((5, 5)), np.array([[0.0, 4.5], [100.0, 0.0]]), 4)
     expected = np.zeros((4, 4))
     expected[2:, :2] = 1.0
@@ -196,6 +196,6 @@ def test_outside_the_object_patches_are_zero():
 
 
 @given(st.integers(1, 4))
-def test_coverage_counts_patches(n):
+def test_coverage_is_the_number_of_patches(n):
     image = stitch(np.ones((n, N, N), np.complex64), np.zeros((n, 2)), ONES)
     assert image.coverage.max() == n
