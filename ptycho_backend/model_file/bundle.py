@@ -1,10 +1,9 @@
 """
-The model file ``wts.h5.zip``: readable by every engine, no pickle anywhere (spec: model_file).
+Model file ``wts.h5.zip``: readable by every engine, without pickle (spec: model_file).
 
 Members: ``manifest.json``, ``config.json``, ``weights.h5``, ``history.json``, and ``trainer_state.h5`` in a
-checkpoint. It is read as the zip, as a folder
-that holds the zip, or as the folder the zip unpacks to. Members are read by name into memory; nothing is
-ever extracted, so no name in an archive can reach the file system.
+checkpoint. The file is read as a zip, as a folder that holds the zip, or as the folder of the unpacked zip.
+Members are read by name into memory. Nothing is extracted, so no name in an archive can reach the file system.
 """
 
 from __future__ import annotations
@@ -37,28 +36,28 @@ FORMAT = "ptychopinn-model"
 FORMAT_VERSION = 1
 MEMBERS = ("config.json", "weights.h5", "history.json")
 STATE = "trainer_state.h5"
-MAX_MEMBER_BYTES = 2 * 2**30  # a model is megabytes; more is an accident or an attack
-FIXED_DATE = (1980, 1, 1, 0, 0, 0)  # equal models make equal files
+MAX_MEMBER_BYTES = 2 * 2**30  # a model has megabytes; a larger member is damaged or an attack
+FIXED_DATE = (1980, 1, 1, 0, 0, 0)  # so that equal models give equal files
 
 
 @dataclass(eq=False)
 class Bundle:
     """
-    Everything a model file holds.
+    Content of a model file.
 
     Parameters
     ----------
     training : TrainingConfig
-        With the model's configuration inside.
+        Configuration of the training, with that of the model.
     calibration : Calibration
     weights : dict of str to float32 array
-        Under canonical names.
+        Weights under canonical names.
     history : list of dict
         One per epoch.
     provenance : dict
         Engine, library versions, data hash; plain values.
     state : TrainerState, optional
-        Of an unfinished training: this is a checkpoint.
+        State of an unfinished training; only in a checkpoint.
     """
 
     training: TrainingConfig
@@ -71,9 +70,9 @@ class Bundle:
 
 def write_bundle(path: Path | str, bundle: Bundle, weights_dtype: Literal["float32", "float16"] = "float32") -> Path:
     """
-    Write a model file; `path` is the zip's own name or an existing folder. It replaces the old one at once.
+    Write a model file, in one step in place of an earlier one; `path` is the zip or an existing folder.
 
-    float16 weights make half the file, for models that are shipped; they are read as float32.
+    float16 weights halve the size of shipped models; they are read as float32.
     """
     target = Path(path)
     target = target / FILE_NAME if target.is_dir() else target
@@ -93,7 +92,7 @@ def write_bundle(path: Path | str, bundle: Bundle, weights_dtype: Literal["float
     }
     with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, content in {"manifest.json": _to_json(manifest), **members}.items():
-            # Weights do not compress: trying takes longer than writing, in every epoch.
+            # Compression of weights takes longer than writing them, and saves nothing.
             method = zipfile.ZIP_STORED if name.endswith(".h5") else zipfile.ZIP_DEFLATED
             archive.writestr(zipfile.ZipInfo(name, FIXED_DATE), content, method)
     return target
@@ -106,12 +105,12 @@ def read_bundle(path: Path | str) -> Bundle:
     Parameters
     ----------
     path : path
-        The zip, a folder that holds ``wts.h5.zip``, or the folder that it unpacks to.
+        The zip, a folder that holds ``wts.h5.zip``, or the folder of the unpacked zip.
 
     Raises
     ------
     ModelFileError
-        If it is missing, damaged, foreign, of another version, or its members do not match their checksums.
+        If it is missing, damaged, of another package or version, or does not match its checksums.
     """
     contents = _read_members(Path(path))
     manifest = _from_json(contents["manifest.json"], path, "manifest.json")
@@ -138,7 +137,7 @@ def _config_from(content: bytes, path: Path | str) -> TrainingConfig:
         raise _damaged(path, f"member 'config.json' holds a {type(values).__name__}")
     model = values.get("model")
     if isinstance(model, dict):
-        model.setdefault("initial_iterations", 0)  # of files from before there was a choice
+        model.setdefault("initial_iterations", 0)  # older files lack this option
     try:
         return from_dict(TrainingConfig, values, source=f"'{path}', config.json")
     except ConfigError as error:
@@ -155,22 +154,17 @@ def _read_members(path: Path) -> dict[str, bytes]:
         return {name: (path / name).read_bytes() for name in names}
     file = path / FILE_NAME if path.is_dir() else path
     try:
-        with zipfile.ZipFile(file) as archive:
-            names = (*names, STATE) if STATE in archive.namelist() else names
-            return {name: _read_member(archive, name, file) for name in names}
+        archive = zipfile.ZipFile(file)
     except FileNotFoundError:
         raise _damaged(file, "no such file") from None
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, ModelFileError):
-            raise
         raise _damaged(file, f"not a readable zip archive ({error})") from None
-
-
-def _read_member(archive: zipfile.ZipFile, name: str, file: Path) -> bytes:
-    try:
-        return read_member(archive, name, MAX_MEMBER_BYTES)
-    except ValueError as error:
-        raise _damaged(file, str(error)) from None
+    with archive:
+        names = (*names, STATE) if STATE in archive.namelist() else names
+        try:
+            return {name: read_member(archive, name, MAX_MEMBER_BYTES) for name in names}
+        except ValueError as error:
+            raise _damaged(file, str(error)) from None
 
 
 def read_member(archive: zipfile.ZipFile, name: str, limit: int = MAX_MEMBER_BYTES) -> bytes:
@@ -180,7 +174,7 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int = MAX_MEMBER_BYT
     Raises
     ------
     ValueError
-        If it is missing, claims more than `limit` bytes, or is damaged.
+        If it is missing, damaged, or larger than `limit` bytes.
     """
     try:
         info = archive.getinfo(name)
@@ -191,7 +185,7 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int = MAX_MEMBER_BYT
         raise ValueError(f"member '{name}' claims {info.file_size} bytes")
     try:
         return archive.read(info)
-    except Exception as error:  # zlib and zipfile raise many kinds for damaged data
+    except Exception as error:  # zlib and zipfile raise many classes for damaged data
         raise ValueError(f"member '{name}' is damaged ({error})") from None
 
 
@@ -206,11 +200,11 @@ def _check_manifest(manifest: Any, contents: dict[str, bytes], path: Path | str)
             fix=f"install the ptychopinn that wrote it ({manifest.get('package_version', 'unknown')}) or newer",
         )
     if not isinstance(manifest.get("provenance"), dict):
-        raise _damaged(path, "its manifest does not say what made it")
+        raise _damaged(path, "its manifest has no provenance")
     checksums = manifest.get("sha256")
     for name in (name for name in contents if name != "manifest.json"):
-        wanted = checksums.get(name) if isinstance(checksums, dict) else None
-        if hashlib.sha256(contents[name]).hexdigest() != wanted:
+        expected = checksums.get(name) if isinstance(checksums, dict) else None
+        if hashlib.sha256(contents[name]).hexdigest() != expected:
             raise _damaged(path, f"member '{name}' does not match its checksum")
 
 
@@ -225,10 +219,10 @@ def _from_json(content: bytes, path: Path | str, member: str) -> Any:
         raise _damaged(path, f"member '{member}' is not JSON ({error})") from None
 
 
-def _damaged(path: Path | str, what: str) -> ModelFileError:
+def _damaged(path: Path | str, fault: str) -> ModelFileError:
     return ModelFileError(
         "A model file is a complete archive that this package wrote.",
         expected=f"{FILE_NAME} with manifest.json, {', '.join(MEMBERS)}",
-        received=f"'{path}': {what}",
+        received=f"'{path}': {fault}",
         fix="copy the file again from the run folder, or train again",
     )

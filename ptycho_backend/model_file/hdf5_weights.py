@@ -1,23 +1,24 @@
-"""The HDF5 members of a model file: weights with their calibration, and the state of a training."""
+"""HDF5 members of a model file: weights with their calibration, and the trainer state."""
 
 from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ptycho_backend.model_file.trainer_state import ARRAYS, MAPPINGS, NUMBERS, Arrays, TrainerState
 from ptycho_backend.physics.calibration import Calibration
 
 CALIBRATION_NUMBERS = ("rms_input_scale", "photon_scale", "photons_per_pattern")
-WHOLE = ("epoch", "batch", "steps")
+INTEGERS = ("epoch", "batch", "steps")
 
 
 def weights_to_bytes(weights: Arrays, calibration: Calibration, dtype: str = "float32") -> bytes:
-    """Return ``weights.h5``; float16 halves it, and is read as float32 again."""
+    """Return ``weights.h5``; float16 halves its size and is read as float32."""
     import h5py
 
     buffer = io.BytesIO()
@@ -38,22 +39,17 @@ def weights_from_bytes(content: bytes) -> tuple[Calibration, Arrays]:
     Raises
     ------
     ValueError
-        If it is damaged, holds anything but numbers, or links out of itself.
+        If it is damaged, holds other data than numbers, or links to other files.
     """
-    import h5py
-
-    try:
-        with h5py.File(io.BytesIO(content), "r") as file:
-            weights = _load(file, "weights")
-            group = file["calibration"]
-            numbers = {name: _positive(name, float(group.attrs[name])) for name in CALIBRATION_NUMBERS}
-            calibration = Calibration(
-                probe=np.asarray(group["probe"][()], dtype=np.complex64),
-                probe_guess_sha256=str(group.attrs["probe_guess_sha256"]),
-                **numbers,
-            )
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"member 'weights.h5' cannot be read ({error})") from None
+    with _opened("weights.h5", content) as file:
+        weights = _load(file, "weights")
+        group = file["calibration"]
+        numbers = {name: _positive(name, float(group.attrs[name])) for name in CALIBRATION_NUMBERS}
+        calibration = Calibration(
+            probe=np.asarray(group["probe"][()], dtype=np.complex64),
+            probe_guess_sha256=str(group.attrs["probe_guess_sha256"]),
+            **numbers,
+        )
     return calibration, weights
 
 
@@ -80,21 +76,28 @@ def state_from_bytes(content: bytes) -> TrainerState:
     Raises
     ------
     ValueError
-        As :func:`weights_from_bytes`.
+        For the same reasons as in :func:`weights_from_bytes`.
     """
+    with _opened("trainer_state.h5", content) as file:
+        fields: dict[str, Any] = {name: _finite(name, float(file.attrs[name])) for name in NUMBERS}
+        fields |= {name: int(fields[name]) for name in INTEGERS}
+        fields |= {name: {key: float(value) for key, value in file[name].attrs.items()} for name in MAPPINGS}
+        fields |= {name: _load(file, name) for name in ARRAYS}
+        if "probe" in file:
+            fields["probe"] = np.asarray(file["probe"][()], dtype=np.complex64)
+    return TrainerState(**fields)
+
+
+@contextmanager
+def _opened(member: str, content: bytes) -> Iterator[Any]:
+    """Open the content of a member; every error inside the block becomes a ValueError."""
     import h5py
 
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
-            found: dict[str, Any] = {name: _count(name, float(file.attrs[name])) for name in NUMBERS}
-            found |= {name: int(found[name]) for name in WHOLE}
-            found |= {name: {key: float(value) for key, value in file[name].attrs.items()} for name in MAPPINGS}
-            found |= {name: _load(file, name) for name in ARRAYS}
-            if "probe" in file:
-                found["probe"] = np.asarray(file["probe"][()], dtype=np.complex64)
+            yield file
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"member 'trainer_state.h5' cannot be read ({error})") from None
-    return TrainerState(**found)
+        raise ValueError(f"member '{member}' cannot be read ({error})") from None
 
 
 def _store(file: Any, name: str, arrays: Arrays, dtype: str = "float32") -> None:
@@ -104,25 +107,25 @@ def _store(file: Any, name: str, arrays: Arrays, dtype: str = "float32") -> None
 
 
 def _load(file: Any, name: str) -> Arrays:
-    found: Arrays = {}
-    _collect(file[name], "", found)
-    return found
+    arrays: Arrays = {}
+    _read_group(file[name], "", arrays)
+    return arrays
 
 
 def _positive(name: str, value: float) -> float:
     if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} is {value}, which no measurement gives")
+        raise ValueError(f"{name} is {value} instead of a positive number")
     return value
 
 
-def _count(name: str, value: float) -> float:
+def _finite(name: str, value: float) -> float:
     if not math.isfinite(value) or (name != "loss_sum" and value < 0):
-        raise ValueError(f"{name} is {value}, which no training reaches")
+        raise ValueError(f"{name} is {value}, which is no state of a training")
     return value
 
 
-def _collect(group: Any, prefix: str, found: dict[str, NDArray[np.float32]]) -> None:
-    """Read data sets that lie in this very file; links out of it are not followed."""
+def _read_group(group: Any, prefix: str, arrays: Arrays) -> None:
+    """Add the data sets of a group to `arrays`; links to other files are errors."""
     import h5py
 
     for name in group:
@@ -130,8 +133,8 @@ def _collect(group: Any, prefix: str, found: dict[str, NDArray[np.float32]]) -> 
             raise ValueError(f"'{prefix}{name}' is a link out of the file")
         item = group[name]
         if isinstance(item, h5py.Group):
-            _collect(item, f"{prefix}{name}/", found)
+            _read_group(item, f"{prefix}{name}/", arrays)
         elif item.dtype.kind != "f" or item.external or item.is_virtual:
             raise ValueError(f"'{prefix}{name}' does not hold plain numbers")
         else:
-            found[f"{prefix}{name}"] = np.asarray(item[()], dtype=np.float32)
+            arrays[f"{prefix}{name}"] = np.asarray(item[()], dtype=np.float32)

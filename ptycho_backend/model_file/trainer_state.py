@@ -1,4 +1,4 @@
-"""Where a training stands: what an engine needs to go on as if it had never stopped (spec: model_file 6)."""
+"""Trainer state: the values from which an engine resumes a training exactly (spec: model_file 6)."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ Arrays = dict[str, NDArray[np.float32]]
 @dataclass(eq=False)
 class TrainerState:
     """
-    A training between two optimiser steps.
+    State of a training between two optimiser steps.
 
     Parameters
     ----------
     epoch : int
         Finished epochs.
     batch : int
-        Batches taken in of the unfinished epoch; 0 between epochs.
+        Finished batches of the next epoch; 0 between epochs.
     steps : int
-        Optimiser steps taken, which Adam's bias correction counts.
+        Optimiser steps; Adam's bias correction depends on them.
     loss_sum, groups : float
         Sum of losses over the groups of the unfinished epoch, and their number.
     first, second : dict of str to float32 array
         Adam's moments by canonical weight name, in canonical layout.
     monitor : dict of str to float
-        :meth:`ptycho_backend.training.monitoring.BestEpoch.state`.
+        :attr:`ptycho_backend.training.monitoring.BestEpoch.state`.
     schedule : dict of str to float
-        State of a schedule that depends on the metrics; empty for the others.
-    kept : dict of str to float
+        State of a schedule that depends on metrics; empty for the other schedules.
+    saved : dict of str to float
         File names of the best checkpoints with their monitored values.
     best_weights : dict of str to float32 array
-        Weights of the best epoch, where they are to be restored; else empty.
+        Weights of the best epoch if `restore_best` is on; else empty.
     probe : complex64, shape (mode, y, x), optional
-        The calibration's probe; a trained one is among the weights.
+        Probe of the calibration. A trained probe is among the weights.
     """
 
     epoch: int = 0
@@ -48,11 +48,11 @@ class TrainerState:
     second: Arrays = field(default_factory=dict)
     monitor: dict[str, float] = field(default_factory=dict)
     schedule: dict[str, float] = field(default_factory=dict)
-    kept: dict[str, float] = field(default_factory=dict)
+    saved: dict[str, float] = field(default_factory=dict)
     best_weights: Arrays = field(default_factory=dict)
     probe: NDArray[np.complex64] | None = None
 
 
 NUMBERS = ("epoch", "batch", "steps", "loss_sum", "groups")
-MAPPINGS = ("monitor", "schedule", "kept")
+MAPPINGS = ("monitor", "schedule", "saved")
 ARRAYS = ("first", "second", "best_weights")

@@ -1,4 +1,4 @@
-"""Which device a run uses: one rule for both engines (spec: config 6)."""
+"""Choice of the device: one rule for both engines (spec: config 6)."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ def choose_device(device: str, found: tuple[str, ...], engine: str) -> str:
     Parameters
     ----------
     device : str
-        As configured; "cuda" and "gpu" stand for the first GPU.
+        Configured device; "cuda" and "gpu" stand for the first GPU.
     found : tuple of str
-        What the engine sees here, "cpu" first.
+        Devices of the engine on this machine, "cpu" first.
     engine : str
         Name and version, for the message.
 
     Raises
     ------
     DeviceError
-        If the device does not exist here.
+        If the device does not exist on this machine.
     """
     if device == "auto":
         return found[1] if len(found) > 1 else found[0]
-    wanted = "cuda:0" if device in ("cuda", "gpu") else device
-    if wanted not in found:
+    name = "cuda:0" if device in ("cuda", "gpu") else device
+    if name not in found:
         raise DeviceError(
             "The device must exist on this machine.",
             expected=f"one of auto, {', '.join(found)}",
             received=f"device={device!r}; {engine} sees {len(found) - 1} GPU(s)",
             fix="use device='auto', or install a build of the framework that supports this GPU",
         )
-    return wanted
+    return name
 
 
 def processors() -> int:
-    """Return how many processors this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

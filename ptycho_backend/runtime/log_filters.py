@@ -1,4 +1,4 @@
-"""Loggers of other packages, kept from saying what is of no use to whoever trains."""
+"""Log filters: raised levels of other packages' loggers."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from contextlib import contextmanager
 @contextmanager
 def filtered_logs(*names: str, level: int = logging.WARNING) -> Iterator[None]:
     """
-    Let loggers say nothing below a level, for as long as the block runs.
+    Suppress log records below a level while the block runs.
 
     Parameters
     ----------
     *names : str
-        Of loggers; those that are stricter already stay so.
+        Names of loggers; a higher level of their own stays.
     level : int
     """
-    before = {log: log.level for log in map(logging.getLogger, names)}
-    for log, own in before.items():
-        log.setLevel(max(own, level))
+    previous = {log: log.level for log in map(logging.getLogger, names)}
+    for log, own_level in previous.items():
+        log.setLevel(max(own_level, level))
     try:
         yield
     finally:
-        for log, own in before.items():
-            log.setLevel(own)
+        for log, own_level in previous.items():
+            log.setLevel(own_level)

@@ -1,4 +1,4 @@
-"""Memory that a computation frees and wants back a moment later."""
+"""Settings of glibc's allocator for computations that need the same arrays in every step."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 KEEP_ALL = 2**31 - 1  # bytes
-LARGEST = 32 * 2**20  # bytes: what glibc allows to come from the heap
-USUAL_TRIM = 2 * LARGEST  # bytes: what glibc itself keeps once arrays of that size have come and gone
+LARGEST = 32 * 2**20  # bytes: glibc's limit for arrays on the heap
+USUAL_TRIM = 2 * LARGEST  # bytes: glibc's own threshold after it has freed arrays of that size
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
     """
-    Let glibc keep freed memory while training, and give it back afterwards.
+    Keep freed memory in the process during training, and return it to the system afterwards.
 
-    Each step needs the same arrays again. Giving them to the system in between costs a page fault for every 4 KiB:
-    about a tenth of a step on a processor. Other C libraries are left alone.
+    Each step needs the same arrays again. Memory from the system costs a page fault for every 4 KiB: about a tenth
+    of a step on a processor. Other C libraries are not changed.
 
-    A threshold that is set once no longer follows what is freed, so the first one stays. The 128 KiB that a process
-    begins with would send every later array to the system and back: four times the time of a data-consistency step.
+    glibc adapts a threshold to the freed arrays until it is set once, so the first threshold stays set. With its
+    initial value of 128 KiB every later array is mapped again, and an amplitude constraint takes four times as long.
     """
     libc = _glibc()
     if libc is None:

@@ -1,8 +1,8 @@
 """
-Arrays larger than memory: they lie in a file, and only the part in use is held (spec: data 8).
+Memory-mapped arrays: arrays larger than memory lie in a file (spec: data 8).
 
-Pages of a map count as memory of the process once they are touched. So whoever goes through such an array chunk by
-chunk gives them back; the values stay in the file.
+Touched pages of a map count as memory of the process. Code that visits an array chunk by chunk therefore releases
+each chunk; the values stay in the file.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from ptycho_backend.errors import OutputError
 
 IN_MEMORY_BYTES = 2**28  # smaller arrays are held in memory
 BLOCK_BYTES = 2**26  # copied at a time
-CHUNK = 256  # patterns visited at a time
+CHUNK = 256  # patterns in memory at a time
 
 
 def scratch_array(shape: tuple[int, ...], dtype: DTypeLike, order: str = "C") -> NDArray[Any]:
     """
-    Return an array for values yet to come; a large one lies in a temporary file that nobody has to remove.
+    Return an uninitialised array; a large one lies in a temporary file.
 
-    The file has no name: the system frees it when the array is gone, also if the process is killed.
+    The file has no name: the system frees it with the array, also if the process is killed.
 
     Parameters
     ----------
     shape : tuple of int
     dtype : dtype
     order : {"C", "F"}
-        Which axis is contiguous, the last or the first.
+        Contiguous axis: the last ("C") or the first ("F").
 
     Raises
     ------
     OutputError
-        If the disk has no room for it. All of it is reserved at once: a full disk met later would end the process.
+        If the disk has no space. All of it is reserved at once, because a disk that fills up later ends the process.
 
     Notes
     -----
@@ -56,7 +56,7 @@ def scratch_array(shape: tuple[int, ...], dtype: DTypeLike, order: str = "C") ->
             return np.memmap(file, dtype=dtype, mode="r+", shape=shape, order="F" if order == "F" else "C")
     except OSError as error:
         raise OutputError(
-            "Arrays that do not fit in memory need room on a disk.",
+            "Arrays that do not fit in memory need space on a disk.",
             expected=f"{n_bytes / 2**30:.1f} GiB free in '{folder}'",
             received=error.strerror or str(error),
             fix="free space there, or let the environment variable TMPDIR name a folder on a larger disk",
@@ -64,7 +64,7 @@ def scratch_array(shape: tuple[int, ...], dtype: DTypeLike, order: str = "C") ->
 
 
 def scratch_folder() -> Path:
-    """Return where temporary files of any size belong: TMPDIR, else /var/tmp, because /tmp is often kept in memory."""
+    """Return the folder of temporary files: TMPDIR, else /var/tmp, because /tmp is often in memory."""
     large = Path("/var/tmp")
     if "TMPDIR" not in os.environ and large.is_dir() and os.access(large, os.W_OK):
         return large
@@ -72,38 +72,38 @@ def scratch_folder() -> Path:
 
 
 def release(array: NDArray[Any]) -> None:
-    """Give back the memory that the touched part of a mapped array takes; for any other array this does nothing."""
+    """Release the memory of the touched pages of a mapped array; other arrays stay as they are."""
     base: Any = array
     while isinstance(base, np.ndarray):
         if isinstance(base, np.memmap) and base.mode == "c":
-            return  # changed pages of a private map exist in memory only
+            return  # changed pages of a private map exist only in memory
         base = base.base
     if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
 
 
 def chunks(array: NDArray[Any], size: int = CHUNK) -> Iterator[NDArray[Any]]:
-    """Yield an array in parts of some rows, of which one at a time is held."""
+    """Yield an array in chunks of rows; one chunk at a time is in memory."""
     for start in range(0, len(array), size):
         yield array[start : start + size]
         release(array)
 
 
-def rows_at_a_time(array: NDArray[Any]) -> int:
-    """Return how many rows of an array make a block that is worth a copy of its own."""
+def rows_per_block(array: NDArray[Any]) -> int:
+    """Return the number of rows in a block that is copied at once."""
     return max(1, BLOCK_BYTES * len(array) // max(array.nbytes, 1))
 
 
-def gathered(array: NDArray[Any], rows: NDArray[np.integer]) -> NDArray[Any]:
-    """Return a copy of some rows in their order, made block by block."""
-    found = scratch_array((len(rows), *array.shape[1:]), array.dtype)
-    step = rows_at_a_time(array)
+def gather_rows(array: NDArray[Any], rows: NDArray[np.integer]) -> NDArray[Any]:
+    """Return a copy of rows in the given order, made block by block."""
+    copy = scratch_array((len(rows), *array.shape[1:]), array.dtype)
+    step = rows_per_block(array)
     for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        found[part] = array[rows[part]]
+        block = slice(start, start + step)
+        copy[block] = array[rows[block]]
         release(array)
-        release(found)
-    return found
+        release(copy)
+    return copy
 
 
 def _reserve(descriptor: int, n_bytes: int) -> None:

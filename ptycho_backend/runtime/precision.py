@@ -1,4 +1,4 @@
-"""Which precision the convolutions run in; everything else is float32 (spec: config 6)."""
+"""Precision of the convolutions; everything else is float32 (spec: config 6)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,7 @@ CPU_FLAGS_BF16 = {"avx512_bf16", "amx_bf16"}
 
 def check_precision(precision: str, device: str) -> None:
     """
-    Refuse what no engine can compute on a device.
-
-    Parameters
-    ----------
-    precision : str
-        As configured.
-    device : str
-        Resolved device, "cpu" or "cuda…".
+    Check that a device can compute in a precision (parameters of :func:`resolve_precision`).
 
     Raises
     ------
@@ -44,16 +37,16 @@ def resolve_precision(precision: str, device: str, gpu_has_bf16: bool = False) -
     Parameters
     ----------
     precision : str
-        As configured.
+        Configured precision.
     device : str
         Resolved device, "cpu" or "cuda…".
     gpu_has_bf16 : bool
-        What the framework says of its GPU.
+        Whether the GPU multiplies bfloat16 natively.
 
     Raises
     ------
     DeviceError
-        As :func:`check_precision`.
+        For "16-mixed" without a GPU.
     """
     check_precision(precision, device)
     if precision != "auto":
@@ -65,7 +58,7 @@ def resolve_precision(precision: str, device: str, gpu_has_bf16: bool = False) -
 
 
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether the processor multiplies bfloat16 natively; False where that cannot be told."""
+    """Return whether the processor multiplies bfloat16 natively; False if `cpuinfo` is not readable."""
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""One progress view for both engines, fed by events: bars on a terminal, one line for every epoch elsewhere."""
+"""Progress of every engine, from its events: bars on a terminal, one log line for every epoch elsewhere."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRAINING = "training"
-LOG_EVERY_S = 30.0  # a long stage is logged no more often
+LOG_EVERY_S = 30.0  # shortest time between two log lines of a stage
 LEVELS = {logging.ERROR: ("error", "bold red"), logging.WARNING: ("warning", "yellow"), logging.INFO: ("", "")}
 
 
 class Terminal:
     """
-    Where a command writes: results to standard output, messages and progress to standard error.
+    Terminal of a command: results on standard output, messages and progress on standard error.
 
     Parameters
     ----------
     quiet : bool
-        Results and progress are kept back; warnings and errors are not.
+        Show only warnings and errors.
     debug : bool
-        Nothing is held back, and errors come with a traceback.
+        Show a traceback with every error.
     """
 
     def __init__(self, quiet: bool = False, debug: bool = False) -> None:
@@ -42,37 +42,37 @@ class Terminal:
 
     @property
     def interactive(self) -> bool:
-        """Whether a person is watching: both streams are terminals that can move their cursor."""
+        """Whether both streams are terminals that can move their cursor."""
         return all(console.is_terminal and not console.is_dumb_terminal for console in (self.out, self.err))
 
     def show(self, content: RenderableType = "", style: str = "") -> None:
-        """Show a result; text is shown as it is and never wrapped, so that paths can be copied."""
+        """Write a result to standard output; text is never wrapped, so that paths can be copied."""
         from rich.text import Text
 
         if not self.quiet:
             self.out.print(content, style=style, soft_wrap=isinstance(content, (str, Text)), markup=False)
 
     def log(self, level: int, text: str) -> None:
-        """Show a log record on standard error."""
-        word, style = next((entry for least, entry in LEVELS.items() if level >= least), ("", "dim"))
-        self.say(word, text, style)
+        """Write a log record to standard error."""
+        label, style = next((entry for lowest, entry in LEVELS.items() if level >= lowest), ("", "dim"))
+        self.write(label, text, style)
 
-    def complain(self, kind: str, text: str) -> None:
-        """Say on standard error why the work has ended."""
+    def report_error(self, label: str, text: str) -> None:
+        """Write an error to standard error."""
         if self.debug:
             self.err.print_exception(word_wrap=True)
-        self.say(kind, text, "bold red")
+        self.write(label, text, "bold red")
 
-    def say(self, word: str, text: str, style: str) -> None:
+    def write(self, label: str, text: str, style: str) -> None:
         """Write one message to standard error."""
         from rich.text import Text
 
-        prefix = f"{word}: " if word and text else word
+        prefix = f"{label}: " if label and text else label
         self.err.print(Text.assemble((prefix, style), text), soft_wrap=True)
 
     @contextmanager
     def progress(self, wanted: bool = True) -> Iterator[OnEvent]:
-        """Give a listener for events, for as long as the work lasts."""
+        """Return a listener for events: bars on an interactive terminal, else log lines."""
         if self.interactive and wanted and not self.quiet:
             with progress_bars(self.err) as listener:
                 yield listener
@@ -81,67 +81,69 @@ class Terminal:
 
 
 class EventLog:
-    """Logs one line for every finished epoch and every finished stage, and now and then how far a long stage is."""
+    """Logs one line for every finished epoch and stage, and regular lines during a long stage."""
 
     def __init__(self) -> None:
-        self._since = time.perf_counter()
-        self._stage: _Running | None = None
+        self._epoch_start_s = time.perf_counter()
+        self._stage: _Stage | None = None
 
     def __call__(self, event: Event) -> None:
-        """Log what is finished; metrics go by their own names."""
+        """Log an event; metrics stand under their own names."""
         if isinstance(event, EpochEvent):
-            seconds = time.perf_counter() - self._since
+            seconds = time.perf_counter() - self._epoch_start_s
             logger.info("epoch %d/%d: %s, %.1f s", event.epoch, event.nepochs, _named(event.metrics), seconds)
         elif isinstance(event, StageEvent) and event.done >= event.total:
-            told = f", {event.message}" if event.message else ""
-            logger.info("%s: %d of %d%s", event.stage, event.done, event.total, told)
+            message = f", {event.message}" if event.message else ""
+            logger.info("%s: %d of %d%s", event.stage, event.done, event.total, message)
             self._stage = None
         elif isinstance(event, StageEvent):
             if self._stage is None or self._stage.name != event.stage:
-                self._stage = _Running(event)
+                self._stage = _Stage(event)
             self._stage.log(event)
         if not isinstance(event, BatchEvent):
-            self._since = time.perf_counter()
+            self._epoch_start_s = time.perf_counter()
 
 
-class _Running:
-    """A stage that goes on: when it was first heard of, and when it was last logged."""
+class _Stage:
+    """Unfinished stage with the times of its first event and of its last log line."""
 
     def __init__(self, event: StageEvent) -> None:
-        self.name, self._first = event.stage, event.done
-        self._since = self._logged = time.perf_counter()
+        self.name, self._first_done = event.stage, event.done
+        self._first_s = self._logged_s = time.perf_counter()
 
     def log(self, event: StageEvent) -> None:
-        """Log how far it is, and how long it will take at this pace, unless that was said a moment ago."""
-        now, progress = time.perf_counter(), event.done - self._first
-        if now - self._logged < LOG_EVERY_S or progress <= 0:
+        """Log the steps done and the estimated time left, unless the last log line is recent."""
+        now_s, progress = time.perf_counter(), event.done - self._first_done
+        if now_s - self._logged_s < LOG_EVERY_S or progress <= 0:
             return
-        left_s = (now - self._since) / progress * (event.total - event.done)
+        left_s = (now_s - self._first_s) / progress * (event.total - event.done)
         done = f"{event.done:.1f}" if event.done % 1 else f"{event.done:.0f}"
         logger.info("%s: %s of %d, about %s left", event.stage, done, event.total, _duration(left_s))
-        self._logged = now
+        self._logged_s = now_s
 
 
 class Bars:
-    """Draws one bar for every stage, and one for all batches of a training."""
+    """Progress bars: one for every stage, one for all batches of a training."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
         self._done: dict[str, float] = {}
         self._losses = ""
-        self._waiting: TaskID | None = progress.add_task("preparing", total=None, note="")
+        self._preparing: TaskID | None = progress.add_task("preparing", total=None, note="")
 
     def __call__(self, event: Event) -> None:
-        """Move the bar that an event belongs to."""
-        if self._waiting is not None:
-            self._progress.remove_task(self._waiting)
-            self._waiting = None
+        """Move the bar of an event."""
+        if self._preparing is not None:
+            self._progress.remove_task(self._preparing)
+            self._preparing = None
         if isinstance(event, StageEvent):
             self._move(event.stage, event.done, event.total, event.message)
         elif isinstance(event, EpochEvent):
             self._losses = _short(event.metrics)
-            self._note(f"epoch {event.epoch}/{event.nepochs}, {self._losses}", event.epoch == event.nepochs)
+            if TRAINING in self._tasks:
+                note = f"epoch {event.epoch}/{event.nepochs}, {self._losses}"
+                self._progress.update(self._tasks[TRAINING], note=note, refresh=event.epoch == event.nepochs)
         else:
             self._batch(event)
 
@@ -154,18 +156,14 @@ class Bars:
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total, note="")
         elif done < self._done[name]:
-            self._progress.reset(self._tasks[name])  # the stage comes again, with times of its own
+            self._progress.reset(self._tasks[name])  # the stage runs again; its time starts at zero
         self._done[name] = done
         self._progress.update(self._tasks[name], completed=done, total=total, note=note)
-
-    def _note(self, note: str, last: bool) -> None:
-        if TRAINING in self._tasks:
-            self._progress.update(self._tasks[TRAINING], note=note, refresh=last)
 
 
 @contextmanager
 def progress_bars(console: Console) -> Iterator[Bars]:
-    """Show bars on a console until the work ends, whichever way."""
+    """Show bars on a console until the block ends."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
     columns: tuple[Any, ...] = (
@@ -192,7 +190,7 @@ def _named(metrics: Mapping[str, float]) -> str:
 
 
 def _short(metrics: Mapping[str, float]) -> str:
-    """Return the two losses under the words of a figure; a loss that is not there is left out."""
+    """Return the training loss and the validation loss as text; losses that are NaN or missing are left out."""
     parts = {"train": "_train_loss", "val": "_val_loss"}
     found = {word: value for word, end in parts.items() for name, value in metrics.items() if name.endswith(end)}
     return ", ".join(f"{word} {value:.3g}" for word, value in found.items() if not math.isnan(value))

@@ -1,4 +1,4 @@
-"""Work on several items at a time, answers in order: processors share batches better than they share one operation."""
+"""Ordered map over a thread pool: processors share batches better than they share one operation."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ from itertools import islice
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
-AHEAD = 2  # items that every worker may be ahead of what has been asked for: memory stays bounded
+QUEUED_PER_WORKER = 2  # bounds the memory of results that the caller has not taken yet
 
 
 def ordered_map(
-    work: Callable[[Item], Answer],
+    work: Callable[[Item], Result],
     items: Iterable[Item],
     workers: int,
     prepare: Callable[[], Any] | None = None,
-) -> Iterator[Answer]:
+) -> Iterator[Result]:
     """
-    Yield what `work` makes of each item, in their order.
+    Yield the result of `work` for each item, in the order of the items.
 
     Parameters
     ----------
     work : callable
         Safe to call from several threads.
     items : iterable
-        Drawn in this thread, a few ahead.
+        Drawn in this thread, `QUEUED_PER_WORKER` per worker in advance.
     workers : int
-        1 works in this thread.
+        Number of threads; 1 calls `work` in this thread.
     prepare : callable, optional
-        Called once by every other thread that works.
+        Called once in every new thread.
     """
     if workers == 1:
         yield from map(work, items)
         return
     with ThreadPoolExecutor(workers, initializer=prepare) as pool:
-        yield from ordered_pool_map(pool, work, items, AHEAD * workers)
+        yield from ordered_pool_map(pool, work, items, QUEUED_PER_WORKER * workers)
 
 
 def ordered_pool_map(
-    pool: ThreadPoolExecutor, work: Callable[[Item], Answer], items: Iterable[Item], ahead: int
-) -> Iterator[Answer]:
-    """Yield what a pool makes of each item, in their order; up to `ahead` of them are on their way, none waits."""
+    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], n_queued: int
+) -> Iterator[Result]:
+    """Yield the result of `work` for each item in order, with up to `n_queued` items in the pool."""
     remaining = iter(items)
-    begun = deque(pool.submit(work, item) for item in islice(remaining, ahead))
+    queue = deque(pool.submit(work, item) for item in islice(remaining, n_queued))
     try:
-        while begun:
-            yield begun.popleft().result()
-            begun.extend(pool.submit(work, item) for item in islice(remaining, 1))
+        while queue:
+            yield queue.popleft().result()
+            queue.extend(pool.submit(work, item) for item in islice(remaining, 1))
     finally:
-        for future in begun:
-            future.cancel()  # nobody asks any more
+        for future in queue:  # the caller takes no further results
+            future.cancel()

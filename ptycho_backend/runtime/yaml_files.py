@@ -9,9 +9,16 @@ from ptycho_backend.errors import ConfigError, first_line
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
-    """Read a YAML mapping with the safe loader."""
+    """
+    Read a YAML mapping with the safe loader.
+
+    Raises
+    ------
+    ConfigError
+    """
     import yaml
 
+    complete = "correct the file; 'ptychopinn train --print_config' prints a complete one"
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -26,7 +33,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
             "The configuration file is not valid YAML.",
             expected="key: value lines",
             received=f"'{path}': {first_line(error)}",
-            fix="correct the file; 'ptychopinn train --print_config' prints a complete one",
+            fix=complete,
         ) from error
     if values is None:
         return {}
@@ -35,6 +42,6 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
             "A configuration file holds a mapping.",
             expected="key: value lines",
             received=f"'{path}': a {type(values).__name__}",
-            fix="correct the file; 'ptychopinn train --print_config' prints a complete one",
+            fix=complete,
         )
     return values

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: model files with a trainer state, in a folder of their own (spec: model_file 6)."""
+"""Checkpoints: model files with a trainer state, in a folder of their own (spec: model_file 6)."""
 
 from __future__ import annotations
 
@@ -24,89 +24,103 @@ FOLDER = "checkpoints"  # inside a run folder
 SUFFIX = ".h5.zip"
 LAST = f"last{SUFFIX}"
 DATA_HASH = "data_sha256"
-VALIDATION_HASH = "validation_sha256"  # where a scan of its own is held out
-MAY_DIFFER = ("nepochs", "backend")  # between a checkpoint and the training that resumes it
+VALIDATION_HASH = "validation_sha256"  # only with a separate validation scan
+MAY_DIFFER = ("nepochs", "backend")  # between a checkpoint and the training that resumes from it
 
 
-class Checkpoints:
+class CheckpointWriter:
     """
-    Writes checkpoints into a folder.
+    Writer of checkpoints in a folder.
 
     Parameters
     ----------
     folder : path
-        Made if it is missing; its parent must be writable.
+        Created if it is missing; its parent must be writable.
     provenance : dict
-        Engine, versions, seed, data hash: stored in every checkpoint.
+        Engine, versions, seed and data hash, which every checkpoint holds.
     execution : ExecutionConfig, optional
-        Its `save_top_k` best epochs are kept. It is written beside the checkpoints, with the rest of the configuration.
+        Number of best epochs on disk (`save_top_k`). ``config.yaml`` beside the checkpoints records it.
+    silent : bool
+        Write nothing: only the first process of a process group writes.
     """
 
     def __init__(
-        self, folder: Path | str, provenance: Mapping[str, Any], execution: ExecutionConfig | None = None
+        self,
+        folder: Path | str,
+        provenance: Mapping[str, Any],
+        execution: ExecutionConfig | None = None,
+        silent: bool = False,
     ) -> None:
         self._execution = execution or ExecutionConfig()
-        self.folder, self.save_top_k = Path(folder), self._execution.save_top_k
-        self._provenance, self._described = dict(provenance), False
+        self.folder, self.save_top_k, self.silent = Path(folder), self._execution.save_top_k, silent
+        self._provenance, self._config_written = dict(provenance), False
+        if silent:
+            return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
-                "Checkpoints need a folder that can be written to.",
-                expected="a folder, or a place to make one",
+                "The folder of the checkpoints must be writable.",
+                expected="a folder, or a path where one can be created",
                 received=f"'{self.folder}': {error.strerror}",
                 fix="choose another folder",
             ) from error
 
     @property
     def last(self) -> Path:
-        """The checkpoint of the last step that was kept."""
+        """Path of the last checkpoint."""
         return self.folder / LAST
 
-    def check_room(self, model: Model) -> None:
+    def check_free_space(self, model: Model) -> None:
         """
-        Refuse a disk that is already too full for the checkpoints of a model.
+        Check that the disk has space for the checkpoints of a model.
 
         Raises
         ------
         OutputError
         """
-        # Weights, two moments and the best weights in each file; one more file while one is being replaced.
-        each = 4 * sum(array.nbytes for array in model.get_weights().values())
-        needed, free = each * (2 + max(1, self.save_top_k)), shutil.disk_usage(self.folder).free
+        if self.silent:
+            return
+        # Weights, two moments and the best weights in each file; one more file while another is replaced.
+        file_bytes = 4 * sum(array.nbytes for array in model.get_weights().values())
+        needed, free = file_bytes * (2 + max(1, self.save_top_k)), shutil.disk_usage(self.folder).free
         if free < needed:
             raise OutputError(
-                "Checkpoints need room on their disk.",
-                expected=f"{needed / 1e6:.0f} MB for files of {each / 1e6:.0f} MB",
+                "Checkpoints need space on their disk.",
+                expected=f"{needed / 1e6:.0f} MB for files of {file_bytes / 1e6:.0f} MB",
                 received=f"{free / 1e6:.0f} MB free at '{self.folder}'",
                 fix="free some space, choose another folder, or lower save_top_k",
             )
 
     def write(self, path: Path, model: Model, history: History, state: TrainerState) -> None:
         """
-        Write one checkpoint, whole or not at all.
+        Write one checkpoint; it replaces the file at `path` only when it is complete.
 
-        A disk that is full now may have room later: failing is a warning, and the file before it stays.
+        A failure is a warning, because a full disk may have space again after the next epoch.
         """
+        if self.silent:
+            return
         state.probe = model.calibration.probe
         bundle = dataclasses.replace(bundle_of(model, history, self._provenance), state=state)
         try:
-            if not self._described:
+            if not self._config_written:
                 write_config(self.folder / CONFIG, model.training, self._execution)
-                self._described = True
+                self._config_written = True
             write_bundle(path, bundle)
         except OutputError as error:
             logger.warning("checkpoint of epoch %d not written: %s", state.epoch, error.received)
 
-    def keep_epoch(self, model: Model, history: History, state: TrainerState, best: BestEpoch) -> None:
-        """Write an epoch's checkpoints: the best ones where it is one of these, and the last one."""
+    def write_epoch(self, model: Model, history: History, state: TrainerState, best: BestEpoch) -> None:
+        """Write the last checkpoint, and before it a best one if the epoch is among the `save_top_k` best."""
+        if self.silent:
+            return
         value = float(history[-1][best.monitor_name])
-        worst_value = math.inf if best.mode == "min" else -math.inf
-        value = worst_value if math.isnan(value) else value
-        displaced = displaced_by(value, state.kept, self.save_top_k, best.mode)
+        if math.isnan(value):
+            value = math.inf if best.mode == "min" else -math.inf
+        displaced = displaced_by(value, state.saved, self.save_top_k, best.mode)
         if displaced is not None:
             name = checkpoint_name(int(history[-1]["epoch"]), best.monitor_name, value)
-            state.kept = {key: kept for key, kept in state.kept.items() if key != displaced} | {name: value}
+            state.saved = {key: other for key, other in state.saved.items() if key != displaced} | {name: value}
             self.write(self.folder / name, model, history, state)
             if displaced and displaced != name:
                 (self.folder / displaced).unlink(missing_ok=True)
@@ -118,41 +132,39 @@ def checkpoint_name(epoch: int, monitor_name: str, value: float) -> str:
     return f"epoch={epoch:03d}-{monitor_name}={value:.6g}{SUFFIX}"
 
 
-def displaced_by(value: float, kept: Mapping[str, float], save_top_k: int, mode: str) -> str | None:
-    """Return the file that a new value displaces, "" where there is room, None where it is not among the best."""
+def displaced_by(value: float, saved: Mapping[str, float], save_top_k: int, mode: str) -> str | None:
+    """Return the file that a new value displaces: "" if there is room, None if the value is not among the best."""
     if save_top_k == 0:
         return None
-    if save_top_k < 0 or len(kept) < save_top_k:
+    if save_top_k < 0 or len(saved) < save_top_k:
         return ""
-    worst = max(kept, key=kept.__getitem__) if mode == "min" else min(kept, key=kept.__getitem__)
-    better = value < kept[worst] if mode == "min" else value > kept[worst]
-    return worst if better else None
+    sign = 1.0 if mode == "min" else -1.0
+    worst = max(saved, key=lambda name: sign * saved[name])
+    return worst if sign * value < sign * saved[worst] else None
 
 
 def read_checkpoint(folder: Path | str) -> Bundle:
     """
-    Read the last checkpoint of a folder; its calibration holds the probe as it was before training.
+    Read the last checkpoint of a folder; its calibration holds the probe from before the training.
 
     Raises
     ------
     ModelFileError
-        If there is none, it is damaged, or it holds no trainer state.
+        If it is missing, damaged, or without a trainer state.
     """
     path = Path(folder) / LAST
     if not path.exists():
-        raise ModelFileError(
-            "Training resumes from a checkpoint.",
-            expected=f"a file '{LAST}' that a stopped training has left",
-            received=f"none in '{folder}'",
-            fix="train without resuming, or name the folder of the run that was stopped",
+        raise _not_resumable(
+            f"a file '{LAST}' from a stopped training",
+            f"none in '{folder}'",
+            "train without resuming, or name the folder of the stopped run",
         )
     bundle = read_bundle(path)
     if bundle.state is None:
-        raise ModelFileError(
-            "Training resumes from a checkpoint.",
-            expected="a model file with a trainer state",
-            received=f"'{path}', which holds a finished model",
-            fix="resume from the folder 'checkpoints' of a run",
+        raise _not_resumable(
+            "a model file with a trainer state",
+            f"'{path}', which holds a finished model",
+            "resume from the folder 'checkpoints' of a run",
         )
     if bundle.state.probe is not None:
         bundle.calibration = dataclasses.replace(bundle.calibration, probe=bundle.state.probe)
@@ -161,35 +173,40 @@ def read_checkpoint(folder: Path | str) -> Bundle:
 
 def check_resumable(bundle: Bundle, training: TrainingConfig, provenance: Mapping[str, Any]) -> None:
     """
-    Refuse to go on with another training, or on other data, than the checkpoint's.
+    Check that configuration and data are those of a checkpoint.
 
     Parameters
     ----------
     bundle : Bundle
         The checkpoint.
     training : TrainingConfig
+        Configuration of the training that resumes.
     provenance : mapping
-        Of the training that is to go on; its hashes of the data count.
+        Its provenance; only the hashes of the data are compared.
 
     Raises
     ------
     ConfigError, DataError
     """
-    before, now = to_dict(bundle.training), to_dict(training)
-    differing = [name for name in now if name not in MAY_DIFFER and now[name] != before.get(name)]
+    earlier, now = to_dict(bundle.training), to_dict(training)
+    differing = [name for name in now if name not in MAY_DIFFER and now[name] != earlier.get(name)]
     if differing:
         raise ConfigError(
             "A resumed training keeps its configuration; only the number of epochs and the engine may change.",
-            expected=", ".join(f"{name}={before.get(name)!r}" for name in differing),
+            expected=", ".join(f"{name}={earlier.get(name)!r}" for name in differing),
             received=", ".join(f"{name}={now[name]!r}" for name in differing),
             fix="leave these options out, or start a new run",
         )
-    for name, what in ((DATA_HASH, "scan"), (VALIDATION_HASH, "validation scan")):
+    for name, scan in ((DATA_HASH, "scan"), (VALIDATION_HASH, "validation scan")):
         expected, received = bundle.provenance.get(name), provenance.get(name)
         if expected != received:
             raise DataError(
-                "A resumed training continues on the data it began with.",
-                expected=f"a {what} with SHA-256 {str(expected)[:16]}…" if expected else f"no {what}",
-                received=f"SHA-256 {str(received)[:16]}…" if received else f"no {what}",
+                "A resumed training uses the data of its checkpoint.",
+                expected=f"a {scan} with SHA-256 {str(expected)[:16]}…" if expected else f"no {scan}",
+                received=f"SHA-256 {str(received)[:16]}…" if received else f"no {scan}",
                 fix="give the same files and the same --resize, or start a new run",
             )
+
+
+def _not_resumable(expected: str, received: str, fix: str) -> ModelFileError:
+    return ModelFileError("Training resumes from a checkpoint.", expected, received, fix)

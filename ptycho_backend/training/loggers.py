@@ -1,8 +1,7 @@
 """
-Where the figures of every epoch go while a training runs (spec: config 5.10).
+Metrics loggers: CSV file, TensorBoard, MLflow, shared by both engines (spec: config 5.10).
 
-The same for both engines: each hands over the rows of its history. What cannot be written during training is a
-warning, because a full disk or a server that is away is no reason to lose a training.
+A logger that fails during training logs a warning: a full disk or an unreachable server must not end a training.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ EVENTS = "tensorboard"  # folder of the event files
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlruns"
 PACKAGES = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow",)}
-DATABASE_PACKAGES = ("sqlalchemy", "alembic")  # MLflow's own file format is closed to new runs
-METRICS_IN_A_REQUEST = 1000  # MLflow's limit
+DATABASE_PACKAGES = ("sqlalchemy", "alembic")  # MLflow refuses new runs in its own file format
+METRICS_PER_REQUEST = 1000  # MLflow's limit
 
 
 class Row(NamedTuple):
-    """One epoch (counted from 1), the moment it came, and its metrics as in the history."""
+    """Epoch (counted from 1), time in seconds since 1970, and metrics as in the history."""
 
     epoch: int
     time_s: float
@@ -45,16 +44,16 @@ class Row(NamedTuple):
 
 class MetricsLogger(ABC):
     """
-    Receives the metrics of every epoch.
+    Writer of the metrics of every epoch.
 
     Parameters
     ----------
     history : list of dict
-        Epochs of an earlier training that goes on; they come before the first new one.
+        Epochs of the checkpoint that training resumes from; they are written before the first new one.
     """
 
     name: str
-    retries = True  # with the next epoch, after a failure; otherwise only when training is over
+    retries = True  # write again with the next epoch after a failure; False writes again only after training
 
     def __init__(self, history: Sequence[Mapping[str, float]] = ()) -> None:
         now = time.time()
@@ -62,44 +61,43 @@ class MetricsLogger(ABC):
         self._parameters: dict[str, Any] = {}
         self._written, self._failed = 0, False
 
-    def parameters(self, config: Mapping[str, Any]) -> None:
-        """Take in the configuration, as nested plain values, before the first epoch."""
+    def set_parameters(self, config: Mapping[str, Any]) -> None:
+        """Set the configuration, as nested plain values, before the first epoch."""
         self._parameters = flattened(config)
 
     def log(self, metrics: Mapping[str, float], epoch: int) -> None:
         """Write the metrics of an epoch (counted from 1)."""
         self._rows.append(Row(epoch, time.time(), {"epoch": float(epoch)} | _plain(metrics)))
         if self.retries or not self._failed:
-            self._catch_up()
+            self._write_pending()
 
     def close(self, status: str = "FINISHED") -> None:
-        """Write what is still missing and end; `status` is FINISHED, FAILED or KILLED."""
-        # Whoever ends a training early waits for no server.
+        """Write the pending rows and end the record; `status` is FINISHED, FAILED or KILLED."""
+        # A training that is stopped does not wait for an unreachable server.
         if self._written < len(self._rows) and (status == "FINISHED" or not self._failed):
-            self._catch_up()
+            self._write_pending()
         self._attempt(lambda: self._end(status))
 
-    def _catch_up(self) -> None:
-        waiting = self._rows[self._written :]
-        if self._attempt(lambda: self._write(waiting, anew=self._written == 0)):
-            self._written = len(self._rows)
-        else:
-            self._written = 0  # nobody knows how much has arrived
+    def _write_pending(self) -> None:
+        pending = self._rows[self._written :]
+        # After a failure all rows are written again, because some of them may be lost.
+        succeeded = self._attempt(lambda: self._write(pending, replace=self._written == 0))
+        self._written = len(self._rows) if succeeded else 0
 
     def _attempt(self, action: Callable[[], None]) -> bool:
         try:
             action()
             return True
-        except Exception as error:  # whatever it is, training is worth more
+        except Exception as error:  # of any class: training goes on
             if not self._failed:
-                kind, what = type(error).__name__, first_line(error)
-                logger.warning("logger '%s' fails, training goes on: %s: %s", self.name, kind, what)
+                kind, text = type(error).__name__, first_line(error)
+                logger.warning("logger '%s' fails, training goes on: %s: %s", self.name, kind, text)
             self._failed = True
             return False
 
     @abstractmethod
-    def _write(self, rows: Sequence[Row], anew: bool) -> None:
-        """Write rows; `anew` when they are all there are, and replace what has been written before."""
+    def _write(self, rows: Sequence[Row], replace: bool) -> None:
+        """Write rows; with `replace` they are all rows, in place of everything written before."""
 
     def _end(self, status: str) -> None:
         return None
@@ -107,7 +105,7 @@ class MetricsLogger(ABC):
 
 class CsvLogger(MetricsLogger):
     """
-    Writes one line per epoch into a file that others may follow.
+    CSV file with one line per epoch, which other programs can follow.
 
     Parameters
     ----------
@@ -121,8 +119,8 @@ class CsvLogger(MetricsLogger):
         super().__init__(history)
         self._path = path
 
-    def _write(self, rows: Sequence[Row], anew: bool) -> None:
-        if anew:
+    def _write(self, rows: Sequence[Row], replace: bool) -> None:
+        if replace:
             write_history(self._path, [row.metrics for row in rows])
             return
         names = columns([row.metrics for row in self._rows])
@@ -132,12 +130,12 @@ class CsvLogger(MetricsLogger):
 
 class TensorBoardLogger(MetricsLogger):
     """
-    Writes event files that TensorBoard shows, with one scalar (float32) per metric and the epoch as step.
+    TensorBoard event file with one scalar (float32) per metric and the epoch as step.
 
     Parameters
     ----------
     folder : Path
-        Made with the first event.
+        Created with the first event.
     history : list of dict
     """
 
@@ -149,11 +147,11 @@ class TensorBoardLogger(MetricsLogger):
         self._folder = folder
         self._writer: Any = None
 
-    def _write(self, rows: Sequence[Row], anew: bool) -> None:
+    def _write(self, rows: Sequence[Row], replace: bool) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        if anew:
+        if replace:
             self._open()
         for row in rows:
             values = [
@@ -164,7 +162,7 @@ class TensorBoardLogger(MetricsLogger):
         self._writer.flush()
 
     def _open(self) -> None:
-        """Begin a file in place of all earlier ones."""
+        """Create a file in place of all earlier ones."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -174,9 +172,9 @@ class TensorBoardLogger(MetricsLogger):
             earlier.unlink()
         now = time.time()
         name = f"events.out.tfevents.{now:.6f}.{socket.gethostname()}.{os.getpid()}{self.SUFFIX}"
-        # A plain file: TensorBoard's own EventFileWriter imports TensorFlow wherever it is installed.
+        # Not TensorBoard's EventFileWriter: it imports TensorFlow if that is installed.
         self._writer = RecordWriter((self._folder / name).open("xb"))
-        # A session that starts at step 0 makes a TensorBoard that is running forget the earlier files.
+        # A session start at step 0 makes a running TensorBoard drop the earlier files.
         start = SessionLog(status=SessionLog.START)
         for event in (Event(wall_time=now, file_version="brain.Event:2"), Event(wall_time=now, session_log=start)):
             self._writer.write(event.SerializeToString())
@@ -189,23 +187,23 @@ class TensorBoardLogger(MetricsLogger):
 
 class MlflowLogger(MetricsLogger):
     """
-    Records a training as an MLflow run of its own: the configuration as parameters, and the metrics.
+    MLflow run with the configuration as parameters, and the metrics.
 
     Parameters
     ----------
     folder : Path or None
-        Holds the database and the artifacts where no tracking server is named.
+        Folder of database and artifacts if no tracking server is configured.
     run_name : str
     history : list of dict
 
     Raises
     ------
     OutputError
-        If the tracking server or database does not answer.
+        If the tracking server or database is unreachable.
     """
 
     name = "mlflow"
-    retries = False  # a request to a server that is away takes minutes to fail
+    retries = False  # a request to an unreachable server fails only after minutes
 
     def __init__(self, folder: Path | None, run_name: str, history: Sequence[Mapping[str, float]] = ()) -> None:
         super().__init__(history)
@@ -221,20 +219,20 @@ class MlflowLogger(MetricsLogger):
                     artifacts = (folder / ARTIFACTS).absolute().as_uri()
                 self._client = MlflowClient(tracking_uri=uri)
                 self._experiment = _experiment(self._client, artifacts)
-        except Exception as error:  # of any of the stores that MLflow knows
+        except Exception as error:  # of any class: each MLflow store raises its own
             raise OutputError(
-                "MLflow must be reachable when a training begins.",
+                "MLflow must be reachable when a training starts.",
                 expected=f"a tracking server or database at {uri or 'MLFLOW_TRACKING_URI'}",
                 received=f"{type(error).__name__}: {first_line(error)}",
                 fix="start the server, correct MLFLOW_TRACKING_URI, or choose logger='csv'",
             ) from error
 
-    def parameters(self, config: Mapping[str, Any]) -> None:
-        """Begin the run, with the configuration as its parameters."""
-        super().parameters(config)
-        self._catch_up()
+    def set_parameters(self, config: Mapping[str, Any]) -> None:
+        """Create the run with the configuration as its parameters."""
+        super().set_parameters(config)
+        self._write_pending()
 
-    def _write(self, rows: Sequence[Row], anew: bool) -> None:
+    def _write(self, rows: Sequence[Row], replace: bool) -> None:
         from mlflow.entities import Metric, Param
 
         if not self._run_id:
@@ -242,15 +240,15 @@ class MlflowLogger(MetricsLogger):
             self._run_id = run.info.run_id
             parameters = [Param(name, str(value)) for name, value in self._parameters.items()]
             self._client.log_batch(self._run_id, params=parameters)
-        # Sent again after a failure, a value with the same time and step counts once.
+        # MLflow stores a value with the same time and step once, also if it is sent again after a failure.
         metrics = [
             Metric(name, value, int(row.time_s * 1000), row.epoch)
             for row in rows
             for name, value in row.metrics.items()
             if name != "epoch"
         ]
-        for start in range(0, len(metrics), METRICS_IN_A_REQUEST):
-            self._client.log_batch(self._run_id, metrics=metrics[start : start + METRICS_IN_A_REQUEST])
+        for start in range(0, len(metrics), METRICS_PER_REQUEST):
+            self._client.log_batch(self._run_id, metrics=metrics[start : start + METRICS_PER_REQUEST])
 
     def _end(self, status: str) -> None:
         if self._run_id and self._written == len(self._rows):
@@ -261,29 +259,29 @@ def make_logger(
     name: str, folder: Path | None, run_name: str = "", history: History | None = None
 ) -> MetricsLogger | None:
     """
-    Return a logger that can do its work, before any other work is done; nothing is written yet.
+    Return a logger whose packages and destination are checked; no file is written yet.
 
     Parameters
     ----------
     name : {"csv", "tensorboard", "mlflow", "none"}
     folder : Path, optional
-        Of the run. Without one "csv" writes nothing.
+        Run folder. Without it "csv" writes no file.
     run_name : str
-        What MLflow calls the run; "" takes the folder's name.
+        Name of the MLflow run; "" takes the folder's name.
     history : list of dict, optional
-        Epochs of an earlier training that goes on.
+        Epochs of the checkpoint that training resumes from.
 
     Returns
     -------
     MetricsLogger or None
-        None where nothing is to be written.
+        None for "none", and for "csv" without a folder.
 
     Raises
     ------
     ConfigError
-        If a package is missing, or there is no place to write to.
+        If a package or the folder is missing.
     OutputError
-        If MLflow cannot be reached.
+        If MLflow is unreachable.
     """
     earlier = history or []
     if name == "none" or (name == "csv" and folder is None):
@@ -298,11 +296,11 @@ def make_logger(
 
 @contextmanager
 def recording(metrics: MetricsLogger | None, training: TrainingConfig, execution: ExecutionConfig) -> Iterator[None]:
-    """Give a logger the configuration, and close it with how the block ended."""
+    """Pass the configuration to a logger, and close it with the status of the block."""
     if metrics is None:
         yield
         return
-    metrics.parameters({"training": to_dict(training), "execution": to_dict(execution)})
+    metrics.set_parameters({"training": to_dict(training), "execution": to_dict(execution)})
     try:
         yield
     except BaseException as error:
@@ -313,7 +311,7 @@ def recording(metrics: MetricsLogger | None, training: TrainingConfig, execution
 
 def require(name: str, packages: Sequence[str]) -> None:
     """
-    Refuse a logger whose packages are missing.
+    Check that the packages of a logger are installed.
 
     Raises
     ------
@@ -331,12 +329,12 @@ def require(name: str, packages: Sequence[str]) -> None:
 
 def tracking_uri(folder: Path | None) -> str | None:
     """
-    Return where MLflow keeps a run: None for the place that the user has named, else a database in the folder.
+    Return MLflow's tracking URI: None if the user has configured one, else a database in the folder.
 
     Raises
     ------
     ConfigError
-        If there is neither.
+        If both are missing.
     """
     from mlflow.tracking import is_tracking_uri_set
 

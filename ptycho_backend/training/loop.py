@@ -1,7 +1,8 @@
-"""The course of a training: what happens between its batches, whatever framework computes them (spec: config 5)."""
+"""State of the training loop: batches, epochs and stopping, whichever engine computes the losses (spec: config 5)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,43 +11,66 @@ from ptycho_backend.data.batching import batches_per_epoch
 from ptycho_backend.engines.model import History, Model
 from ptycho_backend.events import BatchEvent, EpochEvent, OnEvent
 from ptycho_backend.model_file.trainer_state import TrainerState
-from ptycho_backend.training.means import Mean
-from ptycho_backend.training.monitoring import BestEpoch, monitored, refuse_non_finite
+from ptycho_backend.training.monitoring import BestEpoch, check_finite, monitored_metric
 from ptycho_backend.training.options import FitOptions
 from ptycho_backend.training.schedules import RateSchedule, first_rate
 
 
+class Mean:
+    """
+    Weighted mean that is updated value by value.
+
+    Parameters
+    ----------
+    total, weight : float
+        Weighted sum and sum of weights so far.
+    """
+
+    def __init__(self, total: float = 0.0, weight: float = 0.0) -> None:
+        self.total, self.weight = total, weight
+
+    def add(self, value: float, weight: float) -> None:
+        """Add a value."""
+        self.total += float(value) * float(weight)
+        self.weight += float(weight)
+
+    @property
+    def value(self) -> float:
+        """The mean so far; NaN before the first value."""
+        return self.total / self.weight if self.weight else math.nan
+
+
 class TrainingLoop:
     """
-    Where a training stands: an engine tells what it has done, and asks what comes next.
+    State of a training, shared by both engines: counts batches, records losses, decides when to stop.
 
     Parameters
     ----------
     model : Model
-        Holds the weights of the earlier training where one goes on.
+        Holds the checkpoint's weights where a training resumes.
     execution : ExecutionConfig
     on_event : callable
-        Receives batches and epochs.
+        Receives batch and epoch events.
     options : FitOptions
     n_train : int
-        Groups trained on.
+        Number of training groups.
     validated : bool
-        Whether groups are held out.
+        Whether there are validation groups.
 
     Attributes
     ----------
     start : TrainerState
-        Where an earlier training stopped; nowhere for a new one.
+        State of the checkpoint; empty for a new training.
     history : list of dict
         One row per finished epoch.
     best : BestEpoch
     schedule : RateSchedule
     n_batches : int
-        Of a whole epoch.
+        Batches in a whole epoch.
     epoch, batch : int
-        Finished epochs, and batches taken in of the next one.
+        Finished epochs, and finished batches of the next epoch.
     loss : Mean
-        Over the groups of the unfinished epoch.
+        Loss over the groups of the unfinished epoch.
 
     Raises
     ------
@@ -65,7 +89,7 @@ class TrainingLoop:
     ) -> None:
         self.model, self.execution, self.options, self.n_train = model, execution, options, n_train
         self._on_event, self.start = on_event, options.resume or TrainerState()
-        monitor = monitored(execution.monitor, (model.train_loss_name, model.val_loss_name), validated)
+        monitor = monitored_metric(execution.monitor, (model.train_loss_name, model.val_loss_name), validated)
         self.best = BestEpoch(monitor, execution.early_stop_patience, execution.monitor_mode, self.start.monitor)
         self.schedule = RateSchedule(self.nepochs, execution, self.start.schedule)
         self.history: History = list(options.history)
@@ -80,23 +104,23 @@ class TrainingLoop:
         return self.model.training.nepochs
 
     @property
-    def over(self) -> bool:
-        """Whether no epoch is left, or none may hope to be better."""
+    def finished(self) -> bool:
+        """Whether all epochs are finished, or early stopping ends the training."""
         return self.epoch >= self.nepochs or self.best.should_stop
 
     @property
     def rate(self) -> float:
-        """Learning rate of the epoch that begins."""
+        """Learning rate of the next epoch."""
         return first_rate(self.model.training) * self.schedule.factor(self.epoch)
 
     @property
     def between_steps(self) -> bool:
-        """Whether an optimiser step has just been taken in the middle of an epoch."""
+        """Whether the last batch has completed an optimiser step and the epoch has further batches."""
         return self.batch % self.execution.accumulate_grad_batches == 0 and self.batch < self.n_batches
 
-    def take_batch(self, loss: float, groups: float) -> None:
+    def add_batch(self, loss: float, groups: float) -> None:
         """
-        Take in the loss of one more batch, a mean over its groups.
+        Record the loss of a batch, which is a mean over its groups.
 
         Raises
         ------
@@ -104,12 +128,12 @@ class TrainingLoop:
             If it is not finite.
         """
         self.batch += 1
-        refuse_non_finite(loss, self.epoch + 1, self.batch)
+        check_finite(loss, self.epoch + 1, self.batch)
         self.loss.add(loss, groups)
         self._on_event(BatchEvent(self.epoch + 1, self.nepochs, self.batch, self.n_batches, loss))
 
     def end_epoch(self, metrics: Mapping[str, float]) -> None:
-        """Take in the metrics of the epoch that ends: its learning rate and its losses, under the model's names."""
+        """Record the learning rate and the losses of an epoch, under the model's names."""
         row = {"epoch": float(self.epoch + 1), **metrics}
         self.history.append(row)
         if self.best.update(row) and self.execution.restore_best:
@@ -118,15 +142,15 @@ class TrainingLoop:
         self.epoch, self.batch, self.loss = self.epoch + 1, 0, Mean()
         self._on_event(EpochEvent(self.epoch, self.nepochs, row))
 
-    def state(self, moments: Mapping[str, Any], kept: Mapping[str, float]) -> TrainerState:
+    def state(self, moments: Mapping[str, Any], saved: Mapping[str, float]) -> TrainerState:
         """
-        Return where training stands.
+        Return the trainer state of this moment.
 
         Parameters
         ----------
         moments : mapping
             The optimiser's fields of a TrainerState: `steps`, `first` and `second`.
-        kept : mapping of str to float
+        saved : mapping of str to float
             File names of the best checkpoints with their monitored values.
         """
         return TrainerState(
@@ -136,34 +160,34 @@ class TrainingLoop:
             groups=self.loss.weight,
             monitor=self.best.state,
             schedule=self.schedule.state,
-            kept=dict(kept),
+            saved=dict(saved),
             best_weights=self._best_weights,
             **moments,
         )
 
-    def stop_if_asked(self, anyone: Callable[[bool], bool], state: Callable[[], TrainerState]) -> None:
+    def stop_if_requested(self, any_process: Callable[[bool], bool], state: Callable[[], TrainerState]) -> None:
         """
-        End training here, kept, if it was asked to stop.
+        End training with a checkpoint if one of its processes has a request to stop.
 
         Parameters
         ----------
-        anyone : callable
-            Given this process's answer, says whether one of those that train together says yes.
+        any_process : callable
+            Receives this process's flag; returns whether the flag of any process is set.
         state : callable
-            Returns where training stands.
+            Returns the trainer state; called only if training stops.
 
         Raises
         ------
         TrainingStopped
         """
-        if not anyone(self.options.stop.requested):
+        if not any_process(self.options.stop.requested):
             return
         writer = self.options.checkpoints
         if writer is not None:
             writer.write(writer.last, self.model, self.history, state())
         raise self.options.stopped(self.epoch, self.batch)
 
-    def finish(self) -> None:
-        """Give the model the weights of its best epoch, where that was asked for."""
+    def restore_best(self) -> None:
+        """Set the model to the weights of its best epoch, if `restore_best` is on."""
         if self._best_weights and self.execution.restore_best:
             self.model.set_weights(self._best_weights)

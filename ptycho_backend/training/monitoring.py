@@ -1,4 +1,4 @@
-"""Which epoch was the best, and when to stop: one rule for both engines (spec: config 5)."""
+"""Monitored metric, best epoch and early stopping: one rule for both engines (spec: config 5)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ logger = logging.getLogger(__name__)
 
 class BestEpoch:
     """
-    Watches one metric.
+    Running optimum of one metric.
 
     Parameters
     ----------
     monitor_name : str
-        Metric name, as :func:`resolve_monitor` returns it.
+        Name of the metric, as :func:`resolve_monitor` returns it.
     patience : int, optional
-        Epochs in a row without improvement after which training should stop; None never stops.
+        Epochs in a row without improvement after which training stops; None never stops.
     mode : {"min", "max"}
-        Whether less or more is better.
+        Whether the smallest or the largest value is the best.
     state : mapping, optional
-        :attr:`state` of an earlier training that goes on.
+        :attr:`state` of the checkpoint that training resumes from.
     """
 
     def __init__(
@@ -35,13 +35,13 @@ class BestEpoch:
         state: Mapping[str, float] | None = None,
     ) -> None:
         self.monitor_name, self.patience, self.mode = monitor_name, patience, mode
-        earlier = state or {}
-        self.best = float(earlier.get("best", math.inf if mode == "min" else -math.inf))
-        self.best_epoch = int(earlier.get("best_epoch", 0))
-        self.epochs = int(earlier.get("epochs", 0))
+        start = state or {}
+        self.best = float(start.get("best", math.inf if mode == "min" else -math.inf))
+        self.best_epoch = int(start.get("best_epoch", 0))
+        self.epochs = int(start.get("epochs", 0))
 
     def update(self, metrics: Mapping[str, float]) -> bool:
-        """Take in the metrics of one more epoch and return whether it is the best so far; NaN never is."""
+        """Record the metrics of one epoch; return whether it is the best so far. NaN is never the best."""
         self.epochs += 1
         value = float(metrics[self.monitor_name])
         improved = value < self.best if self.mode == "min" else value > self.best
@@ -61,29 +61,29 @@ class BestEpoch:
 
     @property
     def state(self) -> dict[str, float]:
-        """What a resumed training has to know."""
+        """Values that a resumed training starts from."""
         return {"best": self.best, "best_epoch": float(self.best_epoch), "epochs": float(self.epochs)}
 
 
 def resolve_monitor(monitor: str, names: tuple[str, str], has_validation: bool = True) -> str:
     """
-    Return the metric that a monitor setting stands for.
+    Return the name of the monitored metric.
 
-    "val_loss" and "train_loss" stand for the model's own names; without validation data the validation loss
-    falls back to the training loss.
+    "val_loss" and "train_loss" stand for the model's own names. Without validation data the training loss replaces
+    the validation loss.
 
     Parameters
     ----------
     monitor : str
-        As configured.
+        Value of the option `monitor`.
     names : tuple of str
-        Under which the model reports its training and its validation loss.
+        Names of the model's training loss and validation loss.
     has_validation : bool
 
     Raises
     ------
     ConfigError
-        For a metric that such a model does not report.
+        If the model reports no such metric.
     """
     train, validation = names
     known = {"val_loss": validation, "train_loss": train, validation: validation, train: train}
@@ -98,17 +98,17 @@ def resolve_monitor(monitor: str, names: tuple[str, str], has_validation: bool =
     return train if known[monitor] == validation and not has_validation else known[monitor]
 
 
-def monitored(monitor: str, names: tuple[str, str], has_validation: bool) -> str:
-    """Return what :func:`resolve_monitor` returns, and say so in the log where it is another metric than asked for."""
+def monitored_metric(monitor: str, names: tuple[str, str], has_validation: bool) -> str:
+    """Return the result of :func:`resolve_monitor`; log a warning if it differs from the configured metric."""
     found = resolve_monitor(monitor, names, has_validation)
     if found != resolve_monitor(monitor, names):
         logger.warning("no validation data: '%s' is monitored instead of '%s'", found, monitor)
     return found
 
 
-def refuse_non_finite(loss: float, epoch: int, batch: int) -> None:
+def check_finite(loss: float, epoch: int, batch: int) -> None:
     """
-    Stop training at the first loss that is not a number (`epoch` and `batch` count from 1).
+    Check that the loss of a batch is a number (`epoch` and `batch` count from 1).
 
     Raises
     ------

@@ -1,61 +1,40 @@
-"""What stands around a training: where it starts, where it is kept, whether it has to stop."""
+"""Options of a fit beside the configuration: resume, checkpoints, stop request, logger, callbacks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from ptycho_backend.engines.model import History, Model
+from ptycho_backend.engines.model import History
 from ptycho_backend.errors import ConfigError, TrainingStopped
 from ptycho_backend.model_file.trainer_state import TrainerState
 from ptycho_backend.training.signals import Stop
 
 if TYPE_CHECKING:
+    from ptycho_backend.training.checkpoints import CheckpointWriter
     from ptycho_backend.training.loggers import MetricsLogger
-    from ptycho_backend.training.monitoring import BestEpoch
-
-
-class CheckpointWriter(Protocol):
-    """Writes checkpoints into a folder: :class:`ptycho_backend.training.checkpoints.Checkpoints`."""
-
-    folder: Path
-    save_top_k: int
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint of the last step that was kept."""
-
-    def check_room(self, model: Model) -> None:
-        """Refuse a disk that is already too full for the checkpoints of a model."""
-
-    def write(self, path: Path, model: Model, history: History, state: TrainerState) -> None:
-        """Write one checkpoint, whole or not at all."""
-
-    def keep_epoch(self, model: Model, history: History, state: TrainerState, best: BestEpoch) -> None:
-        """Write an epoch's checkpoints: the last one, and the best ones where it is one of these."""
 
 
 @dataclass(eq=False)
 class FitOptions:
     """
-    What stands around a training.
+    Options of :meth:`ptycho_backend.engines.contract.Backend.fit`.
 
     Parameters
     ----------
     resume : TrainerState, optional
-        Where an earlier training stopped; the model already holds its weights.
+        State of the checkpoint that training resumes from; the model already holds its weights.
     history : list of dict
-        Epochs of the earlier training.
+        Epochs of the checkpoint.
     checkpoints : CheckpointWriter, optional
-        None keeps nothing on disk.
+        None writes no checkpoints.
     stop : Stop
-        Asked after every optimiser step.
+        Stop request, which the engine reads after every optimiser step.
     logger : MetricsLogger, optional
-        Receives the metrics of every epoch; closed by whoever made it.
+        Receives the metrics of every epoch; the caller closes it.
     callbacks : sequence
-        The framework's own callbacks, which join those of the engine.
+        The framework's own callbacks; they run after those of the engine.
     """
 
     resume: TrainerState | None = None
@@ -67,7 +46,7 @@ class FitOptions:
 
     def check_callbacks(self, kind: type) -> None:
         """
-        Refuse callbacks that are not of the framework's class.
+        Check that callbacks are of the framework's class.
 
         Raises
         ------
@@ -79,16 +58,16 @@ class FitOptions:
                 "Callbacks are those of the framework that trains.",
                 expected=f"instances of {kind.__module__}.{kind.__name__}",
                 received=f"callbacks={', '.join(foreign)}",
-                fix="derive the class from it, or listen to epochs with 'on_event', which suits every engine",
+                fix="derive the class from it, or use 'on_event', which every engine calls",
             )
 
     def stopped(self, epoch: int, batch: int) -> TrainingStopped:
-        """Return what a training raises when it ends because it was asked to."""
+        """Return the exception that ends training after a stop request."""
         where = f"after epoch {epoch}" + (f" and batch {batch} of the next one" if batch else "")
-        kept = f"kept in '{self.checkpoints.last}'" if self.checkpoints else "not kept: no folder was given"
+        saved = f"saved in '{self.checkpoints.last}'" if self.checkpoints else "not saved: no folder was given"
         error = TrainingStopped(
-            "Training was asked to stop.",
-            received=f"a signal {where}; {kept}",
+            "Training stopped on request.",
+            received=f"a signal {where}; {saved}",
             fix="go on with --resume (in Python: resume=True)" if self.checkpoints else "give a folder for checkpoints",
         )
         error.signal = self.stop.signal or error.signal

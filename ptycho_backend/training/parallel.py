@@ -1,7 +1,7 @@
 """
-Training in more than one process: who is who, and which groups are whose (spec: config 6.4).
+Processes that train together: their ranks, and the share of every batch that each computes (spec: config 6.4).
 
-Each process runs the engine's ordinary `fit` on its share of every batch; the engine adds up what belongs together.
+Each process runs the engine's ordinary `fit` on its share; the engine sums gradients and losses over the processes.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,32 +19,27 @@ from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.errors import ConfigError, DeviceError
 from ptycho_backend.runtime.devices import choose_device
 
-if TYPE_CHECKING:
-    from ptycho_backend.engines.model import History, Model
-    from ptycho_backend.model_file.trainer_state import TrainerState
-    from ptycho_backend.training.monitoring import BestEpoch
-
 STRATEGIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"pytorch": ("auto", "ddp", "ddp_spawn"), "tensorflow": ("auto", "mirrored", "multiworker")}
 )
-ONE_DEVICE_COMPILERS = ("tensorflow",)  # XLA knows no reduction over a distribution strategy's replicas
-# Rank, number of processes and rank on this machine, as torchrun and srun give them to every process they start.
-STARTERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"))
+ONE_DEVICE_COMPILERS = ("tensorflow",)  # XLA has no reduction over the replicas of a distribution strategy
+# Variables of rank, number of processes and rank on this machine, as torchrun and srun set them for every process.
+LAUNCHERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"))
 
 
 @dataclass(frozen=True)
 class ProcessRank:
     """
-    One process among those that train together.
+    Rank of a process in its process group.
 
     Parameters
     ----------
     rank : int
-        Its number; 0 is the one that writes.
+        Number of the process; process 0 writes the files.
     world : int
-        How many there are.
+        Number of processes.
     local_rank : int
-        Its number on this machine.
+        Number of the process on this machine.
     """
 
     rank: int = 0
@@ -57,14 +50,14 @@ class ProcessRank:
         """
         Return this process's part of a batch.
 
-        Where there are fewer groups than processes it may be a group that counts for nothing (see `counted`):
-        every process has to take every step, because the others wait for it.
+        It holds at least one group, because every process takes every step. With fewer groups than processes that
+        group may have no weight (see `counted`).
         """
-        own: NDArray[np.intp] = np.array_split(rows, self.world)[self.rank]
-        return own if len(own) else rows[:1]
+        local: NDArray[np.intp] = np.array_split(rows, self.world)[self.rank]
+        return local if len(local) else rows[:1]
 
     def counted(self, n: int) -> int:
-        """Return how many groups of a batch of n count in this process."""
+        """Return the number of groups, out of n in a batch, that have weight in this process."""
         return n // self.world + int(self.rank < n % self.world)
 
 
@@ -74,29 +67,29 @@ def world_size(execution: ExecutionConfig) -> int:
 
 
 def process_rank(execution: ExecutionConfig) -> ProcessRank:
-    """Return the place that whoever started this process has given it; alone where nobody has."""
+    """Return this process's rank, which its launcher has set in the environment; without a launcher it is alone."""
     world = world_size(execution)
-    for rank, size, local_rank in STARTERS:
+    for rank, size, local_rank in LAUNCHERS:
         if world > 1 and os.environ.get(size) == str(world) and rank in os.environ:
             return ProcessRank(int(os.environ[rank]), world, int(os.environ.get(local_rank, "0")))
     return ProcessRank()
 
 
 def must_launch(execution: ExecutionConfig) -> bool:
-    """Whether a training needs processes that nobody has started yet."""
+    """Whether the training needs several processes and no launcher has started them."""
     return world_size(execution) > 1 and process_rank(execution).world == 1
 
 
 def check_processes(execution: ExecutionConfig, engine: str, found: tuple[str, ...]) -> None:
     """
-    Refuse what an engine cannot do with several devices, before any work.
+    Check before any work that an engine can train on the requested devices.
 
     Parameters
     ----------
     execution : ExecutionConfig
     engine : str
     found : tuple of str
-        Devices that the engine sees here.
+        Devices of the engine on this machine.
 
     Raises
     ------
@@ -105,7 +98,7 @@ def check_processes(execution: ExecutionConfig, engine: str, found: tuple[str, .
     known = STRATEGIES.get(engine, (execution.strategy,))
     if execution.strategy not in known:
         raise ConfigError(
-            f"The engine '{engine}' does not know the strategy '{execution.strategy}'.",
+            f"The engine '{engine}' has no strategy '{execution.strategy}'.",
             expected=f"one of {', '.join(known)}",
             received=f"strategy={execution.strategy!r}",
             fix="strategy='auto' suits every engine",
@@ -129,46 +122,21 @@ def check_processes(execution: ExecutionConfig, engine: str, found: tuple[str, .
         _check_devices(execution, engine, found)
 
 
-def on_own_device(execution: ExecutionConfig, found: tuple[str, ...], rank: ProcessRank) -> ExecutionConfig:
-    """Return the configuration of one process: its own GPU where several are in sight."""
+def on_own_device(execution: ExecutionConfig, found: tuple[str, ...], process: ProcessRank) -> ExecutionConfig:
+    """Return the configuration of one process, with its own GPU if the process sees several."""
     gpus = [name for name in found if name.startswith("cuda")]
-    if rank.world == 1 or execution.device == "cpu" or len(gpus) < 2:
+    if process.world == 1 or execution.device == "cpu" or len(gpus) < 2:
         return execution
-    return dataclasses.replace(execution, device=gpus[rank.local_rank % len(gpus)])
-
-
-@dataclass(eq=False)
-class SilentCheckpointWriter:
-    """The writer of the processes that write nothing, beside that of the one that does."""
-
-    folder: Path
-    save_top_k: int
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint that the first process keeps."""
-        from ptycho_backend.training.checkpoints import LAST
-
-        return self.folder / LAST
-
-    def check_room(self, model: Model) -> None:
-        """Do nothing."""
-
-    def write(self, path: Path, model: Model, history: History, state: TrainerState) -> None:
-        """Do nothing."""
-
-    def keep_epoch(self, model: Model, history: History, state: TrainerState, best: BestEpoch) -> None:
-        """Do nothing."""
+    return dataclasses.replace(execution, device=gpus[process.local_rank % len(gpus)])
 
 
 def _check_nodes(execution: ExecutionConfig) -> None:
     if execution.num_nodes == 1:
         return
-    world = world_size(execution)
-    names = sorted({name for starter in STARTERS for name in starter[:2]} & set(os.environ))
+    names = sorted({name for launcher in LAUNCHERS for name in launcher[:2]} & set(os.environ))
     raise ConfigError(
         "On several nodes every process is started from outside, one for each device.",
-        expected=f"{world} processes (devices × num_nodes) started by srun or torchrun, which tell each its rank",
+        expected=f"{world_size(execution)} processes (devices × num_nodes) of srun or torchrun, each with its rank",
         received=", ".join(f"{name}={os.environ[name]}" for name in names) or "no rank in the environment",
         fix="start with 'srun --ntasks', see docs/how-to/several-devices.md; or set num_nodes=1",
     )

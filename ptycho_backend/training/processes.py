@@ -1,4 +1,4 @@
-"""Training in processes of our own, one for each device of this machine (spec: config 6.4)."""
+"""Data-parallel training in worker processes, one for each device of this machine (spec: config 6.4)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import logging.handlers
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -20,236 +21,228 @@ from typing import Any
 
 from ptycho_backend.config import ExecutionConfig, TrainingConfig
 from ptycho_backend.data.batching import Samples
+from ptycho_backend.engines.contract import Backend
 from ptycho_backend.engines.model import History, Model, Weights
 from ptycho_backend.errors import PtychoError, TrainingError, TrainingStopped
 from ptycho_backend.events import EpochEvent, Event, OnEvent, ignore
-from ptycho_backend.model_file.trainer_state import TrainerState
 from ptycho_backend.physics.calibration import Calibration
 from ptycho_backend.runtime.devices import processors
-from ptycho_backend.training.options import CheckpointWriter, FitOptions
-from ptycho_backend.training.parallel import ProcessRank, SilentCheckpointWriter, on_own_device
+from ptycho_backend.training.options import FitOptions
+from ptycho_backend.training.parallel import ProcessRank, on_own_device
 from ptycho_backend.training.signals import SIGNALS, Stop
 
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
-GRACE_S = 5.0  # in which the process that failed first may still say why
+GRACE_S = 5.0  # after the first failure: time for the process with the cause to report its error
 
 
 def fit_in_processes(
+    backend: type[Backend],
     model: Model,
     samples: tuple[Samples, Samples | None],
     execution: ExecutionConfig,
     on_event: OnEvent,
-    options: FitOptions | None,
+    options: FitOptions,
 ) -> History:
     """
-    Train a model in rank, with one new process per device of this machine.
+    Train a model in place, with one new process per device of this machine.
 
     Parameters
     ----------
+    backend : type
+        Class of the engine, which every process constructs.
     model : Model
     samples : tuple of Samples and Samples or None
-        For training, and held out. Every process gets a copy.
+        Training and validation samples. Every process gets a copy.
     execution : ExecutionConfig
     on_event : callable
-        Called in this process, which the others wait for.
-    options : FitOptions, optional
-        Its logger writes in this process, its writer in the first of the new ones.
+        Called in this process, while the worker processes wait.
+    options : FitOptions
+        Its logger writes in this process, its checkpoint writer in the first worker process.
     """
-    options = options or FitOptions()
-    parts = options.resume, options.history, options.checkpoints, options.stop.signal
-    task = _Task(model.backend, model.training, model.calibration, model.get_weights(), execution, samples, *parts)
-    children: list[_Child] = []
+    sent = FitOptions(options.resume, options.history, options.checkpoints)
+    sent.stop.signal = options.stop.signal
+    task = _Task(backend, model.training, model.calibration, model.get_weights(), execution, samples, sent)
+    workers: list[_Worker] = []
     try:
-        for rank, environment in _places(model.backend, execution.devices):
-            children.append(_Child(rank, environment))
-        for child in children:
-            child.tell(task)
-        result = _follow(children, _Listener(on_event, options))
+        for rank, environment in enumerate(_environments(backend.name, execution.devices)):
+            workers.append(_Worker(ProcessRank(rank, execution.devices, rank), environment))
+        for worker in workers:
+            worker.start(task)
+        result = _wait_for_result(workers, on_event, options)
     finally:
-        for child in children:
-            child.end()
+        for worker in workers:
+            worker.end()
     model.set_weights(result.weights)
     return result.history
 
 
 @dataclass(eq=False)
 class _Task:
-    """What every process is told."""
+    """Arguments of the training that every process runs."""
 
-    backend: str
+    backend: type[Backend]
     training: TrainingConfig
     calibration: Calibration
     weights: Weights
     execution: ExecutionConfig
     samples: tuple[Samples, Samples | None]
-    resume: TrainerState | None
-    history: History
-    writer: CheckpointWriter | None
-    signal: int | None
+    options: FitOptions
 
-    def fit(self, rank: ProcessRank, on_event: OnEvent, stop: Stop) -> _Result:
-        """Train this process's share."""
-        from ptycho_backend.engines.registry import get_backend
-
-        backend = get_backend(self.backend)
-        writer, execution = self.writer, on_own_device(self.execution, backend.devices(), rank)
-        if writer and rank.rank > 0:
-            writer = SilentCheckpointWriter(writer.folder, writer.save_top_k)
+    def fit(self, process: ProcessRank, on_event: OnEvent) -> _Result:
+        """Train on this process's share of every batch."""
+        backend, options = self.backend(), self.options
+        execution = on_own_device(self.execution, backend.devices(), process)
         if execution.threads is None:
-            execution = dataclasses.replace(execution, threads=max(1, processors() // rank.world))
+            execution = dataclasses.replace(execution, threads=max(1, processors() // process.world))
+        if options.checkpoints is not None:
+            options.checkpoints.silent = process.rank > 0
         model = backend.create_model(self.training, self.calibration, execution)
         model.set_weights(self.weights)
-        options = FitOptions(self.resume, self.history, writer, stop)
         history = backend.fit(model, *self.samples, execution, on_event, options)
         return _Result(history, model.get_weights())
 
 
 @dataclass(eq=False)
 class _Result:
-    """How a process has ended: with what it returns, or with an error."""
+    """Result of a process: a history with weights, or an error."""
 
     history: History = dataclasses.field(default_factory=list)
     weights: Weights = dataclasses.field(default_factory=dict)
     error: BaseException | None = None
 
 
-class _Child:
-    """A process as its parent sees it."""
+class _Worker:
+    """Parent's handle of a worker process."""
 
-    def __init__(self, rank: ProcessRank, environment: Mapping[str, str]) -> None:
+    def __init__(self, process: ProcessRank, environment: Mapping[str, str]) -> None:
         context = multiprocessing.get_context("spawn")  # frameworks do not survive a fork
-        self.rank = rank
-        self.connection, other = context.Pipe()
-        self._process = context.Process(target=_train_share, args=(rank, environment, other), daemon=True)
-        self._process.start()
-        other.close()  # so that the end of the process is the end of the pipe
+        self.process = process
+        self.connection, remote = context.Pipe()
+        self._child = context.Process(target=_run_worker, args=(process, environment, remote), daemon=True)
+        self._child.start()
+        remote.close()  # so that the pipe ends with the process
 
-    def tell(self, task: _Task) -> None:
-        """Say what to do, by a pipe that breaks where the process has ended; arguments of a process would block."""
+    def start(self, task: _Task) -> None:
+        """Send the task through the pipe, which breaks if the process has ended; process arguments would block."""
         try:
             self.connection.send(task)
         except OSError:
-            self._process.join(GRACE_S)
             raise self._silent_end() from None
 
     def receive(self) -> Any:
-        """Return what the process says; its silent end is an error."""
+        """Return the next message of the process; an end without a message is an error."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
-            self._process.join(GRACE_S)
             return _Result(error=self._silent_end())
 
     def end(self) -> None:
-        """End the process, whatever it does."""
-        self._process.kill()
-        self._process.join()
+        """Kill the process."""
+        self._child.kill()
+        self._child.join()
         self.connection.close()
 
     def _silent_end(self) -> TrainingError:
+        self._child.join(GRACE_S)
         return TrainingError(
-            "A process of the training has ended without a word.",
-            expected=f"{self.rank.world} processes that train together",
-            received=f"exit status {self._process.exitcode} of process {self.rank.rank}",
+            "A process of the training ended without an error message.",
+            expected=f"{self.process.world} processes that train together",
+            received=f"exit status {self._child.exitcode} of process {self.process.rank}",
             fix="check the memory; a script that trains does so under: if __name__ == '__main__':",
         )
 
 
-class _Listener:
-    """What the parent does with what the first process says."""
-
-    def __init__(self, on_event: OnEvent, options: FitOptions) -> None:
-        self._on_event, self.options = on_event, options
-
-    def hear(self, message: Event | logging.LogRecord, child: _Child) -> None:
-        """Pass a log record on; pass an event on and answer with the signal that asks to stop, or None."""
-        if isinstance(message, logging.LogRecord):
-            log = logging.getLogger(message.name)
-            if log.isEnabledFor(message.levelno):
-                log.handle(message)
-            return
-        if isinstance(message, EpochEvent) and self.options.logger is not None:
-            self.options.logger.log(message.metrics, message.epoch)
-        self._on_event(message)
-        child.connection.send(self.options.stop.signal)
-
-
-def _follow(children: list[_Child], listener: _Listener) -> _Result:
-    """Listen to all processes until the first one has its result, or one has failed."""
-    waiting = {child.connection: child for child in children}
+def _wait_for_result(workers: list[_Worker], on_event: OnEvent, options: FitOptions) -> _Result:
+    """Handle messages until the first process returns its result, or a process fails."""
+    waiting: dict[Any, _Worker] = {worker.connection: worker for worker in workers}
     errors: list[BaseException] = []
     deadline = float("inf")
     while waiting and time.monotonic() < deadline:
-        for ready in wait(list(waiting), timeout=1.0):
-            child = next(child for connection, child in waiting.items() if connection is ready)
-            message = child.receive()
+        for connection in wait(list(waiting), timeout=1.0):
+            worker = waiting[connection]
+            message = worker.receive()
             if not isinstance(message, _Result):
-                listener.hear(message, child)
+                _handle(message, worker, on_event, options)
                 continue
-            del waiting[child.connection]
-            if message.error is None and child.rank.rank == 0:
-                return message
-            # What the others met on the way down matters less than what went wrong first.
-            if message.error is not None and _decides(message.error, child.rank, listener.options):
+            del waiting[connection]
+            if message.error is None:
+                if worker.process.rank == 0:
+                    return message
+                continue
+            # The first failure makes the exchanges of the other processes fail: their errors are not the cause.
+            if _is_cause(message.error, worker.process, options):
                 raise message.error
-            if message.error is not None and not isinstance(message.error, TrainingStopped):
+            if not isinstance(message.error, TrainingStopped):
                 errors.append(message.error)
                 deadline = min(deadline, time.monotonic() + GRACE_S)
     raise errors[0]
 
 
-def _decides(error: BaseException, rank: ProcessRank, options: FitOptions) -> bool:
-    """Whether an error is the reason why training ends; the first process stops when it has kept where it stands."""
+def _handle(message: Event | logging.LogRecord, worker: _Worker, on_event: OnEvent, options: FitOptions) -> None:
+    """Log a record; report an event and reply with the signal of a stop request, or None."""
+    if isinstance(message, logging.LogRecord):
+        log = logging.getLogger(message.name)
+        if log.isEnabledFor(message.levelno):
+            log.handle(message)
+        return
+    if isinstance(message, EpochEvent) and options.logger is not None:
+        options.logger.log(message.metrics, message.epoch)
+    on_event(message)
+    worker.connection.send(options.stop.signal)
+
+
+def _is_cause(error: BaseException, process: ProcessRank, options: FitOptions) -> bool:
+    """Whether an error ends the training at once; a stop does in the first process, which writes the checkpoint."""
     if isinstance(error, TrainingStopped):
         error.signal = options.stop.signal or error.signal
-        return rank.rank == 0
+        return process.rank == 0
     return isinstance(error, PtychoError)
 
 
-def _train_share(rank: ProcessRank, environment: Mapping[str, str], connection: Any) -> None:
-    """Be one process of a training."""
+def _run_worker(process: ProcessRank, environment: Mapping[str, str], connection: Any) -> None:
+    """Run a worker process: receive the task, train, send the result."""
     os.environ.update(environment)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    stop = _Told()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    stop = _ParentStop()
     stop.listen()
-    task: _Task = connection.recv()
-    stop.signal = task.signal
-    line = _Line(connection, stop)
+    pipe, is_first = _Pipe(connection, stop), process.rank == 0
     logging.captureWarnings(True)
     root = logging.getLogger()
-    root.addHandler(_Forwarding(line) if rank.rank == 0 else logging.NullHandler())
+    root.addHandler(logging.handlers.QueueHandler(pipe) if is_first else logging.NullHandler())  # type: ignore[arg-type]
     root.setLevel(logging.INFO)
     try:
-        result = task.fit(rank, line.ask if rank.rank == 0 else ignore, stop)
+        task: _Task = connection.recv()
+        stop.signal, task.options.stop = task.options.stop.signal, stop
+        result = task.fit(process, pipe.report if is_first else ignore)
     except BaseException as error:
-        result = _Result(error=_portable(error, rank))
-    line.tell(result if rank.rank == 0 or result.error else _Result())
+        result = _Result(error=_picklable(error, process))
+    pipe.put_nowait(result if is_first or result.error else _Result())
 
 
-class _Told(Stop):
-    """A stop that hears of signals from the parent only: the terminal sends them to the whole group."""
+class _ParentStop(Stop):
+    """Stop request from the parent only; the terminal sends its signals to the whole process group."""
 
     def listen(self) -> None:
-        """Leave signals to the parent, whose end is the end of this process too."""
+        """Ignore signals: the worker process ends with its parent."""
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
 
-class _Line:
-    """The pipe to the parent."""
+class _Pipe:
+    """Worker's end of the pipe to the parent; a queue for a logging.handlers.QueueHandler."""
 
     def __init__(self, connection: Any, stop: Stop) -> None:
         self._connection, self._stop, self._lock = connection, stop, threading.RLock()
 
-    def tell(self, message: Any) -> None:
-        """Say something."""
+    def put_nowait(self, message: Any) -> None:
+        """Send a message."""
         with self._lock:
             self._connection.send(message)
 
-    def ask(self, event: Event) -> None:
-        """Report an event, and wait until it has been heard."""
+    def report(self, event: Event) -> None:
+        """Send an event and wait until the parent has handled it."""
         with self._lock:
             self._connection.send(event)
             number = self._connection.recv()
@@ -257,62 +250,47 @@ class _Line:
             self._stop.request(number)
 
 
-class _Forwarding(logging.handlers.QueueHandler):
-    """Sends log records to the parent."""
-
-    def __init__(self, line: _Line) -> None:
-        super().__init__(line)  # type: ignore[arg-type]
-        self._line = line
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        """Send a record."""
-        self._line.tell(record)
-
-
-def _portable(error: BaseException, rank: ProcessRank) -> BaseException:
-    """Return an error that survives the way to the parent."""
+def _picklable(error: BaseException, process: ProcessRank) -> BaseException:
+    """Return an error that the parent can unpickle."""
     story = "".join(traceback.format_exception(error))
     if not isinstance(error, PtychoError):
-        logger.error("process %d of the training fails:\n%s", rank.rank, story)
+        logger.error("process %d of the training fails:\n%s", process.rank, story)
     try:
         copy = ForkingPickler.loads(bytes(ForkingPickler.dumps(error)))
-        return error if type(copy) is type(error) else TrainingError("A process of the training fails.", received=story)
-    except Exception:  # of whatever class an exception's own constructor raises
-        return TrainingError("A process of the training fails.", received=story)
+        if type(copy) is type(error):
+            return error
+    except Exception:  # of any class: constructors of exceptions raise their own
+        pass
+    return TrainingError("A process of the training fails.", received=story)
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _places(engine: str, n: int) -> list[tuple[ProcessRank, dict[str, str]]]:
-    """Return the places of n processes on this machine with the environment that tells them so."""
+def _environments(engine: str, n: int) -> list[dict[str, str]]:
+    """Return the environment variables of n processes on this machine, for each its own."""
     ports = _free_ports(n)
     shared = {"MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(ports[0]), "WORLD_SIZE": str(n)}
-    if engine == "tensorflow":
-        return [(ProcessRank(i, n, i), {**shared, **_ranks(i), **_worker(i, ports)}) for i in range(n)]
-    return [(ProcessRank(i, n, i), {**shared, **_ranks(i)}) for i in range(n)]
+    return [
+        {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        | (_tensorflow_variables(rank, ports) if engine == "tensorflow" else {})
+        for rank in range(n)
+    ]
 
 
-def _ranks(rank: int) -> dict[str, str]:
-    return {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-
-
-def _worker(rank: int, ports: list[int]) -> dict[str, str]:
-    """Return what a worker of TensorFlow's is told: the cluster, and the one GPU that it sees."""
+def _tensorflow_variables(rank: int, ports: list[int]) -> dict[str, str]:
+    """Return the variables of a TensorFlow worker: the cluster, and the one GPU that it sees."""
     cluster = {"worker": [f"{LOOPBACK}:{port}" for port in ports]}
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(str(i) for i in range(len(ports)))
-    own = gpus.split(",")[rank] if rank < len(gpus.split(",")) else "-1"
+    gpus = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(str(i) for i in range(len(ports)))).split(",")
     task = {"cluster": cluster, "task": {"type": "worker", "index": rank}}
-    return {"TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": own}
+    return {"TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": gpus[rank] if rank < len(gpus) else "-1"}
 
 
 def _free_ports(n: int) -> list[int]:
-    import socket
-
     sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(n)]
     ports = [int(server.getsockname()[1]) for server in sockets]
     for server in sockets:

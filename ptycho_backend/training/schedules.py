@@ -1,4 +1,4 @@
-"""Learning rates, epoch by epoch: one formula for both engines (spec: config 5)."""
+"""Learning-rate schedules by epoch: one formula for both engines (spec: config 5)."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ from collections.abc import Mapping
 
 from ptycho_backend.config import ExecutionConfig, TrainingConfig
 
-RATES = {"scratch": 1e-3, "pretrained": 1e-4}  # by where weights start
+RATES = {"scratch": 1e-3, "pretrained": 1e-4}  # by the origin of the first weights
 
 
 def first_rate(training: TrainingConfig, start: str = "scratch") -> float:
     """
     Return the learning rate before scheduling.
 
-    Trained weights get a tenth: the misfit of single patterns falls as they are fitted to their noise, and steps as
-    large as those from random weights lose within an epoch what the network knows of slow phases (ADR-013).
+    Pretrained weights get a tenth. The residuals of single patterns fall as their noise is fitted; large steps
+    destroy within an epoch the network's estimate of slow phases (ADR-013).
     """
     return RATES[start] if training.learning_rate is None else training.learning_rate
 
 
 class RateSchedule:
     """
-    The learning rate of each epoch, as a factor of the configured one.
+    Learning rate of each epoch as a factor of the first one.
+
+    "plateau" lowers it after more than `scheduler_patience` epochs without improvement of the monitored value.
 
     Parameters
     ----------
     nepochs : int
     execution : ExecutionConfig
     state : mapping, optional
-        :attr:`state` of an earlier training that goes on.
+        :attr:`state` of the checkpoint that training resumes from.
 
     Notes
     -----
@@ -38,62 +40,41 @@ class RateSchedule:
 
     def __init__(self, nepochs: int, execution: ExecutionConfig, state: Mapping[str, float] | None = None) -> None:
         self._nepochs, self._execution = nepochs, execution
-        self._plateau = Plateau(execution, state or {}) if execution.scheduler == "plateau" else None
+        self._plateau, self._sign = execution.scheduler == "plateau", 1.0 if execution.monitor_mode == "min" else -1.0
+        start = (state or {}) if self._plateau else {}
+        self._reduction = float(start.get("factor", 1.0))
+        self._best = float(start.get("best", math.inf))
+        self._waited = int(start.get("waited", 0))
 
     def factor(self, epoch: int) -> float:
         """Return the factor of an epoch, counted from 0."""
-        reduced = 1.0 if self._plateau is None else self._plateau.factor
-        return reduced * rate_factor(epoch, self._nepochs, self._execution)
+        return self._reduction * rate_factor(epoch, self._nepochs, self._execution)
 
     def update(self, value: float) -> None:
-        """Take in the monitored value of an epoch that has ended."""
-        if self._plateau is not None:
-            self._plateau.update(value)
-
-    @property
-    def state(self) -> dict[str, float]:
-        """What a resumed training has to know."""
-        return {} if self._plateau is None else self._plateau.state
-
-
-class Plateau:
-    """
-    Lowers the rate when the monitored value has not improved for more than `scheduler_patience` epochs.
-
-    Parameters
-    ----------
-    execution : ExecutionConfig
-    state : mapping
-        :attr:`state` of an earlier training, or empty.
-    """
-
-    def __init__(self, execution: ExecutionConfig, state: Mapping[str, float]) -> None:
-        self._execution, self._sign = execution, 1.0 if execution.monitor_mode == "min" else -1.0
-        self.factor = float(state.get("factor", 1.0))
-        self._best = float(state.get("best", math.inf))
-        self._waited = int(state.get("waited", 0))
-
-    def update(self, value: float) -> None:
-        """Take in the monitored value of an epoch; NaN is no improvement."""
+        """Record the monitored value of a finished epoch; NaN is no improvement."""
+        if not self._plateau:
+            return
         if self._sign * value < self._best:
             self._best, self._waited = self._sign * value, 0
             return
         self._waited += 1
         if self._waited > self._execution.scheduler_patience:
-            self.factor = max(self.factor * self._execution.scheduler_factor, self._execution.min_lr_ratio)
+            self._reduction = max(self._reduction * self._execution.scheduler_factor, self._execution.min_lr_ratio)
             self._waited = 0
 
     @property
     def state(self) -> dict[str, float]:
-        """What a resumed training has to know."""
-        return {"factor": self.factor, "best": self._best, "waited": float(self._waited)}
+        """Values that a resumed training starts from; empty if they depend on the epoch only."""
+        if not self._plateau:
+            return {}
+        return {"factor": self._reduction, "best": self._best, "waited": float(self._waited)}
 
 
 def rate_factor(epoch: int, nepochs: int, execution: ExecutionConfig) -> float:
     """
-    Return the factor that an epoch (counted from 0) has by its number alone.
+    Return the factor of an epoch (counted from 0), as far as it depends on the epoch's number only.
 
-    Warm-up rises linearly to 1 over its epochs; the schedule fills the rest.
+    Warm-up rises linearly to 1; the schedule covers the other epochs.
     """
     warmup = execution.warmup_epochs
     if epoch < warmup:
@@ -111,6 +92,6 @@ def rate_factor(epoch: int, nepochs: int, execution: ExecutionConfig) -> float:
 
 
 def milestones(nepochs: int, execution: ExecutionConfig) -> list[int]:
-    """Return the epochs, counted from 0, that begin with a lower rate: as given, or at 1/2 and 3/4 of the training."""
+    """Return the epochs, counted from 0, that begin with a lower rate; by default at 1/2 and 3/4 of the training."""
     given = execution.scheduler_milestones
     return [nepochs // 2, nepochs * 3 // 4] if given is None else given

@@ -1,4 +1,4 @@
-"""Stopping between two steps instead of in the middle of one."""
+"""Stop requests: SIGINT or SIGTERM ends a training between two optimiser steps, not in the middle of one."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """Whether a training has been asked to end after its step; `signal` says by which signal."""
+    """Stop request of a training; `signal` is the number of the signal behind it, or None."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._previous: dict[signal.Signals, Any] = {}
 
     @property
     def requested(self) -> bool:
-        """Whether it is time to stop."""
+        """Whether training must end after its optimiser step."""
         return self.signal is not None
 
     def listen(self) -> None:
-        """Take the signals back from a framework that has set handlers of its own meanwhile."""
-        for number in self._before:
-            signal.signal(number, self._note)
+        """Install the signal handlers again, in place of handlers that a framework has set meanwhile."""
+        for number in self._previous:
+            signal.signal(number, self._on_signal)
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
         """
-        Note the first SIGINT or SIGTERM instead of dying of it; the second one acts as it did before.
+        Turn the first SIGINT or SIGTERM into a stop request; the second one acts as without this block.
 
-        Only the main thread receives signals: elsewhere nothing changes.
+        Python delivers signals to the main thread only: in other threads this block has no effect.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        self._previous = {number: signal.getsignal(number) for number in SIGNALS}
         self.listen()
         try:
             yield
         finally:
-            for number, handler in self._before.items():
+            for number, handler in self._previous.items():
                 signal.signal(number, handler)
-            self._before = {}
+            self._previous = {}
 
     def request(self, number: int = signal.SIGINT) -> None:
-        """Ask the training to end after its step."""
+        """Request that training ends after its optimiser step."""
         self.signal = number
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.request(number)
-        signal.signal(number, self._before[signal.Signals(number)])
+        signal.signal(number, self._previous[signal.Signals(number)])

@@ -1,4 +1,4 @@
-"""The model file: it comes back as it went, and whatever happened to it on the way is named."""
+"""Model file: round trip, damage, attacks, weights that do not fit."""
 
 import dataclasses
 import hashlib
@@ -59,7 +59,7 @@ def assert_equal(actual, expected):
 
 @pytest.fixture
 def written(tmp_path):
-    """Return a model file in a folder of its own."""
+    """Return a model file in a new folder."""
     folder = tmp_path / "run"
     folder.mkdir()
     return write_bundle(folder, make_bundle())
@@ -77,7 +77,7 @@ def members_of(path):
 
 
 def rewritten(path, changes=None, extra=(), checksums=True):
-    """Write a model file again with some members changed (None leaves one out), its checksums made to fit."""
+    """Rewrite a model file with changed members (None removes one) and new checksums."""
     members = {**members_of(path), **(changes or {})}
     if checksums and members["manifest.json"] is not None:
         manifest = json.loads(members["manifest.json"])
@@ -93,7 +93,7 @@ def rewritten(path, changes=None, extra=(), checksums=True):
 
 
 def with_hdf5(path, change):
-    """Change the ``weights.h5`` of a model file by a function of the open file; checksums are made to fit."""
+    """Change the ``weights.h5`` of a model file by a function of the open file; rewrite the checksums."""
     buffer = io.BytesIO(members_of(path)["weights.h5"])
     with h5py.File(buffer, "r+") as file:
         change(file)
@@ -116,11 +116,11 @@ def refused(path, *words):
 # --- round trips ---------------------------------------------------------------------------------------------------
 
 
-def test_it_comes_back_to_the_last_bit(written):
+def test_a_model_file_round_trips_exactly(written):
     assert_equal(read_bundle(written), make_bundle())
 
 
-def test_it_is_read_as_zip_run_folder_and_unpacked_folder(written, tmp_path):
+def test_zip_run_folder_and_unpacked_folder_are_read(written, tmp_path):
     assert written.name == FILE_NAME == "wts.h5.zip"
     unpacked = tmp_path / "unpacked"
     with zipfile.ZipFile(written) as archive:
@@ -130,7 +130,7 @@ def test_it_is_read_as_zip_run_folder_and_unpacked_folder(written, tmp_path):
         assert_equal(read_bundle(place), make_bundle())
 
 
-def test_it_holds_the_members_of_the_specification_and_no_pickle(written):
+def test_members_are_those_of_the_specification_without_pickle(written):
     members = members_of(written)
     assert set(members) == {"manifest.json", "config.json", "weights.h5", "history.json"}
     manifest = json.loads(members["manifest.json"])
@@ -148,7 +148,7 @@ def test_equal_models_make_equal_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e-300, 0.1])
-def test_history_keeps_every_number(value, tmp_path):
+def test_history_round_trips_every_number(value, tmp_path):
     bundle = dataclasses.replace(make_bundle(), history=[{"poisson_train_loss": value}])
     (row,) = read_bundle(write_bundle(tmp_path / "a.zip", bundle)).history
     np.testing.assert_equal(row["poisson_train_loss"], value)
@@ -200,7 +200,7 @@ def test_a_truncated_file_is_refused(content, tmp_path_factory, share):
 
 @given(data=st.data())
 def test_a_flipped_bit_is_refused_or_changes_nothing(content, tmp_path_factory, data):
-    """A bit in a date or in an attribute that nobody reads may change; a model never does."""
+    """A flipped bit in a date or an unused attribute has no effect; a model never changes."""
     place, bit = data.draw(st.integers(0, len(content) - 1)), data.draw(st.integers(0, 7))
     damaged = bytearray(content)
     damaged[place] ^= 1 << bit
@@ -208,8 +208,8 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(content, tmp_path_factory, 
 
 
 @given(data=st.data())
-def test_every_byte_of_the_archive_s_own_lists_may_be_wrong(content, tmp_path_factory, data):
-    """Names, sizes and offsets stand at the end of a zip, where random places hardly ever fall."""
+def test_a_wrong_byte_in_the_directory_of_the_zip_is_refused_or_changes_nothing(content, tmp_path_factory, data):
+    """Names, sizes and offsets stand at the end of a zip, where random bits are rare."""
     start = content.rindex(b"PK\x01\x02", 0, content.index(b"PK\x01\x02") + 4)
     place, value = data.draw(st.integers(start, len(content) - 1)), data.draw(st.integers(0, 255))
     damaged = bytearray(content)
@@ -249,7 +249,7 @@ def test_a_missing_member_is_named(name, written, tmp_path):
     refused(written, name)
 
 
-def test_a_foreign_zip_is_refused(tmp_path):
+def test_a_zip_of_another_kind_is_refused(tmp_path):
     path = tmp_path / "photos.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("cat.jpg", b"meow")
@@ -273,7 +273,7 @@ def test_an_encrypted_zip_is_refused(content, tmp_path):
 
 
 @pytest.mark.parametrize("manifest", [b"[]", b"5", b"null", b'{"format": "other"}', b"{", b"\xff\xfe"])
-def test_a_foreign_manifest_is_refused(manifest, written):
+def test_a_manifest_of_another_format_is_refused(manifest, written):
     refused(rewritten(written, {"manifest.json": manifest}, checksums=False))
 
 
@@ -291,12 +291,12 @@ def test_a_manifest_without_checksums_is_refused(checksums, written):
 
 
 @pytest.mark.parametrize("value", [5, [1, 2], "text", None])
-def test_a_manifest_with_a_strange_provenance_is_refused(value, written):
+def test_a_manifest_with_invalid_provenance_is_refused(value, written):
     refused(with_manifest(written, provenance=value))
 
 
 @pytest.mark.parametrize("text", [b"{", b"", b"\xff", b"[" * 100_000], ids=["cut", "empty", "bytes", "deep"])
-def test_text_that_is_no_json_is_refused(text, written):
+def test_invalid_json_is_refused(text, written):
     refused(rewritten(written, {"history.json": text}), "history.json")
 
 
@@ -308,7 +308,7 @@ def test_a_config_that_breaks_the_schema_is_refused(values, written):
 @pytest.mark.parametrize(
     "content", [b"", b"no HDF5", b"\x89HDF\r\n\x1a\n" + bytes(600)], ids=["empty", "text", "header"]
 )
-def test_weights_that_are_no_hdf5_are_refused(content, written):
+def test_weights_without_hdf5_format_are_refused(content, written):
     refused(rewritten(written, {"weights.h5": content}), "weights.h5")
 
 
@@ -374,7 +374,7 @@ def test_links_among_the_weights_are_refused(kind, name, written):
 
 
 @pytest.mark.parametrize("name", ["weights", "calibration", "calibration/probe"])
-def test_links_in_place_of_what_is_read_are_refused(name, written, tmp_path):
+def test_links_in_place_of_groups_are_refused(name, written, tmp_path):
     with (
         h5py.File(tmp_path / "other.h5", "w") as other,
         h5py.File(io.BytesIO(members_of(written)["weights.h5"])) as own,
@@ -411,7 +411,7 @@ def test_virtual_storage_is_refused(written, tmp_path):
 
 
 @pytest.mark.parametrize("value", [b"text", [1, 2], [1 + 2j]], ids=["bytes", "integers", "complex"])
-def test_weights_that_are_no_real_numbers_are_refused(value, written):
+def test_weights_that_are_not_real_are_refused(value, written):
     def add(file):
         file["weights/stray"] = value
 

@@ -1,4 +1,4 @@
-"""What a finished training leaves behind."""
+"""Run folder: model file, configuration, metrics and summary of a training."""
 
 import csv
 import dataclasses
@@ -25,7 +25,7 @@ FILES = {"wts.h5.zip", "config.yaml", "metrics.csv", "summary.json"}
 
 
 class FakeModel:
-    """What `Run` asks of a model; its probe has been trained away from the calibration's."""
+    """Attributes of a model that `Run` uses; its trained probe differs from the calibration's."""
 
     def __init__(self):
         probe = np.ones((1, 32, 32), np.complex64)
@@ -88,7 +88,7 @@ def test_metrics_are_a_table_in_full_precision(run, tmp_path):
 
 
 def test_rows_may_have_different_columns(tmp_path):
-    """A history that was cut short, or joined from two trainings."""
+    """Histories of two joined trainings can differ in their columns."""
     write_history(tmp_path / "metrics.csv", [{"epoch": 1, "a": 0.5}, {"epoch": 2, "b": 0.25}])
     with (tmp_path / "metrics.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -104,7 +104,7 @@ def test_numpy_numbers_are_written_as_numbers(tmp_path):
     assert (float(row["epoch"]), float(row["loss"])) == (1.0, 0.5)
 
 
-def test_the_summary_says_what_made_it(run, tmp_path):
+def test_the_summary_holds_figures_and_provenance(run, tmp_path):
     summary = json.loads((run.save(tmp_path / "a") / "summary.json").read_text())
     assert summary["training_seconds"] == 1.5
     assert summary["probe_refined"] is True
@@ -115,7 +115,7 @@ def test_the_summary_says_what_made_it(run, tmp_path):
     assert {"ptychopinn", "numpy"} <= set(summary["versions"])
 
 
-def test_json_takes_paths_and_configs(tmp_path):
+def test_json_takes_paths_and_configurations(tmp_path):
     write_json(tmp_path / "a.json", {"path": tmp_path, "config": ModelConfig(N=32), "none": None})
     values = json.loads((tmp_path / "a.json").read_text())
     assert values["path"] == str(tmp_path)
@@ -123,42 +123,42 @@ def test_json_takes_paths_and_configs(tmp_path):
     assert values["none"] is None
 
 
-def test_what_is_not_a_number_is_null(tmp_path):
+def test_nan_and_infinity_are_null(tmp_path):
     values = without_nan({"a": [1.0, float("nan")], "b": (float("inf"),), "c": "text", "d": 3})
     assert values == {"a": [1.0, None], "b": [None], "c": "text", "d": 3}
     values = {"a": np.float32("nan"), "b": np.float64("inf"), "c": Row(float("nan")), "d": None, "e": np.bool_(False)}
     write_json(tmp_path / "a.json", values)
     expected = {"a": None, "b": None, "c": {"x": None}, "d": None, "e": False}
-    assert strictly((tmp_path / "a.json").read_text()) == expected
+    assert strict_json((tmp_path / "a.json").read_text()) == expected
 
 
 @dataclasses.dataclass
 class Row:
-    """A dataclass among plain values."""
+    """Dataclass among plain values."""
 
     x: float
 
 
-def strictly(text: str):
-    """Read JSON as other readers than Python's do: without NaN and Infinity."""
+def strict_json(text: str):
+    """Read JSON without Python's extensions NaN and Infinity."""
     return json.loads(text, parse_constant=lambda name: pytest.fail(f"a bare {name}"))
 
 
-def test_a_summary_of_figures_that_are_no_numbers_is_json(run, tmp_path):
+def test_a_summary_with_nan_is_valid_json(run, tmp_path):
     run.summary |= {"validation_loss": float("nan"), "shot_noise_floor": np.float32("inf")}
-    summary = strictly((run.save(tmp_path / "a") / "summary.json").read_text())
+    summary = strict_json((run.save(tmp_path / "a") / "summary.json").read_text())
     assert (summary["validation_loss"], summary["shot_noise_floor"]) == (None, None)
 
 
-def test_a_used_folder_is_refused_and_left_alone(run, tmp_path):
+def test_a_used_folder_is_an_error_and_stays_unchanged(run, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="folder of its own"):
+    with pytest.raises(OutputError, match="empty folder"):
         run.save(tmp_path)
     assert [item.name for item in tmp_path.iterdir()] == ["notes.txt"]
     assert run.checkpoint is None
 
 
-def test_overwriting_keeps_what_is_not_ours(run, tmp_path):
+def test_overwriting_keeps_other_files(run, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "wts.h5.zip").write_text("old")
     run.save(tmp_path, overwrite=True)
@@ -169,7 +169,7 @@ def test_overwriting_keeps_what_is_not_ours(run, tmp_path):
 
 def test_equal_runs_make_equal_files(run, tmp_path):
     one = run.save(tmp_path / "a")
-    time.sleep(1.1)  # HDF5 keeps times, to the second, of groups whose order it tracks
+    time.sleep(1.1)  # HDF5 stores times in seconds for groups with tracked order
     other = run.save(tmp_path / "b")
     for name in FILES:
         assert (one / name).read_bytes() == (other / name).read_bytes()

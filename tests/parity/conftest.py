@@ -1,8 +1,8 @@
 """
-Cases that every engine is asked about, and what the oracle answers.
+Cases for every engine, with the results of the oracle.
 
-Each case is a small model with random weights and a batch of a simulated scan. Answers are computed once per
-case (oracle) and once per case and engine, and then looked at by several tests.
+Each case is a small model with random weights and a batch of a simulated scan. Results are computed once per case
+(oracle) and once per case and engine; several tests use them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ CLEAN = {"n_positions": 9, "object_name": "lines", "photons_per_pattern": 2e4, "
 @dataclass(frozen=True)
 class Case:
     """
-    A model, the scan it is asked about, and one option to switch whose effect must show.
+    A model, a scan, and one option whose effect must be visible.
 
-    `off` holds the option's other value: the oracle with it must disagree with the engine.
+    `off` holds another value of the option: with it the oracle must differ from the engine.
     """
 
     model: dict[str, Any] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Case:
     off: dict[str, Any] = field(default_factory=dict)
 
 
-# Every option of a model and every loss stands here at least once with another value than its default.
+# Every option of a model and every loss has a value other than its default in at least one case.
 CASES = {
     "unet": Case(n_groups=1, off={"unrolled_steps": 1}),
     "unet-merged-modes-mask": Case(
@@ -89,22 +89,22 @@ CASES = {
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A case by name, and what is asked with it."""
+    """Case by name, with its model, weights and batch."""
 
     name: str
     case: Case
-    asked: ModelCase
+    model_case: ModelCase
 
     @functools.cached_property
     def slopes(self) -> dict[tuple[str, ...], float]:
         """
-        Return the oracle's slopes along random directions, by the weights that move.
+        Return the oracle's derivatives along random directions, by the weights that change.
 
-        A case with one group tries every weight by itself; the others try probe and scale, and everything.
+        A case with one group varies each weight alone; the others vary probe, scale, and all weights together.
         """
-        trained = tuple(trainable_names(self.asked, self.asked.weights))
+        trained = tuple(trainable_names(self.model_case, self.model_case.weights))
         alone = trained if self.case.n_groups == 1 else [name for name in (PROBE, LOG_SCALE) if name in trained]
-        return {names: self.asked.slope_along(names) for names in (*((name,) for name in alone), trained)}
+        return {names: self.model_case.derivative_along(names) for names in (*((name,) for name in alone), trained)}
 
 
 @functools.cache
@@ -133,9 +133,9 @@ def prepared(request: pytest.FixtureRequest) -> Prepared:
 
 @pytest.fixture(scope="session")
 def switched(prepared: Prepared) -> np.ndarray:
-    """Return the oracle's counts for the same weights where the case's option has its other value."""
-    other = prepared_case(prepared.name, switched=True).asked
-    own = prepared.asked.weights
+    """Return the oracle's counts for the same weights and the other value of the case's option."""
+    other = prepared_case(prepared.name, switched=True).model_case
+    own = prepared.model_case.weights
     shared = {
         name: own[name] if name in own and own[name].shape == value.shape else value
         for name, value in other.weights.items()
@@ -145,7 +145,7 @@ def switched(prepared: Prepared) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def execution(device: str) -> ExecutionConfig:
-    """Return the execution under which engines must agree with the oracle."""
+    """Return the execution settings for comparisons with the oracle."""
     return ExecutionConfig(device=device, precision="32-true")
 
 
@@ -162,22 +162,22 @@ def model_for(backend, execution):
 
 
 @pytest.fixture(scope="session")
-def asked(model_for, prepared):
-    """Return what an engine answers about a case."""
-    model, batch = model_for(prepared.asked), prepared.asked.batch
+def outputs(model_for, prepared):
+    """Return the results of an engine for a case."""
+    model, batch = model_for(prepared.model_case), prepared.model_case.batch
     loss, gradients = model.loss_and_gradients(batch)
-    with_step = prepared.name == "cnn" or prepared.asked.config.architecture == "unet"
+    with_step = prepared.name == "cnn" or prepared.model_case.config.architecture == "unet"
     return {
         "patches": model.predict_patches(batch),
-        "consistent": model.predict_patches(batch, amplitude_constraint=True) if with_step else None,
+        "constrained": model.predict_patches(batch, amplitude_constraint=True) if with_step else None,
         "counts": model.expected_counts(batch),
         "loss": loss,
         "gradients": gradients,
-        "trainable": trainable_names(model, prepared.asked.weights),
+        "trainable": trainable_names(model, prepared.model_case.weights),
     }
 
 
 @pytest.fixture(scope="session")
 def case_of():
-    """Return a function that gives a case by name."""
-    return lambda name: prepared_case(name).asked
+    """Return a function from the name of a case to its ModelCase."""
+    return lambda name: prepared_case(name).model_case

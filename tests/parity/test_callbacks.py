@@ -1,4 +1,4 @@
-"""Callbacks of the framework join a training, and hear of it where other processes train (backend_contract 5.5)."""
+"""Callbacks of the framework run in a training, or after each epoch of worker processes (backend_contract 5.5)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def make_collector(name):
 
         class Collector(pl.Callback):
             def __init__(self):
-                self.seen = []
+                self.epochs = []
 
             def on_validation_epoch_end(self, trainer, module):
                 self.validation = float(trainer.callback_metrics[NAMES[1]])
@@ -42,7 +42,7 @@ def make_collector(name):
             def on_train_epoch_end(self, trainer, module):
                 assert not trainer.sanity_checking
                 train = float(trainer.callback_metrics[NAMES[0]])
-                self.seen.append((trainer.current_epoch, train, self.validation))
+                self.epochs.append((trainer.current_epoch, train, self.validation))
 
         return Collector()
     import keras
@@ -50,28 +50,28 @@ def make_collector(name):
     class EpochCollector(keras.callbacks.Callback):
         def __init__(self):
             super().__init__()
-            self.seen = []
+            self.epochs = []
 
         def on_epoch_end(self, epoch, logs=None):
-            self.seen.append((epoch, *(float(logs[name]) for name in NAMES)))
+            self.epochs.append((epoch, *(float(logs[name]) for name in NAMES)))
 
     return EpochCollector()
 
 
-def test_a_callback_meets_every_epoch_with_its_metrics(backend, execution, scan, training_of):
+def test_a_callback_gets_every_epoch_with_its_metrics(backend, execution, scan, training_of):
     collector = make_collector(backend.name)
     run = api.train(scan, training_of(backend.name), execution, callbacks=[collector])
-    assert [seen[0] for seen in collector.seen] == [0, 1]
-    for row, (_, *values) in zip(run.history, collector.seen, strict=True):
+    assert [row[0] for row in collector.epochs] == [0, 1]
+    for row, (_, *values) in zip(run.history, collector.epochs, strict=True):
         assert values == pytest.approx([row[name] for name in NAMES])
 
 
-def test_a_callback_may_end_training(backend, execution, scan, training_of):
-    collector, told = make_collector(backend.name), []
+def test_a_callback_can_end_training(backend, execution, scan, training_of):
+    collector, calls = make_collector(backend.name), []
     hook = "on_train_epoch_end" if backend.name == "pytorch" else "on_epoch_end"
 
     def stop(first, *rest, **named):
-        told.append(1)
+        calls.append(1)
         if backend.name == "pytorch":
             first.should_stop = True
         else:
@@ -79,29 +79,29 @@ def test_a_callback_may_end_training(backend, execution, scan, training_of):
 
     setattr(collector, hook, stop)
     run = api.train(scan, training_of(backend.name), execution, callbacks=[collector])
-    assert len(run.history) == len(told) == 1
+    assert len(run.history) == len(calls) == 1
 
 
-def test_a_callback_of_something_else_is_refused(backend, execution, scan, training_of):
+def test_a_callback_of_another_class_is_an_error(backend, execution, scan, training_of):
     with pytest.raises(ConfigError, match="callbacks=object"):
         api.train(scan, training_of(backend.name), execution, callbacks=[object()])
 
 
-def test_where_others_train_callbacks_are_told_after_every_epoch(backend, execution, scan, training_of):
+def test_with_worker_processes_callbacks_are_replayed_after_every_epoch(backend, execution, scan, training_of):
     from importlib import import_module
 
     replayed = import_module(
         {"pytorch": "ptycho_torch", "tensorflow": "ptycho"}[backend.name] + ".engine.callbacks"
     ).replayed
     run = api.train(scan, training_of(backend.name), execution)
-    collector, heard = make_collector(backend.name), []
+    collector, received = make_collector(backend.name), []
     model = [run.model] if backend.name == "pytorch" else []
-    listener = replayed([collector], *model, heard.append)
+    listener = replayed([collector], *model, received.append)
     events = [BatchEvent(1, 2, 1, 1, 0.5), *(EpochEvent(n + 1, 2, row) for n, row in enumerate(run.history))]
     for event in events:
         listener(event)
-    assert heard == events
+    assert received == events
     expected = [(n, *(row[name] for name in NAMES)) for n, row in enumerate(run.history)]
-    assert [seen[0] for seen in collector.seen] == [0, 1]
-    assert [value for seen in collector.seen for value in seen] == pytest.approx([v for row in expected for v in row])
-    assert replayed([], *model, heard.append) == heard.append
+    assert [row[0] for row in collector.epochs] == [0, 1]
+    assert [value for row in collector.epochs for value in row] == pytest.approx([v for row in expected for v in row])
+    assert replayed([], *model, received.append) == received.append

@@ -1,4 +1,4 @@
-"""What every engine promises about models and weights (contract 1 to 4)."""
+"""Contract of every engine about models and weights (contract 1 to 4)."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def merged(case_of):
 
 @pytest.fixture(scope="module")
 def shared_model(model_for, merged):
-    """Return a model that tests may question but must leave as it was."""
+    """Return a model that tests must not change."""
     return model_for(merged)
 
 
 @pytest.fixture
 def model(shared_model, merged):
-    """Return the shared model; its weights are put back afterwards."""
+    """Return the shared model; restore its weights afterwards."""
     yield shared_model
     shared_model.set_weights(merged.weights)
 
 
-def test_an_engine_says_what_it_is(backend):
+def test_an_engine_lists_devices_and_versions(backend):
     assert backend.devices()[0] == "cpu"
     versions = backend.versions()
     assert versions
     assert all(isinstance(version, str) and version[0].isdigit() for version in versions.values())
 
 
-def test_a_model_knows_where_it_comes_from(backend, model, merged, execution):
+def test_a_model_holds_what_it_was_made_from(backend, model, merged, execution):
     assert model.backend == backend.name
     assert model.training is merged.training
     assert model.config is merged.training.model
@@ -68,7 +68,7 @@ def test_initial_weights_are_those_of_the_seed(backend, execution, merged, archi
     assert training == before
 
 
-def test_weights_come_back_to_the_last_bit(model, merged):
+def test_weights_round_trip_exactly(model, merged):
     weights = model.get_weights()
     for name, value in merged.weights.items():
         np.testing.assert_array_equal(weights[name], value)
@@ -77,18 +77,18 @@ def test_weights_come_back_to_the_last_bit(model, merged):
 
 
 def test_weights_are_copies_both_ways(model, merged):
-    taken = model.get_weights()
-    for value in taken.values():
+    copies = model.get_weights()
+    for value in copies.values():
         value += 1
-    given = {name: value.copy() for name, value in merged.weights.items()}
-    model.set_weights(given)
-    for value in given.values():
+    passed = {name: value.copy() for name, value in merged.weights.items()}
+    model.set_weights(passed)
+    for value in passed.values():
         value += 1
     for name, value in merged.weights.items():
         np.testing.assert_array_equal(model.get_weights()[name], value)
 
 
-def test_weights_that_do_not_fit_are_refused_before_anything_changes(model, merged):
+def test_weights_that_do_not_fit_are_errors_and_change_no_weight(model, merged):
     good = {name: value + 1 for name, value in merged.weights.items()}
     missing = {name: value for name, value in good.items() if name != PROBE}
     for bad, message in (
@@ -103,7 +103,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_changes(model, merg
         np.testing.assert_array_equal(model.get_weights()[name], value)
 
 
-def test_asking_changes_nothing(model, merged):
+def test_predictions_change_no_state(model, merged):
     batch = merged.batch
     before = copy.deepcopy(dataclasses.asdict(batch))
     first = model.predict_patches(batch)
@@ -115,7 +115,7 @@ def test_asking_changes_nothing(model, merged):
     np.testing.assert_array_equal(model.get_weights()[PROBE], merged.weights[PROBE])
 
 
-def test_many_batches_have_the_answers_that_each_has_alone(model, merged):
+def test_many_batches_have_the_results_of_single_ones(model, merged):
     batches = [merged.batch] + [dataclasses.replace(merged.batch, x=merged.batch.x * scale) for scale in (0.9, 1.1)]
     for found, batch in zip(model.predictions(batches), batches, strict=True):
         assert_close(found, model.predict_patches(batch), PATCHES)
@@ -129,7 +129,7 @@ def test_the_scale_multiplies_the_counts(model, merged):
 
 
 def test_members_of_a_group_agree_after_merging(model, merged):
-    # Every patch is cut out of one canvas, so a group's patches know about each other.
+    # All patches of a group come from one canvas, so each depends on all offsets.
     batch = merged.batch
     moved = dataclasses.replace(batch, offsets_px=batch.offsets_px[:, ::-1].copy())
     assert_far(model.predict_patches(moved), model.predict_patches(batch), PATCHES)
@@ -156,13 +156,13 @@ def test_losses_have_one_name_on_every_engine(backend, execution, merged, traini
     )
 
 
-def test_a_device_that_is_not_there_is_refused(backend, merged):
+def test_a_missing_device_is_an_error(backend, merged):
     with pytest.raises(DeviceError, match="cuda:99"):
         backend.create_model(merged.training, merged.samples.calibration, ExecutionConfig(device="cuda:99"))
 
 
 class TestOperators:
-    """What checks cannot ask: names, devices and mistakes (contract 8)."""
+    """Operators beyond the checks: names, devices and wrong arguments (contract 8)."""
 
     @pytest.fixture(scope="class")
     def operators(self, backend, device):
@@ -173,20 +173,20 @@ class TestOperators:
         assert operators.device.startswith(device)
         assert backend.operators().device == (backend.devices()[1:] or ("cpu",))[0]
 
-    def test_a_device_that_is_not_there_is_refused(self, backend):
+    def test_a_missing_device_is_an_error(self, backend):
         with pytest.raises(DeviceError, match="cuda:99"):
             backend.operators("cuda:99")
 
-    def test_answers_are_plain_and_narrow(self, operators):
+    def test_results_are_numpy_and_single_precision(self, operators):
         wave = np.ones((4, 6), np.complex128)
-        answer = operators.evaluate("far_field", wave[::-1])
-        assert (type(answer), answer.dtype, answer.shape) == (np.ndarray, np.complex64, (4, 6))
+        result = operators.evaluate("far_field", wave[::-1])
+        assert (type(result), result.dtype, result.shape) == (np.ndarray, np.complex64, (4, 6))
         assert operators.gradient("far_field", wave, cotangent=wave).dtype == np.complex64
         ones = np.ones((1, 1, 4, 4))
         assert type(operators.evaluate("poisson", ones, ones, ones[0, 0])) is float
         assert operators.optimiser_steps(ones[0, 0], [ones[0, 0]], 0.1).dtype == np.float32
 
-    def test_mistakes_are_refused(self, operators):
+    def test_wrong_arguments_are_errors(self, operators):
         wave, real = np.ones((3, 3), complex), np.ones((1, 1, 3, 3))
         with pytest.raises(PtychoError, match="'far_field'"):
             operators.evaluate("far_feild", wave)

@@ -14,19 +14,19 @@ ENGINES = ("pytorch", "tensorflow")
 
 @pytest.fixture(scope="module")
 def pair(request, device):
-    """Return both engines on a device: skipped where one is not installed, an error where it was asked for."""
-    subjects = []
+    """Return both engines on a device; skip if one is not installed, unless the command line names it."""
+    engines = []
     for name in ENGINES:
         try:
-            subjects.append(EngineUnderTest.of(get_backend(name), device))
+            engines.append(EngineUnderTest.of(get_backend(name), device))
         except BackendNotInstalledError as error:
             if name in (request.config.getoption("--backend") or ()):
                 raise
             pytest.skip(str(error).replace("\n", ";"))
-    return subjects
+    return engines
 
 
 @pytest.mark.parametrize("check", CROSS_CHECKS, ids=lambda check: f"{check.clause}-{check.name}".replace(" ", "-"))
 def test_check(check, pair):
-    finding = check.run(*pair, np.random.default_rng(0))
-    assert finding.passed, f"{check.name}: {finding.error:.3g}, allowed are {finding.tolerance.relative:.3g}"
+    result = check.run(*pair, np.random.default_rng(0))
+    assert result.passed, f"{check.name}: {result.error:.3g}, allowed are {result.tolerance.relative:.3g}"

@@ -1,4 +1,4 @@
-"""Early stopping and checkpoints decide alike on every engine, whatever the metric (config 5.7; model_file 6.3)."""
+"""Early stopping and checkpoints are equal on every engine, for any metric values (config 5.7; model_file 6.3)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_backend.events import ignore
-from ptycho_backend.training.checkpoints import checkpoint_name
+from ptycho_backend.training.checkpoints import CheckpointWriter, checkpoint_name
 from ptycho_backend.training.loop import TrainingLoop
 from ptycho_backend.training.options import FitOptions
 
@@ -19,30 +19,22 @@ NAME = "poisson_train_loss"
 VALUES = st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.0, math.nan]), min_size=1, max_size=8)
 
 
-class CheckpointWriter:
-    """Writes nothing, and remembers what it was asked to write and what was removed."""
-
-    def __init__(self, folder, execution):
-        from ptycho_backend.training.checkpoints import Checkpoints
-
-        self.folder, self.save_top_k, self.written = folder, execution.save_top_k, []
-        self.last = folder / "last.h5.zip"
-        self.keep_epoch = lambda *arguments: Checkpoints.keep_epoch(self, *arguments)
+class EmptyFiles(CheckpointWriter):
+    """Checkpoint writer whose files are empty."""
 
     def write(self, path, model, history, state):
-        self.written.append(path.name)
         path.write_bytes(b"")
 
 
-def course_of(values, execution, writer):
-    """Return the course of a training without a model."""
+def make_loop(values, execution, writer):
+    """Return a training loop without a real model."""
     training = TrainingConfig(model=ModelConfig(N=32), nepochs=len(values))
     owner = SimpleNamespace(training=training, train_loss_name=NAME, val_loss_name="unused", get_weights=dict)
     return TrainingLoop(owner, execution, ignore, FitOptions(checkpoints=writer), n_train=1, validated=False)
 
 
 def decided_by_pytorch(values, execution, writer):
-    """Let Lightning itself train on nothing, and log these values."""
+    """Train an empty model with Lightning, which logs these values."""
     import lightning.pytorch as pl
     import torch
 
@@ -66,7 +58,7 @@ def decided_by_pytorch(values, execution, writer):
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
     epochs = []
-    reporter = SimpleNamespace(loop=course_of(values, execution, writer), checkpoint_callbacks=[])
+    reporter = SimpleNamespace(loop=make_loop(values, execution, writer), checkpoint_callbacks=[])
     callbacks = [callback for callback in build_callbacks(reporter) if callback is not reporter]
     with filtered_lightning_logs():
         trainer = pl.Trainer(
@@ -83,11 +75,11 @@ def decided_by_pytorch(values, execution, writer):
 
 
 def decided_by_tensorflow(values, execution, writer):
-    """Call the Keras callback as Keras calls it."""
+    """Call the Keras callback in the order in which Keras calls it."""
     from ptycho.engine.callbacks import Reporter
 
     owner = SimpleNamespace(train_loss_name=NAME, trained=dict, device="cpu")
-    reporter = Reporter(owner, course_of(values, execution, writer))
+    reporter = Reporter(owner, make_loop(values, execution, writer))
     optimizer = SimpleNamespace(learning_rate=0.0, iterations=SimpleNamespace(value=0), _momentums=[], _velocities=[])
     reporter.set_model(SimpleNamespace(optimizer=optimizer, stop_training=False))
     for epoch, value in enumerate(values):
@@ -103,7 +95,7 @@ DECIDED = {"pytorch": decided_by_pytorch, "tensorflow": decided_by_tensorflow}
 
 
 def expected_of(values, execution):
-    """Say in plain words when training stops and which epochs are kept."""
+    """Return the last epoch and the saved epochs by a direct computation."""
     sign = 1.0 if execution.monitor_mode == "min" else -1.0
     worst = math.inf
     scores = [worst if math.isnan(value) else sign * value for value in values]
@@ -121,7 +113,7 @@ def expected_of(values, execution):
         if execution.save_top_k < 0 or len(kept) < execution.save_top_k:
             kept.append(index)
         elif kept and scores[index] < max(scores[other] for other in kept):
-            # Of equals the earlier one goes.
+            # Of equal values the earlier one is removed.
             kept.remove(next(other for other in kept if scores[other] == max(scores[one] for one in kept)))
             kept.append(index)
     return stop, {index + 1 for index in kept}
@@ -133,7 +125,7 @@ def decisions_agree(backend, folder_of, values, patience, mode, top_k):
         ExecutionConfig(), early_stop_patience=patience, monitor_mode=mode, save_top_k=top_k, monitor="train_loss"
     )
     folder = folder_of()
-    stop = DECIDED[backend.name](values, execution, CheckpointWriter(folder, execution))
+    stop = DECIDED[backend.name](values, execution, EmptyFiles(folder, {}, execution))
     expected, kept = expected_of(values, execution)
     assert stop == expected
     found = {path.name for path in folder.iterdir()}
@@ -146,5 +138,5 @@ def decisions_agree(backend, folder_of, values, patience, mode, top_k):
         assert name in found or math.isnan(values[epoch - 1])
 
 
-def test_engines_stop_and_keep_alike(backend, tmp_path_factory):
+def test_engines_stop_and_save_alike(backend, tmp_path_factory):
     decisions_agree(backend, lambda: tmp_path_factory.mktemp("kept"))

@@ -1,4 +1,4 @@
-"""What is logged while a training runs is its history, under the same names on every engine (config 5.10)."""
+"""Loggers record the history of a training, under the same names on every engine (config 5.10)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from ptycho_backend.errors import ConfigError, TrainingStopped
 from ptycho_backend.events import BatchEvent
 from ptycho_backend.model_file.run import write_history
 from ptycho_backend.simulation.simulate import simulate_scan
+
+pytestmark = pytest.mark.slow
 
 NAMES = {"lr", "poisson_train_loss", "poisson_val_loss"}
 
@@ -46,7 +48,7 @@ def train(backend, execution, scan, monkeypatch):
 
 
 def lines_of(folder):
-    """Return the rows of a CSV file as numbers; none where there is no file."""
+    """Return the rows of a CSV file as numbers; empty without a file."""
     if not (folder / "metrics.csv").exists():
         return []
     with (folder / "metrics.csv").open(newline="") as stream:
@@ -82,7 +84,7 @@ def rows_of(points):
     return [rows[step] for step in sorted(rows)]
 
 
-def test_csv_is_the_history_line_by_line_and_none_changes_nothing(train, tmp_path):
+def test_csv_equals_the_history_and_none_changes_no_result(train, tmp_path):
     seen = []
 
     def listen(event):
@@ -91,11 +93,10 @@ def test_csv_is_the_history_line_by_line_and_none_changes_nothing(train, tmp_pat
 
     run = train("csv", tmp_path / "csv" / "checkpoints", nepochs=3, on_event=listen)
     for epoch, lines in seen:
-        assert lines == run.history[: epoch - 1], "when an epoch begins, the one before it stands in the file"
+        assert lines == run.history[: epoch - 1], "the file holds all finished epochs when the next one starts"
     assert {name for row in run.history for name in row} == {"epoch", *NAMES}
     write_history(tmp_path / "final.csv", run.history)
     assert (tmp_path / "csv" / "metrics.csv").read_bytes() == (tmp_path / "final.csv").read_bytes()
-    # None writes nothing and changes nothing.
     quiet = train("none", tmp_path / "none", nepochs=3)
     assert {path.suffix for path in (tmp_path / "none").iterdir()} == {".zip", ".yaml"}
     assert run.history == quiet.history
@@ -147,7 +148,7 @@ def test_a_resumed_training_is_shown_as_one(train, tmp_path, needs_logger, logge
         assert row == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_logger_that_is_not_installed_is_refused_before_any_work(train, tmp_path, monkeypatch):
+def test_a_logger_that_is_not_installed_is_an_error_before_any_work(train, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     events = []
     with pytest.raises(ConfigError, match=r"ptychopinn\[tensorboard\]"):

@@ -1,4 +1,4 @@
-"""Training in two processes is training in one (config 6.4)."""
+"""Training in two processes equals training in one (config 6.4)."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.simulation.simulate import simulate_scan
 from ptycho_backend.testing import assert_same_training
 from ptycho_backend.testing.tolerances import SEVERAL_PROCESSES
-from ptycho_backend.training.checkpoints import Checkpoints, read_checkpoint
+from ptycho_backend.training.checkpoints import CheckpointWriter, read_checkpoint
 from ptycho_backend.training.loggers import make_logger
 from ptycho_backend.training.options import FitOptions
 from ptycho_backend.training.parallel import (
-    STARTERS,
+    LAUNCHERS,
     ProcessRank,
     check_processes,
     must_launch,
@@ -44,25 +44,25 @@ N = 32
 SEED, BATCH, N_TRAIN = 5, 4, 9  # batches of 4, 4 and 1 groups: the last one has none for the second process
 
 
-# --- who takes what -------------------------------------------------------------------------------------------------
+# --- shares and ranks ------------------------------------------------------------------------------------------------
 
 
 @given(n=st.integers(1, 60), batch=st.integers(1, 20), world=st.integers(1, 6), epoch=st.integers(0, 3))
 def test_every_group_counts_once_in_an_epoch(n, batch, world, epoch):
-    order, taken = epoch_order(n, SEED, epoch), []
+    order, counted_groups = epoch_order(n, SEED, epoch), []
     for start in range(0, n, batch):
         rows = order[start : start + batch]
         for rank in range(world):
-            place = ProcessRank(rank, world, rank)
-            own, counted = place.share(rows), place.counted(len(rows))
-            assert len(own) >= 1, "a process without a group would take no step"
+            process = ProcessRank(rank, world, rank)
+            own, counted = process.share(rows), process.counted(len(rows))
+            assert len(own) >= 1, "every process takes every step"
             assert counted == len(own) or (counted == 0 and len(own) == 1)
-            taken += list(own[:counted])
-    assert sorted(taken) == list(range(n))
+            counted_groups += list(own[:counted])
+    assert sorted(counted_groups) == list(range(n))
 
 
-@pytest.mark.parametrize("names", STARTERS)
-def test_a_process_that_somebody_started_knows_its_place(monkeypatch, names):
+@pytest.mark.parametrize("names", LAUNCHERS)
+def test_the_rank_of_a_launched_process_is_in_its_environment(monkeypatch, names):
     two = ExecutionConfig(devices=2, num_nodes=2)
     assert process_rank(two) == ProcessRank()
     assert must_launch(two)
@@ -70,22 +70,24 @@ def test_a_process_that_somebody_started_knows_its_place(monkeypatch, names):
         monkeypatch.setenv(name, value)
     assert process_rank(two) == ProcessRank(3, 4, 1)
     assert not must_launch(two)
-    assert process_rank(ExecutionConfig()) == ProcessRank(), "who asks for one process is alone, whatever stands around"
-    assert process_rank(ExecutionConfig(devices=2)) == ProcessRank(), "these processes belong to something else"
+    assert process_rank(ExecutionConfig()) == ProcessRank(), "one process has no rank in the environment"
+    assert process_rank(ExecutionConfig(devices=2)) == ProcessRank(), (
+        "the ranks are those of another program"
+    )
 
 
-def test_each_process_has_a_gpu_of_its_own():
+def test_each_process_has_its_own_gpu():
     execution, found = ExecutionConfig(devices=2), ("cpu", "cuda:0", "cuda:1")
     assert on_own_device(execution, found, ProcessRank(3, 4, 1)).device == "cuda:1"
     assert on_own_device(execution, found, ProcessRank()).device == "auto"
-    assert on_own_device(execution, ("cpu", "cuda:0"), ProcessRank(1, 2, 1)).device == "auto", "the one that it sees"
+    assert on_own_device(execution, ("cpu", "cuda:0"), ProcessRank(1, 2, 1)).device == "auto", "the only visible GPU"
     assert on_own_device(dataclasses.replace(execution, device="cpu"), found, ProcessRank(1, 2, 1)).device == "cpu"
 
 
-def test_what_cannot_be_done_is_refused_before_any_work():
+def test_impossible_settings_are_errors_before_any_work():
     with pytest.raises(ConfigError, match="one of auto, ddp, ddp_spawn"):
         check_processes(ExecutionConfig(strategy="mirrored"), "pytorch", ("cpu",))
-    with pytest.raises(ConfigError, match="'tensorflow' does not know the strategy 'ddp'"):
+    with pytest.raises(ConfigError, match="'tensorflow' has no strategy 'ddp'"):
         check_processes(ExecutionConfig(strategy="ddp"), "tensorflow", ("cpu",))
     with pytest.raises(ConfigError, match="one machine"):
         check_processes(ExecutionConfig(strategy="mirrored", num_nodes=2), "tensorflow", ("cpu",))
@@ -100,7 +102,7 @@ def test_what_cannot_be_done_is_refused_before_any_work():
     check_processes(ExecutionConfig(strategy="own"), "third party", ("cpu",))
 
 
-def test_the_earlier_name_is_read():
+def test_the_deprecated_name_is_read():
     with pytest.warns(DeprecatedNameWarning, match="'n_devices' is now 'devices'"):
         assert from_dict(ExecutionConfig, {"n_devices": 2}).devices == 2
 
@@ -115,10 +117,10 @@ def scan():
 
 @pytest.fixture(scope="module")
 def fit(backend, execution, scan):
-    """Return a function that trains two epochs on nine groups, with three held out."""
+    """Return a function that trains two epochs on nine groups and validates on three."""
 
     def run(devices, on_event=ignore, options=None, groups_of=None, resume=None, **knobs):
-        # Without steps before the network: after them a few photons' worth of loss is left, and rounding decides.
+        # Without iterations before the network, which leave so little loss that rounding dominates.
         config = ModelConfig(N=N, n_filters_scale=1, unrolled_steps=1, initial_iterations=0)
         training = TrainingConfig(
             model=config, nepochs=2, batch_size=BATCH, seed=SEED, learning_rate=2e-3, probe_trainable=True
@@ -139,7 +141,7 @@ def fit(backend, execution, scan):
 
 
 @pytest.fixture(scope="module")
-def alone(fit):
+def single_process(fit):
     return fit(1)
 
 
@@ -149,14 +151,15 @@ def no_process_is_left():
     assert multiprocessing.active_children() == []
 
 
-def test_two_processes_train_as_one_and_one_of_them_writes(fit, alone, tmp_path, caplog):
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_the_first_writes(fit, single_process, tmp_path, caplog):
     events, folder = [], tmp_path / "run" / "checkpoints"
     metrics = make_logger("csv", folder.parent)
-    options = FitOptions(checkpoints=Checkpoints(folder, {}), logger=metrics)
+    options = FitOptions(checkpoints=CheckpointWriter(folder, {}), logger=metrics)
     with caplog.at_level(logging.INFO):
         found = fit(2, events.append, options)
     metrics.close()
-    assert_same_training(found, alone, SEVERAL_PROCESSES)
+    assert_same_training(found, single_process, SEVERAL_PROCESSES)
     assert [(type(event), event.epoch) for event in events] == [
         (kind, epoch) for epoch in (1, 2) for kind in (BatchEvent, BatchEvent, BatchEvent, EpochEvent)
     ]
@@ -169,9 +172,10 @@ def test_two_processes_train_as_one_and_one_of_them_writes(fit, alone, tmp_path,
     assert read_checkpoint(folder).state.epoch == 2
 
 
-def test_a_request_to_stop_stops_both_and_one_process_goes_on(fit, tmp_path):
-    """Accumulation and clipping, too, are those of the whole batch."""
-    options = FitOptions(checkpoints=Checkpoints(tmp_path, {}))
+@pytest.mark.slow
+def test_a_stop_request_ends_both_and_one_process_resumes(fit, tmp_path):
+    """Accumulation and clipping act on the whole batch."""
+    options = FitOptions(checkpoints=CheckpointWriter(tmp_path, {}))
     knobs = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5}
 
     def listen(event):
@@ -184,8 +188,9 @@ def test_a_request_to_stop_stops_both_and_one_process_goes_on(fit, tmp_path):
     assert_same_training(fit(1, resume=tmp_path, **knobs), fit(1, **knobs), SEVERAL_PROCESSES)
 
 
-def test_an_error_in_the_second_process_arrives(fit):
-    """Its first group is one of a pattern that does not exist."""
+@pytest.mark.slow
+def test_an_error_in_the_second_process_is_raised(fit):
+    """Its first group has a pattern that does not exist."""
     lost = ProcessRank(1, 2).share(epoch_order(N_TRAIN, SEED, 0)[:BATCH])[0]
 
     def spoiled(samples):
@@ -198,16 +203,16 @@ def test_an_error_in_the_second_process_arrives(fit):
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_ends_the_training(fit):
+def test_a_killed_process_ends_the_training(fit):
     def listen(event):
         multiprocessing.active_children()[-1].kill()
 
-    with pytest.raises(TrainingError, match="without a word"):
+    with pytest.raises(TrainingError, match="without an error message"):
         fit(2, listen)
 
 
 @pytest.mark.slow
-def test_an_exception_of_the_listener_ends_the_training(fit):
+def test_an_exception_of_on_event_ends_the_training(fit):
     class EnoughError(Exception):
         pass
 
@@ -237,7 +242,7 @@ MIRRORED = """
 
 @pytest.mark.slow
 def test_two_mirrored_devices_train_as_one():
-    """Two logical devices on one processor, which a process must ask for before anything else; 11 groups: 5, 5, 1."""
+    """Two logical devices on one processor, configured before any other call; batches of 5, 5 and 1 groups."""
     if "tensorflow" not in available_backends():
         pytest.skip("TensorFlow is not installed")
     command = [sys.executable, "-c", textwrap.dedent(MIRRORED)]
@@ -246,15 +251,15 @@ def test_two_mirrored_devices_train_as_one():
     one, two = json.loads(done.stdout.splitlines()[-1])
     for row, wanted in zip(two, one, strict=True):
         assert row == pytest.approx(wanted, rel=1e-4)
-        assert row != wanted, "another order of sums, so another rounding"
+        assert row != wanted, "another order of sums gives another rounding"
 
 
-# --- processes that somebody else has started -----------------------------------------------------------------------
+# --- processes of a launcher -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_processes_started_by_slurm_train_together_and_the_first_one_writes(backend, scan, tmp_path):
-    """Through the command line, each process with a folder of its own to show who writes."""
+def test_processes_of_slurm_train_together_and_the_first_writes(backend, scan, tmp_path):
+    """On the command line; each process has its own folder, which shows whether it writes."""
     write_npz(scan, tmp_path / "scan.npz")
     options = "--execution.num_nodes=2 --execution.device=cpu --execution.threads=1 --epochs=1 --no-reconstruct"
     model = "--training.model.n_filters_scale=1 --training.model.unrolled_steps=1 --training.probe_iterations=0"
@@ -264,10 +269,10 @@ def test_processes_started_by_slurm_train_together_and_the_first_one_writes(back
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
     processes = []
     for rank in range(2):
-        told = {"SLURM_PROCID": rank, "SLURM_STEP_NUM_TASKS": 2, "SLURM_LOCALID": 0}
-        told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": ports[0]}
-        told["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": rank}})
-        environment = {**os.environ, **{name: str(value) for name, value in told.items()}}
+        variables = {"SLURM_PROCID": rank, "SLURM_STEP_NUM_TASKS": 2, "SLURM_LOCALID": 0}
+        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": ports[0]}
+        variables["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": rank}})
+        environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
         words = [*command, backend.name, "--output", str(tmp_path / f"run{rank}"), *options.split(), *model.split()]
         with (tmp_path / f"log{rank}").open("w") as log:
             processes.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log))

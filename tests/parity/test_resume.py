@@ -1,4 +1,4 @@
-"""A training that stops and goes on, on either engine, is the training that never stopped (model_file 6)."""
+"""A training that stops and resumes, on either engine, equals an uninterrupted one (model_file 6)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.simulation.simulate import simulate_scan
 from ptycho_backend.testing import assert_same_training
 from ptycho_backend.testing.tolerances import ENGINES_IN_TRAINING, SAME_ENGINE
-from ptycho_backend.training.checkpoints import LAST, Checkpoints, read_checkpoint
+from ptycho_backend.training.checkpoints import LAST, CheckpointWriter, read_checkpoint
 from ptycho_backend.training.options import FitOptions
+
+pytestmark = pytest.mark.slow
 
 N = 32
 NEPOCHS, BATCH = 4, 2  # five batches an epoch: 2, 2, 2, 2 and 1 groups
-SLACK = 20.0  # of weights, a few of which have gradients next to zero
+SLACK = 20.0  # for weights with gradients near zero
 KNOBS = {
     "plain": {},
     "accumulated": {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5, "warmup_epochs": 1},
@@ -44,7 +46,7 @@ def fit(execution, scan):
     """Return a function that trains on an engine; it stops after `stop_at` = (epoch, batch), counted from 1."""
 
     def run(engine, knobs, folder=None, stop_at=None, resume=None):
-        # Steps before the network fit these few counts so well that gradients are next to zero: engines round apart.
+        # Iterations before the network leave gradients near zero, where engines round differently.
         config = ModelConfig(N=N, n_filters_scale=1, unrolled_steps=1, initial_iterations=0)
         training = TrainingConfig(
             model=config, nepochs=NEPOCHS, batch_size=BATCH, seed=5, learning_rate=5e-4, probe_trainable=True
@@ -52,7 +54,7 @@ def fit(execution, scan):
         groups = group_positions(scan.positions_px, 1, 5, None, np.random.default_rng(2))
         samples = Samples(scan, groups, calibrate(scan, config))
         settings = dataclasses.replace(execution, save_top_k=2, **knobs)
-        options = FitOptions(checkpoints=Checkpoints(folder, {}, settings) if folder else None)
+        options = FitOptions(checkpoints=CheckpointWriter(folder, {}, settings) if folder else None)
         calibration = samples.calibration
         if resume is not None:
             bundle = read_checkpoint(resume)
@@ -73,44 +75,44 @@ def fit(execution, scan):
 
 
 @pytest.fixture(scope="module")
-def whole(fit, backend, tmp_path_factory):
-    """Return a function that gives the training that never stops, and its checkpoints, by the name of its knobs."""
+def uninterrupted(fit, backend, tmp_path_factory):
+    """Return a function from the name of knobs to the uninterrupted training and its checkpoints."""
 
     @functools.cache
-    def ask(knobs):
-        folder = tmp_path_factory.mktemp("whole")
+    def train(knobs):
+        folder = tmp_path_factory.mktemp("uninterrupted")
         return fit(backend, KNOBS[knobs], folder), folder
 
-    return ask
+    return train
 
 
 @pytest.fixture(scope="module")
 def stopped(fit, backend, tmp_path_factory):
-    """Return a function that gives the checkpoints of a training that was stopped, and what it said."""
+    """Return a function from knobs and stop to the checkpoints of the training and its exception."""
 
     @functools.cache
-    def ask(knobs, stop_at):
+    def train(knobs, stop_at):
         folder = tmp_path_factory.mktemp("stopped")
         with pytest.raises(TrainingStopped, match="resume") as raised:
             fit(backend, KNOBS[knobs], folder, stop_at)
         return folder, raised.value
 
-    return ask
+    return train
 
 
 @pytest.fixture(scope="module")
-def kept_files(fit, tmp_path_factory):
-    """Return a function that gives the files that an engine keeps, after it has been stopped and has gone on."""
+def saved_files(fit, tmp_path_factory):
+    """Return a function from an engine to the files of a training that was stopped and resumed."""
 
     @functools.cache
-    def ask(engine):
-        folder = tmp_path_factory.mktemp("kept")
+    def train(engine):
+        folder = tmp_path_factory.mktemp("saved")
         with pytest.raises(TrainingStopped):
             fit(engine, KNOBS["plateau"], folder, (3, 2))
         fit(engine, KNOBS["plateau"], folder, resume=folder)
-        return sorted(path.name for path in folder.glob("*.zip")), sorted(read_checkpoint(folder).state.kept)
+        return sorted(path.name for path in folder.glob("*.zip")), sorted(read_checkpoint(folder).state.saved)
 
-    return ask
+    return train
 
 
 @pytest.fixture(params=["pytorch", "tensorflow"])
@@ -123,7 +125,7 @@ def other(request):
 
 
 @pytest.mark.parametrize(
-    ("knobs", "stop_at", "kept"),
+    ("knobs", "stop_at", "saved"),
     [
         ("plain", (2, 5), (2, 0)),
         ("accumulated", (2, 1), (1, 2)),  # a stop waits for the optimiser's step
@@ -133,36 +135,36 @@ def other(request):
         ("multistep-last", (1, 3), (0, 3)),
     ],
 )
-def test_a_resumed_training_is_the_one_that_never_stopped(
-    fit, whole, stopped, backend, other, tmp_path, knobs, stop_at, kept
+def test_a_resumed_training_equals_an_uninterrupted_one(
+    fit, uninterrupted, stopped, backend, other, tmp_path, knobs, stop_at, saved
 ):
     original, error = stopped(knobs, stop_at)
     assert str(original / LAST) in error.received
     folder = shutil.copytree(original, tmp_path / "copy")
     state = read_checkpoint(folder).state
-    assert (state.epoch, state.batch) == kept
-    # A few steps only: rounding differs between engines, and not at all within one.
+    assert (state.epoch, state.batch) == saved
+    # Only rounding differs between engines, and is equal within one.
     tolerance = SAME_ENGINE if other.name == backend.name else ENGINES_IN_TRAINING
-    assert_same_training(fit(other, KNOBS[knobs], folder, resume=folder), whole(knobs)[0], tolerance, SLACK)
+    assert_same_training(fit(other, KNOBS[knobs], folder, resume=folder), uninterrupted(knobs)[0], tolerance, SLACK)
 
 
-def test_a_finished_training_has_nothing_left_to_do(fit, whole, backend):
-    training, folder = whole("plain")
+def test_resuming_a_finished_training_changes_nothing(fit, uninterrupted, backend):
+    training, folder = uninterrupted("plain")
     assert read_checkpoint(folder).state.epoch == NEPOCHS
     assert_same_training(fit(backend, KNOBS["plain"], resume=folder), training, SAME_ENGINE, SLACK)
 
 
-def test_both_engines_keep_the_same_files(kept_files, backend, other):
-    """The two best epochs and the last one, whichever engine trained, and after going on too."""
-    found = [kept_files(engine) for engine in (backend, other)]
-    for names, kept in found:
+def test_both_engines_save_the_same_files(saved_files, backend, other):
+    """The two best epochs and the last one, also after resuming."""
+    found = [saved_files(engine) for engine in (backend, other)]
+    for names, saved in found:
         assert len(names) == 3
         assert LAST in names
-        assert kept == [name for name in names if name != LAST]
+        assert saved == [name for name in names if name != LAST]
     epochs = [[name.partition("-")[0] for name in names] for names, _ in found]
     assert epochs[0] == epochs[1]
 
 
-def test_without_a_folder_a_stop_says_that_nothing_is_kept(fit, backend):
-    with pytest.raises(TrainingStopped, match="not kept"):
+def test_without_a_folder_a_stop_saves_no_checkpoint(fit, backend):
+    with pytest.raises(TrainingStopped, match="not saved"):
         fit(backend, KNOBS["plain"], None, (1, 1))

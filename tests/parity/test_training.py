@@ -1,4 +1,4 @@
-"""Training, the same on every engine (contract 5)."""
+"""Training is equal on every engine (contract 5)."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def scan():
 
 @pytest.fixture(scope="module")
 def train(backend, execution, scan):
-    """Return a function that trains a small model on the scan and tells all about it."""
+    """Return a function that trains a small model on the scan and returns its inputs and results."""
 
     def run(validated=False, on_event=None, nan=False, training=None, model=None, **knobs):
-        # Without steps before the network: after them a few photons' worth of loss is left, and rounding decides.
+        # Without iterations before the network, which leave so little loss that rounding dominates.
         small = {"N": N, "n_filters_scale": 1, "unrolled_steps": 1, "initial_iterations": 0}
         config = ModelConfig(**{**small, **(model or {})})
         settings = TrainingConfig(model=config, **{"nepochs": 1, "batch_size": 3, "seed": 5, **(training or {})})
@@ -75,7 +75,7 @@ def oracle_loss(run, weights, batch) -> float:
 
 @pytest.fixture(scope="module")
 def trained(train):
-    """Return one ordinary training with everything trainable and validated."""
+    """Return one training with all weights trainable and with validation."""
     run = train(
         validated=True,
         training={"nepochs": 4, "probe_trainable": True, "learning_rate": 1e-3},
@@ -87,7 +87,7 @@ def trained(train):
 
 
 class TestAnOrdinaryRun:
-    """Three batches of 3, 3 and 1 groups an epoch, four epochs, two groups held out."""
+    """Four epochs with batches of 3, 3 and 1 groups, and two validation groups."""
 
     def test_history_has_one_row_an_epoch_under_the_models_names(self, trained):
         names = {"epoch", "lr", "poisson_train_loss", "poisson_val_loss"}
@@ -101,11 +101,11 @@ class TestAnOrdinaryRun:
         assert [row["lr"] for row in trained.history] == pytest.approx(expected, rel=1e-6)
 
     def test_the_training_loss_falls(self, trained):
-        # What two held-out patterns say is another matter.
+        # The loss of two validation patterns need not fall.
         losses = [row["poisson_train_loss"] for row in trained.history]
         assert losses[-1] < 0.95 * losses[0]
 
-    def test_the_first_batch_is_the_one_that_every_engine_takes_first(self, trained):
+    def test_the_first_batch_is_the_same_on_every_engine(self, trained):
         order = epoch_order(7, seed=5, epoch=0)
         first = next(event for event in trained.events if isinstance(event, BatchEvent))
         expected = oracle_loss(trained, trained.before, trained.fitted.batch(order[:3]))
@@ -114,10 +114,10 @@ class TestAnOrdinaryRun:
         assert first.loss != pytest.approx(other, rel=10 * LOSS.relative)
 
     def test_events_come_batch_by_batch_and_epoch_by_epoch(self, trained):
-        seen = [
+        numbers = [
             (event.epoch, event.batch) if isinstance(event, BatchEvent) else event.epoch for event in trained.events
         ]
-        assert seen == [item for epoch in (1, 2, 3, 4) for item in ((epoch, 1), (epoch, 2), (epoch, 3), epoch)]
+        assert numbers == [item for epoch in (1, 2, 3, 4) for item in ((epoch, 1), (epoch, 2), (epoch, 3), epoch)]
         for event in trained.events:
             assert event.nepochs == 4
             if isinstance(event, BatchEvent):
@@ -141,8 +141,8 @@ class TestAnOrdinaryRun:
         assert now == pytest.approx(best, rel=LOSS.relative)
 
 
-def test_training_stops_early_and_goes_back_to_its_best_epoch(train):
-    # So large a step that the second epoch is worse than the first.
+def test_early_stopping_restores_the_best_epoch(train):
+    # The step is so large that the second epoch is worse than the first.
     run = train(
         validated=True,
         training={"nepochs": 8, "learning_rate": 0.01},
@@ -169,7 +169,7 @@ def test_without_restoring_the_last_weights_stay(train):
     assert losses[-1] > min(losses)
     now = oracle_loss(run, run.after, run.held_out.batch(slice(None)))
     assert now == pytest.approx(losses[-1], rel=LOSS.relative)
-    # Labels say nothing about photons, and nobody asked for the probe.
+    # Labels carry no photon scale, and the probe is not trainable.
     for frozen in (LOG_SCALE, PROBE):
         np.testing.assert_array_equal(run.after[frozen], run.before[frozen])
 
@@ -189,8 +189,8 @@ def test_k_batches_of_b_count_like_one_of_k_b(train):
         np.testing.assert_array_equal(other.after[frozen], other.before[frozen])
 
 
-def test_gradients_next_to_nothing_are_clipped_by_no_more_than_asked_for(train):
-    # Of this loss the gradient is about as small as what torch adds to a norm that it clips.
+def test_tiny_gradients_are_clipped_to_the_exact_bound(train):
+    # The gradient of this loss is about as small as the constant that torch adds to a clipped norm.
     run = train(
         training={"nll_weight": 1e-6, "batch_size": 7, "learning_rate": 0.01},
         gradient_clip_val=CLIP,
@@ -207,13 +207,13 @@ def test_gradients_next_to_nothing_are_clipped_by_no_more_than_asked_for(train):
     assert_close(after - values.astype(float), expected, ONE_STEP, "the step")
 
 
-def test_a_loss_that_is_no_number_stops_training(train):
+def test_a_loss_that_is_not_finite_ends_training(train):
     with pytest.raises(TrainingError, match="epoch 1, batch 1") as stopped:
         train(nan=True, on_event=ignore)
     assert "learning_rate" in stopped.value.fix
 
 
-def test_an_exception_of_the_listener_ends_training_and_arrives(train):
+def test_an_exception_of_on_event_ends_training(train):
     class EnoughError(Exception):
         pass
 

@@ -1,4 +1,4 @@
-"""Loggers are quiet inside a block, and as they were after it."""
+"""Log filters raise levels inside a block and restore them after it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def loggers():
         log.setLevel(logging.NOTSET)
 
 
-def test_loggers_say_nothing_below_the_level(loggers, caplog):
+def test_records_below_the_level_are_suppressed(loggers, caplog):
     with caplog.at_level(logging.DEBUG), filtered_logs(ONE, OTHER):
         for log in loggers:
             log.info("a hint")
@@ -31,7 +31,7 @@ def test_loggers_say_nothing_below_the_level(loggers, caplog):
     assert [(record.name, record.message) for record in caplog.records] == [(ONE, "a warning"), (OTHER, "a warning")]
 
 
-def test_levels_come_back_also_after_an_error(loggers):
+def test_levels_are_restored_after_an_error(loggers):
     inside = []
     with contextlib.suppress(ZeroDivisionError), filtered_logs(ONE, OTHER, level=logging.ERROR):
         inside += [log.level for log in loggers]
@@ -40,7 +40,7 @@ def test_levels_come_back_also_after_an_error(loggers):
     assert [log.level for log in loggers] == [logging.DEBUG, logging.INFO]
 
 
-def test_a_stricter_logger_stays_strict(loggers):
+def test_a_higher_level_stays(loggers):
     loggers[0].setLevel(logging.CRITICAL)
     with filtered_logs(ONE):
         assert loggers[0].level == logging.CRITICAL

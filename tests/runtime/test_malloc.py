@@ -1,4 +1,4 @@
-"""Freed memory is kept for the time of a training only."""
+"""Freed memory stays in the process only during training."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ class Recorded:
         self.calls.append("trim")
 
 
-def test_memory_is_given_back_also_after_an_error(monkeypatch):
+def test_memory_is_returned_after_an_error(monkeypatch):
     libc = Recorded()
     monkeypatch.setattr(malloc, "_glibc", lambda: libc)
 
@@ -35,7 +35,7 @@ def test_memory_is_given_back_also_after_an_error(monkeypatch):
     assert dict(libc.calls[:-1]) == {malloc.TRIM_THRESHOLD: 2**26, malloc.MMAP_THRESHOLD: 2**25}
 
 
-def test_other_systems_are_left_alone(monkeypatch):
+def test_other_systems_are_not_changed(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     with freed_memory_kept():
         pass
@@ -48,7 +48,7 @@ from ptycho_backend.runtime.malloc import freed_memory_kept
 
 with freed_memory_kept():
     pass
-for _ in range(20):  # arrays of 1 MiB that live together and go together, again and again
+for _ in range(20):  # groups of eight arrays of 1 MiB, allocated and freed together
     arrays = [np.ones(2**17) for _ in range(8)]
     del arrays
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -60,13 +60,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt(3) is glibc's")
-def test_arrays_cost_no_page_faults_after_a_training():
-    # A process of its own: thresholds, once set, stay. 100 times 8 MiB are 204,800 pages.
+def test_arrays_cost_no_page_faults_after_training():
+    # In a new process, because thresholds stay once they are set. 100 times 8 MiB are 204,800 pages.
     done = subprocess.run([sys.executable, "-c", AFTERWARDS], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 20_000
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt(3) is glibc's")
-def test_the_calls_exist():
+def test_mallopt_exists():
     with freed_memory_kept():
         assert bytearray(40 * 2**20)

@@ -1,4 +1,4 @@
-"""Arrays that need not fit in memory: mapped where a file holds them in one piece, else unpacked (data 8)."""
+"""Arrays larger than memory: mapped if a file holds them in one piece, else unpacked (data 8)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ptycho_backend.data import fields, npz, resize
 from ptycho_backend.data.readers import load_scan
 from ptycho_backend.errors import DataError, OutputError
 from ptycho_backend.runtime import memory_map
-from ptycho_backend.runtime.memory_map import chunks, gathered, release, scratch_array, scratch_folder
+from ptycho_backend.runtime.memory_map import chunks, gather_rows, release, scratch_array, scratch_folder
 
 N, n = 16, 40
 PATTERNS = np.random.default_rng(0).poisson(50.0, (n, N, N)).astype(np.uint16)
@@ -22,8 +22,8 @@ Y, X = (values * 3.0 for values in np.divmod(np.arange(n), 7))
 
 
 @pytest.fixture
-def everything_is_large(monkeypatch, tmp_path):
-    """Let small arrays be treated as those are that do not fit in memory, block by block."""
+def small_limits(monkeypatch, tmp_path):
+    """Lower all limits, so that small arrays are treated as larger than memory."""
     for module in (memory_map, npz, fields):
         monkeypatch.setattr(module, "IN_MEMORY_BYTES", 2000)
     monkeypatch.setattr(memory_map, "BLOCK_BYTES", 3 * PATTERNS[0].nbytes)
@@ -56,7 +56,7 @@ def is_mapped(array):
 
 
 @pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "<i4", "<f4", ">f8"])
-def test_a_plain_dataset_is_mapped_where_it_lies(everything_is_large, tmp_path, dtype):
+def test_a_contiguous_dataset_is_mapped_in_its_own_file(small_limits, tmp_path, dtype):
     patterns = PATTERNS.astype(dtype)
     scan = load_scan(hdf5_file(tmp_path, patterns))
     assert is_mapped(scan.patterns)
@@ -65,19 +65,19 @@ def test_a_plain_dataset_is_mapped_where_it_lies(everything_is_large, tmp_path, 
     np.testing.assert_array_equal(scan.patterns, patterns)
 
 
-def test_a_user_block_shifts_the_map(everything_is_large, tmp_path):
+def test_a_user_block_shifts_the_map(small_limits, tmp_path):
     np.testing.assert_array_equal(load_scan(hdf5_file(tmp_path, userblock_size=4096)).patterns, PATTERNS)
 
 
 @pytest.mark.parametrize("options", [{"compression": "gzip"}, {"chunks": (7, N, 5)}, {"shuffle": True}])
-def test_a_chunked_dataset_is_unpacked_into_a_file_that_leaves_nothing(everything_is_large, tmp_path, options):
+def test_a_chunked_dataset_is_unpacked_into_an_unnamed_file(small_limits, tmp_path, options):
     scan = load_scan(hdf5_file(tmp_path, **options))
     assert is_mapped(scan.patterns)
     np.testing.assert_array_equal(scan.patterns, PATTERNS)
-    assert list(everything_is_large.iterdir()) == []
+    assert list(small_limits.iterdir()) == []
 
 
-def test_an_external_dataset_is_not_looked_for_in_the_wrong_file(everything_is_large, tmp_path):
+def test_an_external_dataset_is_read_from_its_own_file(small_limits, tmp_path):
     raw = tmp_path / "raw.bin"
     raw.write_bytes(b"12345678" + PATTERNS.tobytes())
     path = hdf5_file(tmp_path)
@@ -88,15 +88,15 @@ def test_an_external_dataset_is_not_looked_for_in_the_wrong_file(everything_is_l
 
 
 @pytest.mark.parametrize("fortran", [False, True])
-def test_a_compressed_member_is_unpacked(everything_is_large, tmp_path, fortran):
+def test_a_compressed_member_is_unpacked(small_limits, tmp_path, fortran):
     patterns = np.asfortranarray(PATTERNS) if fortran else PATTERNS
     scan = load_scan(npz_file(tmp_path, np.savez_compressed, patterns))
     assert is_mapped(scan.patterns)
     np.testing.assert_array_equal(scan.patterns, PATTERNS)
-    assert list(everything_is_large.iterdir()) == []
+    assert list(small_limits.iterdir()) == []
 
 
-def test_a_damaged_compressed_member_is_noticed(everything_is_large, tmp_path):
+def test_a_damaged_compressed_member_is_an_error(small_limits, tmp_path):
     path = npz_file(tmp_path, np.savez_compressed)
     content = bytearray(path.read_bytes())
     content[2000] ^= 0xFF  # within the patterns
@@ -105,28 +105,28 @@ def test_a_damaged_compressed_member_is_noticed(everything_is_large, tmp_path):
         load_scan(path)
 
 
-def test_patterns_with_the_position_last_are_turned_block_by_block(everything_is_large, tmp_path):
+def test_patterns_with_the_position_last_are_transposed_block_by_block(small_limits, tmp_path):
     scan = load_scan(npz_file(tmp_path, patterns=np.moveaxis(PATTERNS, 0, 2)))
     assert is_mapped(scan.patterns)
     np.testing.assert_array_equal(scan.patterns, PATTERNS)
 
 
 @pytest.mark.parametrize("side", [12, 20])
-def test_another_detector_size(everything_is_large, tmp_path, side):
+def test_resizing_to_another_detector_size(small_limits, tmp_path, side):
     path = npz_file(tmp_path)
     scan = load_scan(path, N=side)
     assert is_mapped(scan.patterns)
     np.testing.assert_array_equal(scan.patterns, resize.centred(PATTERNS, side))
 
 
-def test_rows_are_gathered_in_their_order(everything_is_large):
+def test_rows_are_gathered_in_their_order(small_limits):
     rows = np.random.default_rng(1).permutation(n)[: n - 3]
-    found = gathered(PATTERNS, rows)
+    found = gather_rows(PATTERNS, rows)
     assert is_mapped(found)
     np.testing.assert_array_equal(found, PATTERNS[rows])
 
 
-def test_what_is_given_back_is_still_there(everything_is_large):
+def test_released_values_remain(small_limits):
     values = scratch_array(PATTERNS.shape, PATTERNS.dtype)
     values[:] = PATTERNS
     release(values[3:5])
@@ -134,8 +134,8 @@ def test_what_is_given_back_is_still_there(everything_is_large):
     np.testing.assert_array_equal(np.concatenate(list(chunks(values, 7))), PATTERNS)
 
 
-def test_changes_of_a_private_map_are_kept(tmp_path):
-    """Its changed pages exist nowhere but in memory."""
+def test_changes_of_a_private_map_remain(tmp_path):
+    """Its changed pages exist only in memory."""
     np.save(tmp_path / "a.npy", PATTERNS)
     private = np.load(tmp_path / "a.npy", mmap_mode="c")
     private[0] = 7
@@ -143,8 +143,8 @@ def test_changes_of_a_private_map_are_kept(tmp_path):
     np.testing.assert_array_equal(private[0], 7)
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="Linux tells what is resident")
-def test_what_is_given_back_is_not_resident():
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="only Linux reports resident pages")
+def test_released_pages_are_not_resident():
     values = scratch_array((2**29,), np.uint8)
     values[: 2**26] = 1
     before = resident_bytes()
@@ -157,18 +157,18 @@ def resident_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_a_full_disk_is_told_before_the_work_begins(everything_is_large, monkeypatch):
+def test_a_full_disk_is_an_error_before_the_work(small_limits, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(memory_map, "_reserve", full)
     with pytest.raises(OutputError, match="No space left on device") as raised:
         scratch_array((1000, 1000), np.float32)
-    assert str(everything_is_large) in raised.value.expected
+    assert str(small_limits) in raised.value.expected
     assert "TMPDIR" in raised.value.fix
 
 
-def test_a_full_disk_is_no_damage_to_the_file(everything_is_large, tmp_path, monkeypatch):
+def test_a_full_disk_is_not_reported_as_a_damaged_file(small_limits, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -178,8 +178,8 @@ def test_a_full_disk_is_no_damage_to_the_file(everything_is_large, tmp_path, mon
             load_scan(path)
 
 
-def test_temporary_files_lie_where_the_environment_says(everything_is_large):
-    assert scratch_folder() == everything_is_large
+def test_temporary_files_lie_in_tmpdir(small_limits):
+    assert scratch_folder() == small_limits
 
 
 def test_small_arrays_stay_in_memory():

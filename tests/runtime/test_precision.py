@@ -1,4 +1,4 @@
-"""Which precision "auto" means (config 6)."""
+"""Precision of the convolutions and the meaning of "auto" (config 6)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd bf16\n"
 
 
 @pytest.mark.parametrize(("text", "expected"), [(XEON, True), (OLD, False), (ARM, False), ("", False)])
-def test_the_processor_is_asked_for_native_bfloat16(tmp_path, text, expected):
+def test_native_bfloat16_is_read_from_cpuinfo(tmp_path, text, expected):
     (tmp_path / "cpuinfo").write_text(text)
     assert cpu_has_bf16(tmp_path / "cpuinfo") is expected
 
@@ -32,17 +32,17 @@ def test_an_unknown_processor_gets_float32(tmp_path):
         ("cuda:0", True, False, "32-true"),
     ],
 )
-def test_auto_takes_what_the_device_computes_natively(monkeypatch, device, cpu, gpu, expected):
+def test_auto_chooses_the_native_precision_of_the_device(monkeypatch, device, cpu, gpu, expected):
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: cpu)
     assert resolve_precision("auto", device, gpu) == expected
 
 
-@pytest.mark.parametrize("asked", ["32-true", "bf16-mixed"])
-def test_what_is_asked_for_is_not_second_guessed(asked):
-    assert resolve_precision(asked, "cpu", False) == asked
+@pytest.mark.parametrize("precision_name", ["32-true", "bf16-mixed"])
+def test_an_explicit_precision_is_returned(precision_name):
+    assert resolve_precision(precision_name, "cpu", False) == precision_name
 
 
-def test_float16_needs_a_gpu_and_says_what_to_use():
+def test_float16_without_a_gpu_is_an_error_with_an_alternative():
     with pytest.raises(DeviceError, match=r"bf16-mixed|32-true"):
         resolve_precision("16-mixed", "cpu")
     assert resolve_precision("16-mixed", "cuda:0") == "16-mixed"

@@ -1,4 +1,4 @@
-"""Several items are worked on at a time, and nobody can tell from the answers."""
+"""Ordered map over a thread pool: order, threads, queue length, errors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from ptycho_backend.runtime.thread_map import AHEAD, ordered_map
+from ptycho_backend.runtime.thread_map import QUEUED_PER_WORKER, ordered_map
 
 
-def test_answers_come_in_the_order_of_the_items():
+def test_results_have_the_order_of_the_items():
     def slow_at_first(item):
         time.sleep(0.02 if item == 0 else 0)
         return item**2
@@ -21,23 +21,23 @@ def test_answers_come_in_the_order_of_the_items():
 def test_several_threads_work_and_each_is_prepared():
     together, prepared = threading.Barrier(2, timeout=10), []
 
-    def meet(item):
-        together.wait()  # nobody passes alone
+    def wait_for_both(item):
+        together.wait()  # returns only with two threads at once
         return threading.get_ident()
 
-    seen = set(ordered_map(meet, range(8), 2, lambda: prepared.append(threading.get_ident())))
-    assert len(seen) == 2
-    assert sorted(prepared) == sorted(seen)
+    threads = set(ordered_map(wait_for_both, range(8), 2, lambda: prepared.append(threading.get_ident())))
+    assert len(threads) == 2
+    assert sorted(prepared) == sorted(threads)
 
 
 def test_a_single_worker_is_this_thread():
-    def where(item):
+    def thread_of(item):
         return threading.get_ident()
 
-    assert set(ordered_map(where, range(3), 1, pytest.fail)) == {threading.get_ident()}
+    assert set(ordered_map(thread_of, range(3), 1, pytest.fail)) == {threading.get_ident()}
 
 
-def test_items_are_drawn_a_few_ahead():
+def test_items_are_drawn_in_advance_up_to_the_limit():
     drawn = []
 
     def items():
@@ -45,25 +45,25 @@ def test_items_are_drawn_a_few_ahead():
             drawn.append(item)
             yield item
 
-    answers = ordered_map(str, items(), 2)
-    assert next(answers) == "0"
-    assert len(drawn) <= 2 * AHEAD
-    for taken in range(1, 90):
-        assert next(answers) == str(taken)
-        assert len(drawn) == taken + 2 * AHEAD  # an item for every answer: workers never wait for each other
+    results = ordered_map(str, items(), 2)
+    assert next(results) == "0"
+    assert len(drawn) <= 2 * QUEUED_PER_WORKER
+    for number in range(1, 90):
+        assert next(results) == str(number)
+        assert len(drawn) == number + 2 * QUEUED_PER_WORKER  # one new item per result
 
 
-def test_who_stops_asking_is_not_kept_waiting():
+def test_closing_the_iterator_cancels_queued_items():
     done = []
 
     def slow(item):
         time.sleep(0.05)
         done.append(item)
 
-    answers = ordered_map(slow, range(100), 2)
-    next(answers)
-    answers.close()
-    assert len(done) <= 2 * AHEAD
+    results = ordered_map(slow, range(100), 2)
+    next(results)
+    results.close()
+    assert len(done) <= 2 * QUEUED_PER_WORKER
 
 
 def test_an_error_reaches_the_caller():

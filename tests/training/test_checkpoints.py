@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, what is refused, and what a full disk costs."""
+"""Checkpoints: round trip, refused files, full disks, the best epochs on disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ptycho_backend.physics.calibration import Calibration
 from ptycho_backend.training import checkpoints as module
 from ptycho_backend.training.checkpoints import (
     LAST,
-    Checkpoints,
+    CheckpointWriter,
     check_resumable,
     checkpoint_name,
     displaced_by,
@@ -46,7 +46,7 @@ def state(**fields):
         "first": arrays,
         "second": {name: np.square(value) for name, value in arrays.items()},
         "monitor": {"best": np.inf, "best_epoch": 0.0, "epochs": 3.0},
-        "kept": {"epoch=001-poisson_val_loss=0.5.h5.zip": 0.5},
+        "saved": {"epoch=001-poisson_val_loss=0.5.h5.zip": 0.5},
         "best_weights": arrays,
         "probe": PROBE,
     }
@@ -63,7 +63,7 @@ def bundle(trainer_state=None):
     )
 
 
-def test_a_state_comes_back_to_the_last_bit():
+def test_a_state_round_trips_exactly():
     before, after = state(), state_from_bytes(state_to_bytes(state()))
     for name in (*NUMBERS, *MAPPINGS):
         assert getattr(after, name) == getattr(before, name)
@@ -76,12 +76,12 @@ def test_a_state_comes_back_to_the_last_bit():
 
 
 @pytest.mark.parametrize(("name", "value"), [("epoch", -1), ("steps", float("nan")), ("groups", float("inf"))])
-def test_numbers_that_no_training_reaches_are_refused(name, value):
+def test_impossible_numbers_are_errors(name, value):
     with pytest.raises(ValueError, match=name):
         state_from_bytes(state_to_bytes(state(**{name: value})))
 
 
-def test_a_checkpoint_is_a_model_file_with_the_probe_of_the_beginning(tmp_path):
+def test_a_checkpoint_is_a_model_file_with_the_first_probe(tmp_path):
     write_bundle(tmp_path / LAST, bundle(state()))
     found = read_checkpoint(tmp_path)
     np.testing.assert_array_equal(found.calibration.probe, PROBE)
@@ -92,7 +92,7 @@ def test_a_checkpoint_is_a_model_file_with_the_probe_of_the_beginning(tmp_path):
     assert read_bundle(unpacked).state.steps == 17
 
 
-def test_a_damaged_or_foreign_state_is_refused_by_name(tmp_path):
+def test_a_damaged_or_unlisted_state_is_an_error_that_names_it(tmp_path):
     write_bundle(tmp_path / LAST, bundle(state()))
     with zipfile.ZipFile(tmp_path / LAST) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -104,7 +104,7 @@ def test_a_damaged_or_foreign_state_is_refused_by_name(tmp_path):
     with pytest.raises(ModelFileError, match=STATE):
         read_checkpoint(tmp_path)
     manifest = json.loads(members["manifest.json"])
-    del manifest["sha256"][STATE]  # one that was added later, without a checksum
+    del manifest["sha256"][STATE]  # added later, without a checksum
     with zipfile.ZipFile(tmp_path / LAST, "w") as archive:
         for name, content in {**members, "manifest.json": json.dumps(manifest)}.items():
             archive.writestr(name, content)
@@ -112,7 +112,7 @@ def test_a_damaged_or_foreign_state_is_refused_by_name(tmp_path):
         read_checkpoint(tmp_path)
 
 
-def test_links_out_of_a_state_are_not_followed(tmp_path):
+def test_links_out_of_a_state_are_errors(tmp_path):
     with h5py.File(tmp_path / "secret.h5", "w") as file:
         file["value"] = np.ones(3, np.float32)
     path = tmp_path / "state.h5"
@@ -123,7 +123,7 @@ def test_links_out_of_a_state_are_not_followed(tmp_path):
         state_from_bytes(path.read_bytes())
 
 
-def test_without_a_checkpoint_there_is_nothing_to_resume(tmp_path):
+def test_without_a_checkpoint_resuming_is_an_error(tmp_path):
     with pytest.raises(ModelFileError, match="none in"):
         read_checkpoint(tmp_path)
     write_bundle(tmp_path / LAST, bundle())
@@ -146,15 +146,15 @@ def test_only_epochs_and_engine_may_change():
 
 @pytest.fixture
 def writer(tmp_path, monkeypatch):
-    """Return a writer whose models are stand-ins."""
+    """Return a checkpoint writer that needs no real model."""
     monkeypatch.setattr(module, "bundle_of", lambda model, history, provenance: bundle())
-    return Checkpoints(tmp_path / "checkpoints", {}, ExecutionConfig(save_top_k=1))
+    return CheckpointWriter(tmp_path / "checkpoints", {}, ExecutionConfig(save_top_k=1))
 
 
 MODEL = SimpleNamespace(calibration=bundle().calibration, training=bundle().training)
 
 
-def test_a_full_disk_is_a_warning_and_the_last_good_file_stays(writer, monkeypatch, caplog):
+def test_a_full_disk_is_a_warning_and_the_last_file_stays(writer, monkeypatch, caplog):
     writer.write(writer.last, MODEL, [], state(epoch=1))
     before = writer.last.read_bytes()
 
@@ -170,30 +170,30 @@ def test_a_full_disk_is_a_warning_and_the_last_good_file_stays(writer, monkeypat
     assert [path.name for path in writer.folder.iterdir() if path.name.endswith(".tmp")] == []
 
 
-def test_a_disk_that_is_too_full_is_refused_before_training(writer, monkeypatch):
+def test_too_little_free_space_is_an_error_before_training(writer, monkeypatch):
     model = SimpleNamespace(get_weights=lambda: {"kernel": np.zeros(250_000, np.float32)})
-    writer.check_room(model)
+    writer.check_free_space(model)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=11_900_000))
     with pytest.raises(OutputError, match="12 MB for files of 4 MB"):
-        writer.check_room(model)
+        writer.check_free_space(model)
 
 
-def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error_before_training(tmp_path):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(OutputError, match="file"):
-        Checkpoints(tmp_path / "file" / "checkpoints", {})
+        CheckpointWriter(tmp_path / "file" / "checkpoints", {})
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=12), st.integers(-1, 3), st.sampled_from(["min", "max"]))
-def test_the_best_k_are_kept(values, k, mode):
-    """Of equals the earlier one goes first, as with Lightning's own callback."""
-    kept: dict[str, float] = {}
+def test_the_best_k_are_saved(values, k, mode):
+    """Of equal values the earlier one is removed first, as by Lightning's own callback."""
+    saved: dict[str, float] = {}
     for epoch, value in enumerate(values, start=1):
-        displaced = displaced_by(value, kept, k, mode)
+        displaced = displaced_by(value, saved, k, mode)
         if displaced is not None:
-            kept.pop(displaced, None)
-            kept[checkpoint_name(epoch, "m", value)] = value
+            saved.pop(displaced, None)
+            saved[checkpoint_name(epoch, "m", value)] = value
     sign = 1 if mode == "min" else -1
     best = sorted(sign * value for value in values)
-    assert sorted(sign * value for value in kept.values()) == (best if k < 0 else best[:k])
-    assert all(name.startswith(f"epoch={int(name[6:9]):03d}-m={value:.6g}") for name, value in kept.items())
+    assert sorted(sign * value for value in saved.values()) == (best if k < 0 else best[:k])
+    assert all(name.startswith(f"epoch={int(name[6:9]):03d}-m={value:.6g}") for name, value in saved.items())

@@ -1,4 +1,4 @@
-"""Each logger alone: what it writes, what it refuses, and that nothing it fails at ends a training."""
+"""Each logger alone: files, refused settings, and failures, which never end a training."""
 
 import csv
 import json
@@ -28,8 +28,8 @@ HISTORY = [
 
 
 @pytest.fixture(autouse=True)
-def calm_mlflow(monkeypatch):
-    """No server but the test's own, no patience with it, no reports to MLflow's makers."""
+def local_mlflow(monkeypatch):
+    """Disable MLflow's configured servers, retries and telemetry."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -54,7 +54,7 @@ def warnings_of(caplog):
 # --- CSV -----------------------------------------------------------------------------------------------------------
 
 
-def test_csv_holds_every_epoch_as_soon_as_it_is_over(tmp_path):
+def test_csv_holds_every_finished_epoch(tmp_path):
     metrics = make_logger("csv", tmp_path)
     assert not (tmp_path / "metrics.csv").exists()
     files = set()
@@ -64,11 +64,11 @@ def test_csv_holds_every_epoch_as_soon_as_it_is_over(tmp_path):
         assert lines[0] == "epoch,lr,poisson_train_loss,poisson_val_loss"
         assert lines[1:] == [",".join(str(value) for value in row.values()) for row in HISTORY[:number]]
         files.add((tmp_path / "metrics.csv").stat().st_ino)
-    assert len(files) == 1, "lines are appended, so that others can follow the file"
+    assert len(files) == 1, "lines are appended, so that other programs can follow the file"
 
 
-def test_csv_is_the_file_that_a_finished_run_writes(tmp_path):
-    """Whatever the order in which an engine names its metrics."""
+def test_csv_equals_the_file_of_a_finished_run(tmp_path):
+    """The order of the metrics from an engine has no effect."""
     metrics = make_logger("csv", tmp_path)
     log_all(metrics, [dict(reversed(row.items())) for row in HISTORY])
     metrics.close()
@@ -76,7 +76,7 @@ def test_csv_is_the_file_that_a_finished_run_writes(tmp_path):
     assert (tmp_path / "metrics.csv").read_bytes() == (tmp_path / "final.csv").read_bytes()
 
 
-def test_csv_of_a_resumed_training_begins_with_the_earlier_epochs(tmp_path):
+def test_csv_of_a_resumed_training_starts_with_the_earlier_epochs(tmp_path):
     (tmp_path / "metrics.csv").write_text("epoch,lr\n1.0,1\n2.0,2\n3.0,an epoch that is not in the checkpoint\n")
     metrics = make_logger("csv", tmp_path, history=HISTORY[:2])
     metrics.log(HISTORY[2], 3)
@@ -84,7 +84,7 @@ def test_csv_of_a_resumed_training_begins_with_the_earlier_epochs(tmp_path):
     assert (tmp_path / "metrics.csv").read_bytes() == (tmp_path / "final.csv").read_bytes()
 
 
-def test_a_file_that_cannot_be_written_is_one_warning_and_is_tried_again(tmp_path, caplog):
+def test_a_file_that_cannot_be_written_is_one_warning_and_is_written_later(tmp_path, caplog):
     folder = tmp_path / "away"
     metrics = make_logger("csv", folder)
     metrics.log(HISTORY[0], 1)
@@ -98,7 +98,7 @@ def test_a_file_that_cannot_be_written_is_one_warning_and_is_tried_again(tmp_pat
     assert len(warnings_of(caplog)) == 1
 
 
-def test_without_a_folder_csv_writes_nothing():
+def test_without_a_folder_there_is_no_csv_logger():
     assert make_logger("csv", None) is None
 
 
@@ -135,7 +135,7 @@ def test_tensorboard_reads_every_metric_at_its_epoch(tmp_path, needs_logger):
     assert scalars(tmp_path / "tensorboard") == expected_scalars()
 
 
-def test_events_of_a_resumed_training_begin_with_the_earlier_epochs(tmp_path, needs_logger):
+def test_events_of_a_resumed_training_start_with_the_earlier_epochs(tmp_path, needs_logger):
     needs_logger("tensorboard")
     first = make_logger("tensorboard", tmp_path)
     log_all(first, [*HISTORY[:2], {"epoch": 3.0, "lr": 1.0, "poisson_train_loss": 1.0, "poisson_val_loss": 1.0}])
@@ -149,7 +149,7 @@ def test_events_of_a_resumed_training_begin_with_the_earlier_epochs(tmp_path, ne
     assert len(list((tmp_path / "tensorboard").glob("*tfevents*"))) == 1
 
 
-def test_a_tensorboard_that_is_running_forgets_what_a_new_training_replaces(tmp_path, needs_logger):
+def test_a_running_tensorboard_drops_the_replaced_epochs(tmp_path, needs_logger):
     needs_logger("tensorboard")
     pytest.importorskip("tensorflow", reason="without it TensorBoard's reader never looks at a file again")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -165,7 +165,7 @@ def test_a_tensorboard_that_is_running_forgets_what_a_new_training_replaces(tmp_
     second.close()
 
 
-def test_tensorboard_needs_no_framework(tmp_path, needs_logger):
+def test_the_tensorboard_logger_imports_no_framework(tmp_path, needs_logger):
     needs_logger("tensorboard")
     code = f"""
 import sys
@@ -182,11 +182,11 @@ print(sorted({{"torch", "lightning", "tensorflow", "keras"}} & set(sys.modules))
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-def test_events_that_cannot_be_written_are_one_warning_and_are_tried_again(tmp_path, needs_logger, caplog):
+def test_events_that_cannot_be_written_are_one_warning_and_are_written_later(tmp_path, needs_logger, caplog):
     needs_logger("tensorboard")
     metrics = make_logger("tensorboard", tmp_path)
     metrics.log(HISTORY[0], 1)
-    metrics._writer.close()  # as a disk that has gone away
+    metrics._writer.close()  # like a disk that fails
     metrics.log(HISTORY[1], 2)
     assert len(warnings_of(caplog)) == 1
     metrics.log(HISTORY[2], 3)
@@ -224,7 +224,7 @@ def expected_points(history=HISTORY):
 
 @pytest.fixture(scope="module")
 def database(needs_logger, tmp_path_factory):
-    """Let a logger make a database, once: that takes MLflow seconds."""
+    """Create a database once, because MLflow needs seconds for it."""
     needs_logger("mlflow")
     folder = tmp_path_factory.mktemp("mlflow") / "a run"
     folder.mkdir()
@@ -264,7 +264,7 @@ def test_mlflow_records_configuration_and_metrics(database):
     [(ValueError(), "FAILED"), (TrainingStopped("asked to"), "KILLED"), (KeyboardInterrupt(), "KILLED")],
     ids=["failed", "stopped", "interrupted"],
 )
-def test_mlflow_knows_how_a_training_ended(with_database, error, status):
+def test_mlflow_records_the_status_of_a_training(with_database, error, status):
     metrics = make_logger("mlflow", with_database, run_name="mine")
     with pytest.raises(type(error)):
         train_until(error, metrics)
@@ -286,7 +286,7 @@ def test_mlflow_records_a_resumed_training_as_a_whole(with_database, monkeypatch
 
 @pytest.fixture
 def server(monkeypatch):
-    """Start as much of a tracking server as a training needs; `down` makes it refuse."""
+    """Start a minimal tracking server; `down` makes it answer with status 503."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self):
@@ -332,7 +332,7 @@ def test_a_server_needs_no_folder_and_no_database(needs_logger, server, monkeypa
     ]
 
 
-def test_a_server_that_goes_away_is_one_warning_and_gets_everything_in_the_end(tmp_path, needs_logger, server, caplog):
+def test_a_server_that_fails_for_a_time_is_one_warning_and_gets_all_rows(tmp_path, needs_logger, server, caplog):
     needs_logger("mlflow")
     metrics = make_logger("mlflow", tmp_path)
     with recording(metrics, TrainingConfig(), ExecutionConfig()):
@@ -341,10 +341,10 @@ def test_a_server_that_goes_away_is_one_warning_and_gets_everything_in_the_end(t
         metrics.log(HISTORY[1], 2)
         asked = len(server.asked)
         metrics.log(HISTORY[2], 3)
-        assert len(server.asked) == asked, "training waits for a server that is away once only"
+        assert len(server.asked) == asked, "training waits only once for an unreachable server"
         server.down = False
     assert {item["step"] for item in server.metrics} == {1, 2, 3}
-    # What came twice has the same time both times, by which MLflow knows it.
+    # Rows that are sent twice have the same time, so MLflow stores them once.
     points = {(item["key"], item["step"], item["timestamp"]) for item in server.metrics}
     assert len(points) == 9
     (warning,) = [text for text in warnings_of(caplog) if "training goes on" in text]
@@ -352,7 +352,7 @@ def test_a_server_that_goes_away_is_one_warning_and_gets_everything_in_the_end(t
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_a_server_that_stays_away_costs_the_training_nothing(needs_logger, server, caplog):
+def test_a_server_that_stays_unreachable_does_not_end_training(needs_logger, server, caplog):
     needs_logger("mlflow")
     metrics = make_logger("mlflow", None)
     server.down = True
@@ -361,7 +361,7 @@ def test_a_server_that_stays_away_costs_the_training_nothing(needs_logger, serve
     assert len([text for text in warnings_of(caplog) if "training goes on" in text]) == 1
 
 
-def test_whoever_stops_a_training_does_not_wait_for_a_server(needs_logger, server):
+def test_a_stopped_training_does_not_wait_for_a_server(needs_logger, server):
     needs_logger("mlflow")
     metrics = make_logger("mlflow", None)
     server.down = True
@@ -370,7 +370,7 @@ def test_whoever_stops_a_training_does_not_wait_for_a_server(needs_logger, serve
     assert server.asked.count("runs/create") == 1
 
 
-def test_a_server_that_does_not_answer_is_an_error_before_training(tmp_path, needs_logger, monkeypatch):
+def test_an_unreachable_server_is_an_error_before_training(tmp_path, needs_logger, monkeypatch):
     needs_logger("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(OutputError, match="reachable") as refused:
@@ -379,7 +379,7 @@ def test_a_server_that_does_not_answer_is_an_error_before_training(tmp_path, nee
     assert "choose logger='csv'" in refused.value.fix
 
 
-def test_a_database_that_cannot_be_made_is_an_error_before_training(tmp_path, needs_logger):
+def test_a_database_that_cannot_be_created_is_an_error_before_training(tmp_path, needs_logger):
     needs_logger("mlflow")
     (tmp_path / "run").write_text("a file")
     with pytest.raises(OutputError, match="reachable") as refused:
@@ -387,13 +387,13 @@ def test_a_database_that_cannot_be_made_is_an_error_before_training(tmp_path, ne
     assert str(tmp_path / "run" / "mlflow.db") in refused.value.expected
 
 
-# --- what is refused -----------------------------------------------------------------------------------------------
+# --- refused settings -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "package"), [("tensorboard", "tensorboard"), ("mlflow", "mlflow"), ("mlflow", "sqlalchemy")]
 )
-def test_a_missing_package_is_an_error_that_says_what_to_install(tmp_path, monkeypatch, name, package, needs_logger):
+def test_a_missing_package_is_an_error_with_the_extra_to_install(tmp_path, monkeypatch, name, package, needs_logger):
     if package == "sqlalchemy":
         needs_logger("mlflow")
     monkeypatch.setitem(sys.modules, package, None)
@@ -405,7 +405,7 @@ def test_a_missing_package_is_an_error_that_says_what_to_install(tmp_path, monke
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
-def test_a_logger_without_a_place_to_write_to_is_an_error(name, needs_logger):
+def test_a_logger_without_a_destination_is_an_error(name, needs_logger):
     needs_logger(name)
     with pytest.raises(ConfigError, match="needs a place") as refused:
         make_logger(name, None)
@@ -426,7 +426,7 @@ def test_nested_values_get_dotted_names():
     }
 
 
-def test_the_history_holds_what_the_tests_are_about():
-    """FitOptions: a value that is no number, and one that float32 does not hold."""
+def test_the_history_holds_nan_and_a_value_that_float32_rounds():
+    """Controls: a NaN, and a value that float32 rounds."""
     assert math.isnan(HISTORY[2]["poisson_val_loss"])
     assert HISTORY[0]["poisson_train_loss"] != 0.3

@@ -1,4 +1,4 @@
-"""The best epoch and when to stop."""
+"""Best epoch, early stopping and the monitored metric."""
 
 import logging
 import math
@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptycho_backend.errors import ConfigError
-from ptycho_backend.training.monitoring import BestEpoch, monitored, resolve_monitor
+from ptycho_backend.training.monitoring import BestEpoch, monitored_metric, resolve_monitor
 
 NAMES = ("poisson_train_loss", "poisson_val_loss")
 
 
 def watch(values, patience=None):
-    """Feed values until training would stop; return the watcher and what each update said."""
+    """Update with values until training stops; return the BestEpoch and the results of its updates."""
     best, improved = BestEpoch("m", patience), []
     for value in values:
         improved.append(best.update({"m": value, "other": -1.0}))
@@ -41,7 +41,7 @@ def test_patience_counts_epochs_since_the_best(values, patience):
     assert not stopped_early or len(improved) - 1 - last == patience
 
 
-def test_patience_of_one_stops_at_the_first_epoch_that_does_not_improve():
+def test_patience_of_one_stops_at_the_first_epoch_without_improvement():
     best, improved = watch([3.0, 2.0, 2.0, 1.0], patience=1)
     assert improved == [True, True, False]
     assert (best.best, best.best_epoch) == (2.0, 2)
@@ -53,7 +53,7 @@ def test_without_patience_training_never_stops():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_value_that_is_no_number_is_never_the_best(bad):
+def test_a_value_that_is_not_finite_is_never_the_best(bad):
     best, improved = watch([bad, 2.0, bad])
     assert improved == [False, True, False]
     assert best.best_epoch == 2
@@ -71,16 +71,16 @@ def test_a_value_that_is_no_number_is_never_the_best(bad):
 )
 def test_monitor_names(monitor, has_validation, expected, caplog):
     assert resolve_monitor(monitor, NAMES, has_validation) == expected
-    assert monitored(monitor, NAMES, has_validation) == expected
+    assert monitored_metric(monitor, NAMES, has_validation) == expected
     assert not caplog.records
 
 
 @pytest.mark.parametrize("monitor", ["val_loss", "poisson_val_loss"])
-def test_without_validation_the_training_loss_is_monitored_and_the_log_says_so(monitor, caplog):
+def test_without_validation_the_training_loss_is_monitored_with_a_warning(monitor, caplog):
     with caplog.at_level(logging.WARNING):
         assert resolve_monitor(monitor, NAMES, has_validation=False) == "poisson_train_loss"
         assert not caplog.records
-        assert monitored(monitor, NAMES, has_validation=False) == "poisson_train_loss"
+        assert monitored_metric(monitor, NAMES, has_validation=False) == "poisson_train_loss"
     assert "poisson_train_loss" in caplog.text
 
 
@@ -92,7 +92,7 @@ def test_an_unknown_metric_is_an_error_that_lists_the_known_ones():
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=12), st.integers(1, 3), st.data())
-def test_more_may_be_better_and_a_watch_goes_on_where_another_ended(values, patience, data):
+def test_maximum_mirrors_minimum_and_state_continues(values, patience, data):
     def decisions(best, values):
         return [(best.update({"m": value}), best.should_stop, best.best_epoch) for value in values]
 

@@ -1,4 +1,4 @@
-"""Learning rates at the epochs that matter (config 5)."""
+"""Learning-rate schedules (config 5)."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_multistep_falls_at_each_milestone_and_not_below_the_ratio():
     assert factors(8, **fields) == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
-def followed(values, state=None, **fields):
-    """Return the factors before each epoch, and after the last, when the monitor takes these values."""
+def factors_for(values, state=None, **fields):
+    """Return the factors before each epoch and after the last one, for these monitored values."""
     schedule = RateSchedule(99, ExecutionConfig(scheduler="plateau", **fields), state)
     found = [schedule.factor(0)]
     for epoch, value in enumerate(values, start=1):
@@ -76,15 +76,15 @@ def followed(values, state=None, **fields):
     return found, schedule.state
 
 
-def test_plateau_lowers_the_rate_after_patience_and_counts_anew():
+def test_plateau_lowers_the_rate_after_patience_and_counts_again():
     fields = {"scheduler_patience": 1, "scheduler_factor": 0.5, "min_lr_ratio": 0.3}
-    found, _ = followed([3, 2, 2, 2, 2, 2, 1, 1, 1], **fields)
+    found, _ = factors_for([3, 2, 2, 2, 2, 2, 1, 1, 1], **fields)
     assert found == pytest.approx([1, 1, 1, 1, 0.5, 0.5, 0.3, 0.3, 0.3, 0.3])
-    assert followed([1, 2, 2, 3], monitor_mode="max", **fields)[0] == pytest.approx([1] * 5)
+    assert factors_for([1, 2, 2, 3], monitor_mode="max", **fields)[0] == pytest.approx([1] * 5)
 
 
 @given(st.lists(st.sampled_from([1.0, 2.0, 3.0, float("nan")]), max_size=12), st.integers(0, 2), st.data())
-def test_plateau_is_that_of_torch_with_no_threshold(values, patience, data):
+def test_plateau_equals_that_of_torch_without_threshold(values, patience, data):
     torch = pytest.importorskip("torch")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -95,8 +95,8 @@ def test_plateau_is_that_of_torch_with_no_threshold(values, patience, data):
         theirs.step(value)
         expected.append(optimizer.param_groups[0]["lr"])
     fields = {"scheduler_patience": patience, "scheduler_factor": 0.5, "min_lr_ratio": 0.05}
-    assert followed(values, **fields)[0] == pytest.approx(expected)
+    assert factors_for(values, **fields)[0] == pytest.approx(expected)
     cut = data.draw(st.integers(0, len(values)))
-    first, state = followed(values[:cut], **fields)
-    second, _ = followed(values[cut:], state, **fields)
-    assert first + second[1:] == pytest.approx(expected), "a schedule that goes on"
+    first, state = factors_for(values[:cut], **fields)
+    second, _ = factors_for(values[cut:], state, **fields)
+    assert first + second[1:] == pytest.approx(expected), "a resumed schedule"
