@@ -1,1 +1,1 @@
-"""Scans: the data model, readers, writers and simulation."""
+"""Scans: data model, readers, writers, groups and batches."""

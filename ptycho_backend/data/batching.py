@@ -1,4 +1,4 @@
-"""Groups turned into batches, in one order for both engines (spec: data 5)."""
+"""Batches of groups as plain arrays, in the same order for every engine (spec: data 5)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ptycho_backend.physics.translation import canvas_size
 @dataclass(frozen=True, eq=False)
 class Batch:
     """
-    What an engine receives: a few groups as plain arrays.
+    Some groups as plain arrays: the input of an engine.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Batch:
     mask : float32, shape (y, x)
         1 for good detector pixels.
     canvas_px : int
-        Side of the group canvas, S; one value for a whole data set, so that shapes stay static.
+        Side of the group canvas, S; one value for a whole data set keeps shapes static.
     labels : complex64, shape (group, channel, y, x), optional
         Patches of the known object.
     """
@@ -49,7 +49,7 @@ class Batch:
 @dataclass(frozen=True, eq=False)
 class Samples:
     """
-    A scan, its groups and its calibration: patterns are held once, groups are indices into them.
+    A scan with its groups and calibration; groups are indices into the patterns of the scan.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Samples:
     groups : Groups
     calibration : Calibration
     with_labels : bool
-        Cut labels from the scan's known object.
+        Extract labels from the scan's known object.
     """
 
     scan: Scan
@@ -68,7 +68,7 @@ class Samples:
     def __post_init__(self) -> None:
         if self.with_labels and self.scan.obj is None:
             raise DataError(
-                "Labels are cut from a known object.",
+                "Labels are patches of a known object.",
                 expected="an object in the scan ('objectGuess' in an NPZ file)",
                 received=f"none in '{self.scan.source}'",
                 fix="train with model_type='pinn' and realspace_mae_weight=0, or add the object",
@@ -88,7 +88,7 @@ class Samples:
         return canvas_size(self.scan.N, self.groups.offsets_px)
 
     def subset(self, rows: NDArray[np.intp]) -> Samples:
-        """Return the samples of some groups; the canvas keeps the size of the whole set."""
+        """Return the samples of some groups, with the canvas size of all groups."""
         part = Samples(self.scan, self.groups.subset(rows), self.calibration, self.with_labels)
         part.__dict__["canvas_px"] = self.canvas_px
         return part
@@ -109,7 +109,7 @@ class Samples:
         )
 
     def batches(self, batch_size: int, order: NDArray[np.intp] | None = None) -> Iterator[Batch]:
-        """Yield all groups in `order` (default: as they stand); the last batch may be smaller."""
+        """Yield all groups in `order` (default: ascending); the last batch may be smaller."""
         rows = np.arange(len(self)) if order is None else order
         for start in range(0, len(rows), batch_size):
             yield self.batch(rows[start : start + batch_size])
@@ -136,13 +136,13 @@ def split(n: int, validation_fraction: float, seed: int) -> tuple[NDArray[np.int
     """
     Split n groups into training and validation rows, both sorted.
 
-    At least one group is held out where the fraction is positive, and at least one is left to train on.
+    At least one group is for training, and at least one for validation if the fraction is positive.
     """
-    held_out = min(max(1, round(n * validation_fraction)), n - 1) if validation_fraction > 0 else 0
+    n_validation = min(max(1, round(n * validation_fraction)), n - 1) if validation_fraction > 0 else 0
     order = np.random.default_rng([seed, 1]).permutation(n)
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
+    return np.sort(order[n_validation:]), np.sort(order[:n_validation])
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.intp]:
-    """Return the order of n training groups in an epoch (counted from 0): the same on every engine."""
+    """Return the random order of n training groups in an epoch (counted from 0), the same for every engine."""
     return np.random.default_rng([seed, 2, epoch]).permutation(n)

@@ -1,4 +1,4 @@
-"""What every file reader needs: fields, checked so that errors name file and field (spec: data 3)."""
+"""Fields of scan files: checks and conversions that all readers share (spec: data 3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.errors import DataError, OutputError, ShapeError, nearest_name
-from ptycho_backend.runtime.memory_map import IN_MEMORY_BYTES, release, rows_at_a_time, scratch_array
+from ptycho_backend.runtime.memory_map import IN_MEMORY_BYTES, release, rows_per_block, scratch_array
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +21,13 @@ Fields = dict[str, Any]  # keyword arguments of Scan
 
 
 def require_keys(required: Sequence[str], found: Iterable[str], source: str) -> None:
-    """Raise an error that lists every missing key, what the file holds instead, and the nearest names."""
-    present = sorted(str(key) for key in found)  # HDF5 gives names that are no text as bytes
+    """Raise an error for missing keys; it lists the keys of the file and suggests similar names."""
+    present = sorted(str(key) for key in found)  # h5py returns names with invalid text as bytes
     missing = [key for key in required if key not in present]
     if not missing:
         return
-    spare = [key for key in present if key not in required]
-    hints = [f"'{nearest_name(key, spare)}' to '{key}'" for key in missing if nearest_name(key, spare)]
+    others = [key for key in present if key not in required]
+    hints = [f"'{nearest}' to '{key}'" for key in missing if (nearest := nearest_name(key, others))]
     raise DataError(
         "A scan file holds every required key.",
         expected=f"the keys {', '.join(required)}",
@@ -37,29 +37,49 @@ def require_keys(required: Sequence[str], found: Iterable[str], source: str) -> 
     )
 
 
+def wrong_shape(array: Any, key: str, source: str, rule: str, expected: str, fix: str) -> ShapeError:
+    """Return the error of a field with the wrong shape."""
+    return ShapeError.in_field(rule, expected, f"shape {np.shape(array)}", fix, key, source)
+
+
+def not_numeric(expected: str, received: str, key: str, source: str) -> DataError:
+    """Return the error of a field without numbers."""
+    rule, fix = "Fields of a scan are plain numbers.", "write the field as a plain numeric array"
+    return DataError.in_field(rule, expected, received, fix, key, source)
+
+
+def unpaired_patterns(expected: str, received: str) -> ShapeError:
+    """Return the error of unequal numbers of patterns and positions."""
+    fix = "check that patterns and positions come from the same scan"
+    return ShapeError("Every pattern has one position.", expected, received, fix)
+
+
+def unexpected_patterns(path: Path, patterns: object) -> DataError:
+    """Return the error of a second file of patterns for a file that already contains patterns."""
+    return DataError(
+        "Only a product takes its patterns from another file.",
+        expected="patterns=None",
+        received=f"patterns='{patterns}' for '{path}'",
+        fix="leave `patterns` out",
+    )
+
+
 def numbers(values: Any, key: str, source: str, kinds: str = "biuf") -> NDArray[Any]:
-    """Return an array as it is, after checking that it holds (real) numbers."""
+    """Return a checked array of numbers, unchanged; `kinds` lists the allowed kinds of dtype."""
     array: NDArray[Any] = np.asanyarray(values)
     if array.dtype.kind not in kinds:
-        raise DataError(
-            "Fields of a scan are plain numbers.",
-            expected="real numbers" if kinds == "biuf" else "numbers",
-            received=f"dtype {array.dtype}, field '{key}' of '{source}'",
-            fix="write the field as a plain numeric array",
-        )
+        expected = "real numbers" if kinds == "biuf" else "numbers"
+        raise not_numeric(expected, f"dtype {array.dtype}", key, source)
     return array
 
 
 def real_number(value: Any, key: str, source: str) -> float:
-    """Return one real number, from a scalar or from an array whose values are all the same."""
+    """Return one finite number, from a scalar or from an array of equal values."""
     array = numbers(value, key, source)
     if array.size == 0 or not np.isfinite(array).all() or np.ptp(array.astype(np.float64)) > 0:
-        raise DataError(
-            "This field is one number for the whole scan.",
-            expected="one finite number",
-            received=f"{array.size} value(s) of shape {array.shape}, field '{key}' of '{source}'",
-            fix="write one scan to a file, with one value of this field",
-        )
+        rule, fix = "This field is one number for the whole scan.", "write one value, and one scan per file"
+        received = f"{array.size} value(s) of shape {array.shape}"
+        raise DataError.in_field(rule, "one finite number", received, fix, key, source)
     return float(array.flat[0])
 
 
@@ -67,11 +87,9 @@ def positive_number(value: Any, key: str, source: str) -> float:
     """Return one number above zero."""
     number = real_number(value, key, source)
     if number <= 0:
-        raise DataError(
-            "Lengths and energies are above zero.",
-            expected="a number > 0",
-            received=f"{number:g}, field '{key}' of '{source}'",
-            fix="write the value that the scan was measured with, in SI units",
+        fix = "write the value of the measurement, in SI units"
+        raise DataError.in_field(
+            "Lengths and energies are above zero.", "a number > 0", f"{number:g}", fix, key, source
         )
     return number
 
@@ -82,12 +100,8 @@ def stacked(y: Any, x: Any, keys: tuple[str, str], source: str) -> NDArray[np.fl
     for key, values in zip(keys, (y, x), strict=True):
         column = np.atleast_1d(np.squeeze(numbers(values, key, source)))
         if column.ndim != 1:
-            raise ShapeError(
-                "Scan coordinates are lists of numbers.",
-                expected="shape (position,)",
-                received=f"shape {np.shape(values)}, field '{key}' of '{source}'",
-                fix="write one number for every pattern",
-            )
+            rule, fix = "Scan coordinates are lists of numbers.", "write one number for every pattern"
+            raise wrong_shape(values, key, source, rule, "shape (position,)", fix)
         columns.append(column.astype(np.float64))
     if len(columns[0]) != len(columns[1]):
         raise ShapeError(
@@ -100,7 +114,7 @@ def stacked(y: Any, x: Any, keys: tuple[str, str], source: str) -> NDArray[np.fl
 
 
 def matched_positions(positions: NDArray[Any], n_patterns: int, source: str) -> NDArray[Any]:
-    """Drop positions after the last pattern, with a warning: an interrupted scan has planned more of them."""
+    """Drop positions without a pattern, with a warning: they belong to an interrupted scan."""
     if len(positions) > n_patterns > 0:
         logger.warning(
             "'%s' holds %d positions for %d patterns: the last %d are dropped",
@@ -110,35 +124,22 @@ def matched_positions(positions: NDArray[Any], n_patterns: int, source: str) -> 
 
 
 def from_window_middles(positions_px: NDArray[Any], N: int) -> NDArray[np.float64]:
-    """
-    Return scan positions, which name pixel ``[N//2, N//2]`` of a window, from those of the windows' middles.
-
-    Parameters
-    ----------
-    positions_px : float, shape (position, 2), (y, x)
-        Where pixel (N − 1)/2 falls, as ptychodus counts.
-    N : int
-        Side of the window, pixels.
-
-    Notes
-    -----
-    Spec: data 1.4.
-    """
+    """Return scan positions from those of window middles (N − 1)/2, the convention of ptychodus (spec: data 1.4)."""
     return np.asarray(positions_px, dtype=np.float64) + behind_middle_px(N)
 
 
 def to_window_middles(positions_px: NDArray[Any], N: int) -> NDArray[np.float64]:
-    """Return the positions of the windows' middles; the inverse of :func:`from_window_middles`."""
+    """Return the positions of the windows' middles: the inverse of :func:`from_window_middles`."""
     return np.asarray(positions_px, dtype=np.float64) - behind_middle_px(N)
 
 
 def behind_middle_px(N: int) -> float:
-    """Return how far pixel N//2 of a window lies behind its middle: half a pixel for even N."""
+    """Return the distance of pixel N//2 from the middle of a window: half a pixel for even N."""
     return N // 2 - (N - 1) / 2
 
 
 def first_plane(array: NDArray[Any], key: str, source: str) -> NDArray[Any]:
-    """Return the (mode, y, x) probe of a file that stacks (variation, mode, y, x)."""
+    """Return the (mode, y, x) probe of a (variation, mode, y, x) stack."""
     if array.ndim != 4:
         return array
     if len(array) > 1:
@@ -147,63 +148,51 @@ def first_plane(array: NDArray[Any], key: str, source: str) -> NDArray[Any]:
 
 
 def single_layer(obj: Any, key: str, source: str) -> NDArray[Any] | None:
-    """Return the object as (y, x), None where the file holds an empty one."""
+    """Return the object as (y, x), or None for an empty array."""
     array = numbers(obj, key, source, kinds="biufc")
     if array.size == 0:
         return None
     if array.ndim == 3 and len(array) > 1:
-        raise ShapeError(
-            "An object has one layer.",
-            expected="shape (y, x) or (1, y, x)",
-            received=f"{len(array)} layers, shape {array.shape}, field '{key}' of '{source}'",
-            fix="multiply the layers into one, or leave the object out of the file",
-        )
+        received, fix = f"{len(array)} layers, shape {array.shape}", "multiply the layers, or leave the object out"
+        raise ShapeError.in_field("An object has one layer.", "shape (y, x) or (1, y, x)", received, fix, key, source)
     return array[0] if array.ndim == 3 else array
 
 
 def pattern_stack(values: Any, key: str, source: str) -> NDArray[Any]:
-    """Return patterns as they are, after checking that they have three axes."""
+    """Return checked patterns with three axes, unchanged."""
     array = numbers(values, key, source, kinds="biufc")
     if array.ndim != 3:
-        raise ShapeError(
-            "Diffraction patterns are a stack of images.",
-            expected="shape (position, y, x)",
-            received=f"shape {array.shape}, field '{key}' of '{source}'",
-            fix="stack the patterns of one scan along a first axis",
-        )
+        rule, fix = "Diffraction patterns are a stack of images.", "stack the patterns of one scan along a first axis"
+        raise wrong_shape(array, key, source, rule, "shape (position, y, x)", fix)
     return array
 
 
 def good_pixels(bad_pixels: Any, key: str, source: str) -> NDArray[np.bool_]:
-    """Return a mask, True where a pixel is good, from an array that is not 0 where it is bad."""
+    """Return a mask, True for good pixels, from an array with zeros for good pixels."""
     return np.asarray(numbers(bad_pixels, key, source) == 0)
 
 
 def json_mapping(text: str, key: str, source: str) -> dict[str, Any]:
-    """Return the mapping that a JSON text holds."""
+    """Return a JSON text as a mapping."""
     try:
         values = json.loads(text)
     except ValueError:
         values = None
     if not isinstance(values, dict):
-        raise DataError(
-            "Metadata is a mapping in JSON.",
-            expected='text such as {"beamline": "2-ID-D"}',
-            received=f"{text[:60]!r}, field '{key}' of '{source}'",
-            fix="write it as numpy.array(json.dumps({...}))",
-        )
+        expected, fix = 'text such as {"beamline": "2-ID-D"}', "write it as numpy.array(json.dumps({...}))"
+        raise DataError.in_field("Metadata is a mapping in JSON.", expected, f"{text[:60]!r}", fix, key, source)
     return values
 
 
 @contextmanager
 def opened_hdf5(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file for reading; whatever is wrong with it becomes an error that names it."""
+    """Open an HDF5 file for reading; an error of the file names its path."""
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except OutputError:  # no room for what the file holds: nothing is wrong with the file
+    except OutputError:  # no disk space for the unpacked values: the file itself is intact
         raise
     except (OSError, RuntimeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
@@ -219,40 +208,30 @@ def hdf5_array(file: Any, key: str, source: str) -> NDArray[Any]:
     """
     Return an HDF5 dataset of numbers in its own dtype.
 
-    A large one is not read: it is mapped where it lies in one piece in the file, else unpacked block by block
-    (spec: data 8).
+    A large contiguous dataset is memory-mapped; another large dataset is unpacked block by block (spec: data 8).
     """
     import h5py
 
     dataset = file.get(key)
     if not isinstance(dataset, h5py.Dataset):
-        raise DataError(
-            "Fields of a scan are datasets.",
-            expected="an HDF5 dataset",
-            received=f"a group or a broken link, field '{key}' of '{source}'",
-            fix="store the array itself under this name",
-        )
+        received, fix = "a group or a broken link", "store the array itself under this name"
+        raise DataError.in_field("Fields of a scan are datasets.", "an HDF5 dataset", received, fix, key, source)
     try:
         values = dataset[()] if dataset.nbytes < IN_MEMORY_BYTES else _large_dataset(dataset, source)
-    except (TypeError, ValueError) as error:  # how h5py says that NumPy has no such type
-        raise DataError(
-            "Fields of a scan are plain numbers.",
-            expected="a type that NumPy knows",
-            received=f"{error}, field '{key}' of '{source}'",
-            fix="write the field as a plain numeric array",
-        ) from error
+    except (TypeError, ValueError) as error:  # h5py's errors for types without a NumPy equivalent
+        raise not_numeric("a NumPy type", str(error), key, source) from error
     return numbers(values, key, source, kinds="biufc")
 
 
 def _large_dataset(dataset: Any, source: str) -> NDArray[Any]:
-    offset = dataset.id.get_offset()  # None where the values do not lie in one piece
+    offset = dataset.id.get_offset()  # None for values in several pieces
     if offset is not None and dataset.external is None:
         return np.memmap(dataset.file.filename, dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
     size = dataset.nbytes / 2**30
     logger.info("'%s': %.1f GiB of '%s' are unpacked into a temporary file", source, size, dataset.name)
     values = scratch_array(dataset.shape, dataset.dtype)
-    step = rows_at_a_time(values)
-    if dataset.chunks:  # whole chunks, because each is unpacked whole
+    step = rows_per_block(values)
+    if dataset.chunks:  # multiples of a chunk, because HDF5 unpacks whole chunks
         step = max(step // dataset.chunks[0], 1) * dataset.chunks[0]
     for start in range(0, len(values), step):
         values[start : start + step] = dataset[start : start + step]

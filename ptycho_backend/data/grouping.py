@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, eq=False)
 class Groups:
     """
-    Groups of C neighbouring positions; members stand in row-major order of position.
+    Groups of C neighbouring positions; members are in row-major order of position.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def group_positions(
     Draw groups of gridsize² neighbouring positions.
 
     Every position seeds one group: itself and gridsize² − 1 members drawn from its `neighbor_count` nearest
-    neighbours. With `n_groups` below the number of positions, that many seeds are drawn.
+    neighbours. A smaller `n_groups` draws a random subset of the seeds.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def group_positions(
     Raises
     ------
     DataError
-        If there are fewer positions than gridsize², or fewer positions than groups asked for.
+        If there are fewer positions than gridsize², or fewer positions than requested groups.
     """
     n, C = len(positions_px), gridsize**2
     if n < C:
@@ -89,7 +89,7 @@ def group_positions(
 
 
 def groups_from_indices(positions_px: NDArray[np.float64], indices: NDArray[np.integer]) -> Groups:
-    """Put the members of every group in row-major order of position and measure their offsets."""
+    """Sort the members of every group in row-major order of position and compute their offsets."""
     members = positions_px[indices]
     order = np.lexsort((members[..., 1], members[..., 0]), axis=-1)
     ordered = np.take_along_axis(indices, order, axis=1).astype(np.int64)
@@ -111,9 +111,9 @@ def _with_neighbours(
         logger.info("neighbor_count raised from %d to %d: a group has %d members", neighbor_count, K, C)
     _, near = cKDTree(positions_px).query(positions_px[seeds], k=K + 1)
     near = np.asarray(near).reshape(len(seeds), K + 1)
-    # Coincident positions can push the seed itself out of first place.
-    own = near == seeds[:, None]
-    distance_rank = np.where(own, -1, np.arange(K + 1))
+    # Coincident positions can displace the seed itself from the first place.
+    is_seed = near == seeds[:, None]
+    distance_rank = np.where(is_seed, -1, np.arange(K + 1))
     near = np.take_along_axis(near, np.argsort(distance_rank, axis=1, kind="stable"), axis=1)
     chosen = np.argsort(rng.random((len(seeds), K)), axis=1)[:, : C - 1] + 1
     return np.concatenate([seeds[:, None], np.take_along_axis(near, chosen, axis=1)], axis=1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Scans as HDF5 files of ptychodus: training files, products with their patterns (spec: data 3.3, 3.5)."""
+"""Reader of ptychodus HDF5 files: training files, and products with their patterns (spec: data 3.3, 3.5)."""
 
 from __future__ import annotations
 
@@ -23,26 +23,19 @@ from ptycho_backend.data.fields import (
     require_keys,
     single_layer,
     stacked,
+    unexpected_patterns,
 )
 from ptycho_backend.data.product import POSITIONS as PRODUCT_POSITIONS
-from ptycho_backend.data.product import Product, read_product, write_product
-from ptycho_backend.data.scan import Scan
+from ptycho_backend.data.product import Product, read_product
 from ptycho_backend.errors import DataError
-from ptycho_backend.runtime.memory_map import gathered
-
-__all__ = ["Product", "hdf5_fields", "read_hdf5", "read_product", "write_product"]
+from ptycho_backend.runtime.memory_map import gather_rows
 
 logger = logging.getLogger(__name__)
 
 TRAINING_POSITIONS = ("probe_position_y_px", "probe_position_x_px")
 OBJECT_PIXEL = ("object_pixel_height_m", "object_pixel_width_m")
 EXPERIMENT = ("detector_object_distance_m", "photon_energy_eV")
-NEIGHBOUR = "diffraction.h5"  # name of the patterns beside a product in a ptychodus folder
-
-
-def read_hdf5(path: Path | str, patterns: Path | str | None = None) -> Scan:
-    """Read a scan from a training file, or from a product and a file of patterns (spec: data 3.3, 3.5)."""
-    return Scan(**hdf5_fields(Path(path), None if patterns is None else Path(patterns)))
+PATTERNS_FILE = "diffraction.h5"  # in the folder of a ptychodus product
 
 
 def hdf5_fields(path: Path, patterns: Path | None = None) -> Fields:
@@ -52,7 +45,7 @@ def hdf5_fields(path: Path, patterns: Path | None = None) -> Fields:
     Raises
     ------
     DataError
-        If the file is damaged, of neither layout, or a product without a file of patterns.
+        If the file is damaged, has neither layout, or is a product without a file of patterns.
     """
     with opened_hdf5(path) as file:
         is_product = PRODUCT_POSITIONS[0] in file
@@ -61,19 +54,14 @@ def hdf5_fields(path: Path, patterns: Path | None = None) -> Fields:
             if patterns is None:
                 return _training_fields(file, str(path))
     if not is_product:
-        raise DataError(
-            "Only a product takes its patterns from another file.",
-            expected="patterns=None",
-            received=f"patterns='{patterns}' for '{path}', which holds patterns itself",
-            fix="leave `patterns` out",
-        )
+        raise unexpected_patterns(path, patterns)
     if patterns is None:
-        neighbour = path.parent / NEIGHBOUR
+        sibling = path.parent / PATTERNS_FILE
         raise DataError(
             "A scan needs patterns, and a product holds none.",
             expected="a second file with the dataset 'patterns'",
             received=f"'{path}', a ptychodus product, alone",
-            fix=f"load_scan('{path}', patterns='{neighbour if neighbour.is_file() else 'diffraction.h5'}')",
+            fix=f"load_scan('{path}', patterns='{sibling if sibling.is_file() else PATTERNS_FILE}')",
         )
     return _product_fields(read_product(path), path, patterns)
 
@@ -111,7 +99,7 @@ def _product_fields(product: Product, path: Path, patterns_path: Path) -> Fields
         of_position, of_pattern = _paired(product.indexes, indexes, source)
         positions = product.positions_px[of_position]
         in_order = np.array_equal(of_pattern, np.arange(len(patterns)))
-        fields["patterns"] = patterns if in_order else gathered(patterns, of_pattern)
+        fields["patterns"] = patterns if in_order else gather_rows(patterns, of_pattern)
     return fields | {
         "positions_px": positions,
         "probe": product.probe,
@@ -124,7 +112,7 @@ def _product_fields(product: Product, path: Path, patterns_path: Path) -> Fields
 
 
 def _detector_fields(file: Any, source: str) -> Fields:
-    """Read what the detector gave: ptychodus keeps intensities, so a file without a domain holds counts."""
+    """Read patterns, mask and measurement domain; ptychodus stores intensities, so the default domain is counts."""
     mask = None
     if "bad_pixels" in file:
         mask = good_pixels(hdf5_array(file, "bad_pixels", source), "bad_pixels", source)
@@ -139,15 +127,15 @@ def _detector_fields(file: Any, source: str) -> Fields:
 def _paired(
     of_positions: NDArray[np.int64], of_patterns: NDArray[Any], source: str
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return rows of positions and of patterns that carry the same index, in the order of the patterns."""
+    """Return rows of positions and of patterns with the same index, in the order of the patterns."""
     common, position_rows, pattern_rows = np.intersect1d(of_positions, of_patterns, return_indices=True)
-    measured = common >= 0  # a negative index marks a pattern that never came
+    measured = common >= 0  # a negative index marks a missing pattern
     position_rows, pattern_rows = position_rows[measured], pattern_rows[measured]
     order = np.argsort(pattern_rows)
     if len(order) == 0:
         raise DataError(
             "Positions and patterns are paired by their index.",
-            expected="indexes that occur in both files",
+            expected="common indexes of both files",
             received=f"none in common, fields 'probe_position_indexes' and 'indexes' of '{source}'",
             fix="check that product and patterns come from the same scan",
         )

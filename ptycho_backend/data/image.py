@@ -1,4 +1,4 @@
-"""Reconstructed images in scan coordinates."""
+"""Reconstructed image in scan coordinates."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ WELL_COVERED = 0.25  # of the largest coverage
 @dataclass(frozen=True, eq=False)
 class Image:
     """
-    A stitched image in scan coordinates.
+    Stitched image in scan coordinates.
 
     Parameters
     ----------
     obj : complex64, shape (y, x)
-        Transmission function; 0 where nothing was measured.
+        Transmission function; 0 outside of the scan.
     coverage : float32, shape (y, x)
-        Summed weights: how much measured evidence a pixel has, 0 for none.
+        Summed weights of the patterns that cover a pixel.
     origin_px : (float, float), (y, x)
         Scan coordinates of pixel (0, 0).
     """
@@ -31,11 +31,11 @@ class Image:
 
 
 def well_covered(image: Image) -> Image:
-    """Return the part of an image, a rectangle, that many patterns have seen: the rim holds little evidence."""
-    seen = image.coverage > WELL_COVERED * image.coverage.max()
-    if not seen.any():
+    """Return the bounding rectangle of the well-covered part of an image; its rim is covered by few patterns."""
+    covered = image.coverage > WELL_COVERED * image.coverage.max()
+    if not covered.any():
         return image
-    (top, bottom), (left, right) = (np.flatnonzero(seen.any(axis=axis))[[0, -1]] for axis in (1, 0))
-    cut = slice(top, bottom + 1), slice(left, right + 1)
+    (top, bottom), (left, right) = (np.flatnonzero(covered.any(axis=axis))[[0, -1]] for axis in (1, 0))
+    crop = slice(top, bottom + 1), slice(left, right + 1)
     origin = (image.origin_px[0] + float(top), image.origin_px[1] + float(left))
-    return Image(image.obj[cut], image.coverage[cut], origin)
+    return Image(image.obj[crop], image.coverage[crop], origin)

@@ -1,4 +1,4 @@
-"""Several scans with one probe as one scan, to train on all of them together (spec: data 7)."""
+"""Joint scan: several scans with one probe as one scan, for a common training (spec: data 7)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import DataError
 
-SAME_PROBE = 1e-4  # largest difference of two probes, as a share of the brightest pixel
+SAME_PROBE = 1e-4  # largest difference of equal probes, relative to the brightest pixel
 
 
 def join_scans(scans: Sequence[Scan]) -> Scan:
     """
-    Return one scan of all positions, the objects side by side and far enough apart to share no group.
+    Return one scan of all positions, with the objects in a row and too distant for common groups.
 
     Parameters
     ----------
     scans : sequence of Scan
-        Equal in pattern size, domain and probe. A detector pixel must be good in all of them to stay good.
-        Known objects are kept where every scan has one.
+        Scans with equal pattern size, measurement domain and probe. The masks are combined: a pixel is good if it is
+        good in every scan. Known objects are joined if every scan has one.
 
     Raises
     ------
     DataError
-        If there is none, or two of them differ in what they have to share.
+        If there is no scan, or two scans differ in a common property.
 
     Notes
     -----
@@ -44,7 +44,7 @@ def join_scans(scans: Sequence[Scan]) -> Scan:
     obj, origin = _joined_objects(scans, shifts)
     return Scan(
         patterns=np.concatenate([scan.patterns for scan in scans]),
-        positions_px=np.concatenate([scan.positions_px + by for scan, by in zip(scans, shifts, strict=True)]),
+        positions_px=np.concatenate([scan.positions_px + shift for scan, shift in zip(scans, shifts, strict=True)]),
         probe=first.probe,
         measurement=first.measurement,
         mask=np.logical_and.reduce([scan.mask for scan in scans]),
@@ -56,27 +56,27 @@ def join_scans(scans: Sequence[Scan]) -> Scan:
 
 
 def _check_alike(first: Scan, other: Scan) -> None:
-    """Refuse two scans that no one model describes."""
-    facts: dict[str, tuple[Any, Any]] = {
+    """Raise an error if one model cannot describe both scans."""
+    properties: dict[str, tuple[Any, Any]] = {
         "pattern sizes": (first.N, other.N),
         "measurement domains": (first.measurement, other.measurement),
         "probe modes": (len(first.probe), len(other.probe)),
         "object pixels": (first.pixel_size_m, other.pixel_size_m),
     }
-    differing = [f"{name} {one!r} and {two!r}" for name, (one, two) in facts.items() if one != two]
+    differing = [f"{name} {one!r} and {two!r}" for name, (one, two) in properties.items() if one != two]
     if not differing and np.abs(first.probe - other.probe).max() > SAME_PROBE * np.abs(first.probe).max():
         differing = ["probes"]
     if differing:
         raise DataError(
-            "Scans that are trained on together share probe, pattern size, object pixel and measurement domain.",
+            "Scans for a common training have equal probe, pattern size, object pixel and measurement domain.",
             expected=f"'{other.source}' like '{first.source}'",
             received=f"different {'; '.join(differing)}",
-            fix="train on one of them, and go on with the other one in a training of its own",
+            fix="train on each scan separately",
         )
 
 
 def _shifts_px(scans: Sequence[Scan]) -> list[NDArray[np.float64]]:
-    """Return what is added to each scan's positions: all in one row, each gap wider than any scan."""
+    """Return the shift of each scan's positions: all scans in one row, each gap wider than any scan."""
     corners = [_corners(scan) for scan in scans]
     gap = max(float(np.linalg.norm(high - low)) for low, high in corners)
     shifts, x = [], 0.0
@@ -87,7 +87,7 @@ def _shifts_px(scans: Sequence[Scan]) -> list[NDArray[np.float64]]:
 
 
 def _corners(scan: Scan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the corners of what a scan covers, (y, x); with an object, the low one lies on one of its pixels."""
+    """Return low and high corner (y, x) of the area of a scan; the low corner lies on a pixel of a known object."""
     low, high = scan.positions_px.min(axis=0) - scan.N, scan.positions_px.max(axis=0) + scan.N
     if scan.obj is None:
         return low, high
@@ -99,11 +99,11 @@ def _corners(scan: Scan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def _joined_objects(
     scans: Sequence[Scan], shifts: Sequence[NDArray[np.float64]]
 ) -> tuple[NDArray[np.complex64] | None, tuple[float, float]]:
-    """Return one canvas with all objects, 0 between them as outside of one, and the position of its pixel (0, 0)."""
+    """Return one canvas with all objects, 0 between them, and the position of its pixel (0, 0)."""
     objects = [scan.obj for scan in scans if scan.obj is not None]
     if len(objects) < len(scans):
         return None, (0.0, 0.0)
-    origins = [np.asarray(scan.obj_origin_px) + by for scan, by in zip(scans, shifts, strict=True)]
+    origins = [np.asarray(scan.obj_origin_px) + shift for scan, shift in zip(scans, shifts, strict=True)]
     corners = [np.rint(origin).astype(int) for origin in origins]
     size = np.max([corner + obj.shape for corner, obj in zip(corners, objects, strict=True)], axis=0)
     canvas = np.zeros((int(size[0]), int(size[1])), dtype=np.complex64)

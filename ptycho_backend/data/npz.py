@@ -1,4 +1,4 @@
-"""Scans as NPZ files, the exchange format of PtychoPINN and ptychodus (spec: data 3.2)."""
+"""Reader and writer of NPZ files, the exchange format of PtychoPINN and ptychodus (spec: data 3.2)."""
 
 from __future__ import annotations
 
@@ -23,35 +23,20 @@ from ptycho_backend.data.fields import (
     require_keys,
     single_layer,
     stacked,
+    unpaired_patterns,
+    wrong_shape,
 )
 from ptycho_backend.data.output import atomic_path, json_text
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.errors import DataError, OutputError, ShapeError, first_line
-from ptycho_backend.runtime.memory_map import BLOCK_BYTES, IN_MEMORY_BYTES, gathered, release, scratch_array
+from ptycho_backend.errors import DataError, OutputError, first_line
+from ptycho_backend.runtime.memory_map import BLOCK_BYTES, IN_MEMORY_BYTES, gather_rows, release, scratch_array
 
 logger = logging.getLogger(__name__)
 
-REQUIRED = ("xcoords", "ycoords", "diff3d", "probeGuess")
 PATTERNS_ALIAS = "diffraction"
-READ = (
-    "xcoords",
-    "ycoords",
-    "probeGuess",
-    "objectGuess",
-    "scan_index",
-    "bad_pixels",
-    "measurement",
-    "obj_origin_px",
-    "pixel_size_m",
-    "metadata",
-)
-MAP_FROM_BYTES = 2**26  # smaller members are read, which checks their checksum
+OPTIONAL = ("objectGuess", "scan_index", "bad_pixels", "measurement", "obj_origin_px", "pixel_size_m", "metadata")
+MAP_FROM_BYTES = 2**26  # smaller arrays are read, which verifies their checksum
 DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
-
-
-def read_npz(path: Path | str) -> Scan:
-    """Read a scan from an NPZ file (spec: data 3.2)."""
-    return Scan(**npz_fields(Path(path)))
 
 
 def npz_fields(path: Path) -> Fields:
@@ -61,18 +46,19 @@ def npz_fields(path: Path) -> Fields:
     Raises
     ------
     DataError
-        If the file is damaged, lacks a key, or holds Python objects where numbers belong.
+        If the file is damaged, lacks a key, or holds Python objects instead of numbers.
     """
     source = str(path)
     with _opened(path) as archive:
         keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         patterns_key = _patterns_key(keys, source)
-        require_keys((*REQUIRED[:2], patterns_key, REQUIRED[3]), keys, source)
-        arrays = {key: _member(archive, key, path) for key in keys if key in (*READ, patterns_key)}
+        required = ("xcoords", "ycoords", patterns_key, "probeGuess")
+        require_keys(required, keys, source)
+        arrays = {key: _read_array(archive, key, path) for key in keys if key in (*required, *OPTIONAL)}
     positions = stacked(arrays["ycoords"], arrays["xcoords"], ("ycoords", "xcoords"), source)
     stack = pattern_stack(arrays[patterns_key], patterns_key, source)
     patterns = _position_first(stack, len(positions), patterns_key, source)
-    _warn_of_several_scans(arrays.get("scan_index"), source)
+    _warn_about_several_scans(arrays.get("scan_index"), source)
     bad_pixels = arrays.get("bad_pixels")
     obj = arrays.get("objectGuess")
     return {
@@ -90,24 +76,24 @@ def npz_fields(path: Path) -> Fields:
 
 
 def npz_array(path: Path, key: str) -> NDArray[Any] | None:
-    """Read one array of an NPZ file, without pickle; None where the file has none of this name."""
+    """Read one array of an NPZ file, without pickle; None for a missing name."""
     with _opened(path) as archive:
-        return _member(archive, key, path) if f"{key}.npy" in archive.namelist() else None
+        return _read_array(archive, key, path) if f"{key}.npy" in archive.namelist() else None
 
 
 def write_npz(scan: Scan, path: Path | str, overwrite: bool = False) -> Path:
     """
-    Write a scan to an NPZ file that PtychoPINN and ptychodus tools read too.
+    Write a scan to an NPZ file in the format of PtychoPINN and ptychodus.
 
-    Members are stored uncompressed, so that large patterns can be memory-mapped.
+    Arrays are stored uncompressed, so that large patterns can be memory-mapped.
 
     Parameters
     ----------
     scan : Scan
     path : path
-        The file appears under this name only when it is complete.
+        Path; a file with this name is always complete.
     overwrite : bool
-        Replace an existing file; without it that is an error.
+        Replace an existing file; otherwise an existing file is an error.
 
     Raises
     ------
@@ -141,7 +127,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(path)
     except DAMAGE as error:
-        raise _damaged(path, "", error) from error
+        raise _damaged(path, error) from error
     with archive:
         yield archive
 
@@ -153,8 +139,8 @@ def _patterns_key(keys: list[str], source: str) -> str:
     return PATTERNS_ALIAS
 
 
-def _member(archive: zipfile.ZipFile, key: str, path: Path) -> NDArray[Any]:
-    """Read one array; a large one is mapped where it is stored uncompressed, else unpacked chunk by chunk."""
+def _read_array(archive: zipfile.ZipFile, key: str, path: Path) -> NDArray[Any]:
+    """Read one array; a large array is mapped if it is stored uncompressed, else unpacked block by block."""
     try:
         with archive.open(f"{key}.npy") as stream:
             shape, fortran, dtype = _header(stream)
@@ -164,17 +150,14 @@ def _member(archive: zipfile.ZipFile, key: str, path: Path) -> NDArray[Any]:
                     return _unpacked(stream, shape, fortran, dtype)
                 stream.seek(0)
                 return np.lib.format.read_array(stream, allow_pickle=False)
-    except OutputError:  # no room for what the file holds: nothing is wrong with the file
+    except OutputError:  # no disk space for the unpacked values: the file itself is intact
         raise
     except DAMAGE as error:
-        raise _damaged(path, key, error) from error
+        raise _damaged(path, error, key) from error
     if dtype.hasobject:
-        raise DataError(
-            "A scan file holds plain arrays, never Python objects.",
-            expected="numbers, or text for 'metadata'",
-            received=f"an object array, field '{key}' of '{path}'",
-            fix="write numbers as a numeric array, and metadata as JSON text: numpy.array(json.dumps(...))",
-        )
+        rule, expected = "A scan file holds plain arrays, never Python objects.", "numbers, or text for 'metadata'"
+        fix = "write numbers as a numeric array, and metadata as JSON text: numpy.array(json.dumps(...))"
+        raise DataError.in_field(rule, expected, "an object array", fix, key, str(path))
     return _mapped(path, _data_start(archive, key, path) + header_bytes, shape, fortran, dtype)
 
 
@@ -184,7 +167,7 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         return np.lib.format.read_array_header_1_0(stream)
     if version == (2, 0):
         return np.lib.format.read_array_header_2_0(stream)
-    raise ValueError(f"array format version {version} holds structured data")
+    raise ValueError(f"array format version {version} contains structured data")
 
 
 def _stored_large(archive: zipfile.ZipFile, key: str) -> bool:
@@ -193,23 +176,23 @@ def _stored_large(archive: zipfile.ZipFile, key: str) -> bool:
 
 
 def _unpacked(stream: IO[bytes], shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Unpack a compressed array into one that need not fit in memory."""
+    """Unpack a compressed array, into a temporary file if it is larger than the memory."""
     values = scratch_array(shape, dtype, order="F" if fortran else "C")
     logger.info("a compressed array of %.1f GiB is unpacked into a temporary file", values.nbytes / 2**30)
-    raw = values.reshape(-1, order="A").view(np.uint8)  # in the order of the file, whichever that is
+    raw = values.reshape(-1, order="A").view(np.uint8)  # in the axis order of the file
     for start in range(0, len(raw), BLOCK_BYTES):
         part = stream.read(len(raw[start : start + BLOCK_BYTES]))
         raw[start : start + len(part)] = np.frombuffer(part, dtype=np.uint8)
         if len(part) < len(raw[start : start + BLOCK_BYTES]):
-            raise EOFError("it ends before its last value")
+            raise EOFError("the array ends before its last value")
         release(raw)
-    if stream.read(1):  # the end must be reached for the checksum to be compared
-        raise ValueError("it goes on after its last value")
+    if stream.read(1):  # zipfile verifies the checksum at the end
+        raise ValueError("the array continues after its last value")
     return values
 
 
 def _data_start(archive: zipfile.ZipFile, key: str, path: Path) -> int:
-    """Return where in the archive a stored member begins: behind its local header of variable length."""
+    """Return the offset of a stored array in the archive, after its local header of variable length."""
     start = archive.getinfo(f"{key}.npy").header_offset
     with path.open("rb") as stream:
         stream.seek(start)
@@ -222,10 +205,10 @@ def _mapped(path: Path, offset: int, shape: tuple[int, ...], fortran: bool, dtyp
         order: Literal["F", "C"] = "F" if fortran else "C"
         return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
     except DAMAGE as error:
-        raise _damaged(path, "", error) from error
+        raise _damaged(path, error) from error
 
 
-def _damaged(path: Path, key: str, error: Exception) -> DataError:
+def _damaged(path: Path, error: Exception, key: str = "") -> DataError:
     reason = getattr(error, "strerror", None) or first_line(error, type(error).__name__)
     return DataError(
         "An NPZ file is a whole zip archive of arrays.",
@@ -236,22 +219,18 @@ def _damaged(path: Path, key: str, error: Exception) -> DataError:
 
 
 def _position_first(patterns: NDArray[Any], n: int, key: str, source: str) -> NDArray[Any]:
-    """Put the positions first: older files hold (y, x, position). The number of coordinates decides."""
+    """Return patterns as (position, y, x); older files hold (y, x, position), recognised by the number of positions."""
     interrupted = patterns.shape[1] == patterns.shape[2] and len(patterns) < n
     if len(patterns) == n or interrupted:
         return patterns
     if patterns.shape[2] == n:
         logger.info("'%s' of '%s' has shape %s: read as (y, x, position)", key, source, patterns.shape)
-        return gathered(np.moveaxis(patterns, 2, 0), np.arange(n))
-    raise ShapeError(
-        "Every pattern has one position.",
-        expected=f"shape (position, y, x) or (y, x, position) with {n} positions, as many as coordinates",
-        received=f"shape {patterns.shape}, field '{key}' of '{source}'",
-        fix="check that patterns and positions come from the same scan",
-    )
+        return gather_rows(np.moveaxis(patterns, 2, 0), np.arange(n))
+    expected = f"shape (position, y, x) or (y, x, position) with {n} positions, as many as coordinates"
+    raise unpaired_patterns(expected, f"shape {patterns.shape}, field '{key}' of '{source}'")
 
 
-def _warn_of_several_scans(scan_index: NDArray[Any] | None, source: str) -> None:
+def _warn_about_several_scans(scan_index: NDArray[Any] | None, source: str) -> None:
     count = 1 if scan_index is None else len(np.unique(numbers(scan_index, "scan_index", source)))
     if scan_index is not None and 1 < count < scan_index.size:
         logger.warning("'%s' holds %d scans ('scan_index'): they are treated as one object", source, count)
@@ -262,12 +241,8 @@ def _pair(arrays: dict[str, NDArray[Any]], key: str, source: str) -> tuple[float
         return None
     values = numbers(arrays[key], key, source)
     if values.shape != (2,) or not np.isfinite(values).all():
-        raise ShapeError(
-            "This field is a (y, x) pair.",
-            expected="two finite numbers",
-            received=f"shape {values.shape}, field '{key}' of '{source}'",
-            fix="write numpy.array([y, x])",
-        )
+        rule, fix = "This field is a (y, x) pair.", "write numpy.array([y, x])"
+        raise wrong_shape(values, key, source, rule, "two finite numbers", fix)
     return float(values[0]), float(values[1])
 
 
@@ -276,11 +251,7 @@ def _text(arrays: dict[str, NDArray[Any]], key: str, source: str) -> str | None:
         return None
     value = arrays[key]
     if value.dtype.kind not in "US" or value.size != 1:
-        raise DataError(
-            "This field is text.",
-            expected="one text value",
-            received=f"dtype {value.dtype}, shape {value.shape}, field '{key}' of '{source}'",
-            fix="write it as numpy.array('...')",
-        )
+        received, fix = f"dtype {value.dtype}, shape {value.shape}", "write it as numpy.array('...')"
+        raise DataError.in_field("This field is text.", "one text value", received, fix, key, source)
     text = value.reshape(())[()]
     return text.decode("utf-8", errors="replace") if isinstance(text, bytes) else str(text)

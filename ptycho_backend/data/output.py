@@ -1,4 +1,4 @@
-"""Where results go: complete files or none, and folders that no accident overwrites (spec: data 6)."""
+"""Atomic writing of files, run folders, and JSON (spec: data 6)."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ptycho_backend.errors import DataError, OutputError
+from ptycho_backend.errors import OVERWRITE, DataError, OutputError
+from ptycho_backend.runtime.plain_values import to_plain
 
 
 @contextmanager
 def atomic_path(path: Path | str, overwrite: bool = True) -> Iterator[Path]:
     """
-    Give a temporary path to write to; it takes the final name when the block ends without an error.
+    Yield a temporary path; the file is renamed to the final path if the block ends without an error.
 
-    Readers see the whole old file or the whole new one, also after a crash: the content is on disk before the
-    name changes. On failure the temporary file is removed.
+    Readers see either the complete old file or the complete new one, also after a crash: the content is on disk before
+    the renaming. An error removes the temporary file.
 
     Parameters
     ----------
     path : path
         Final name; its folder must exist.
     overwrite : bool
-        False refuses to replace an existing file.
+        False raises an error if the file exists.
 
     Raises
     ------
     OutputError
-        If the file exists and may not be replaced, or the system refuses to write (the message says why).
+        If the file exists and `overwrite` is off, or if writing fails; the message contains the reason.
 
     Notes
     -----
@@ -42,13 +41,8 @@ def atomic_path(path: Path | str, overwrite: bool = True) -> Iterator[Path]:
     """
     target = Path(path)
     if target.exists() and not overwrite:
-        raise OutputError(
-            "An existing file is replaced only on request.",
-            expected="a name that is free",
-            received=f"'{target}', which exists",
-            fix="choose another name, or pass overwrite=True",
-        )
-    # Same folder, because a rename is atomic only within one file system.
+        raise OutputError.exists(target)
+    # Same folder, because renaming is atomic only within one file system.
     unfinished = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
     try:
         yield unfinished
@@ -58,27 +52,27 @@ def atomic_path(path: Path | str, overwrite: bool = True) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        raise _unwritable(target, error) from error
+        raise OutputError.not_writable(target, error.strerror or str(error)) from error
     finally:
-        with suppress(OSError):  # where the folder is missing, the first error says so
+        with suppress(OSError):  # a missing folder has raised an error above
             unfinished.unlink(missing_ok=True)
 
 
 def prepare_run_folder(path: Path | str, overwrite: bool = False) -> Path:
     """
-    Create the folder of a run and check that it can be written to, before any work is done.
+    Create the folder of a run and check write permission before the run.
 
     Parameters
     ----------
     path : path
-        Parents are created too.
+        Folder; parents are created too.
     overwrite : bool
-        Accept a folder that already holds something; nothing in it is deleted.
+        Accept a folder that is not empty; its files remain.
 
     Raises
     ------
     OutputError
-        If the folder holds something, is a file, or cannot be written to.
+        If the folder is not empty, is a file, or is not writable.
 
     Notes
     -----
@@ -89,45 +83,33 @@ def prepare_run_folder(path: Path | str, overwrite: bool = False) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()) and not overwrite:
             raise OutputError(
-                "A run gets a folder of its own.",
-                expected="a folder that is new or empty",
+                "A run needs an empty folder.",
+                expected="a new or empty folder",
                 received=f"'{folder}', which holds {len(list(folder.iterdir()))} item(s)",
-                fix="choose another folder, or pass overwrite=True to write into this one",
+                fix=f"choose another folder, or overwrite this one: {OVERWRITE}",
             )
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        raise _unwritable(folder, error) from error
+        raise OutputError.not_writable(folder, error.strerror or str(error)) from error
     return folder
 
 
 def json_text(values: Any, key: str, source: str) -> str:
-    """Return plain values as JSON; paths, NumPy numbers and arrays count as plain."""
+    """Return values as JSON; paths, NumPy numbers and arrays are converted."""
     try:
-        return json.dumps(values, default=_plain)
+        return json.dumps(values, default=_json_value)
     except (TypeError, ValueError) as error:
-        raise DataError(
-            "Attributes are plain values.",
-            expected="numbers, text, lists and mappings",
-            received=f"{error}, field '{key}' of '{source}'",
-            fix="convert it, for example with str()",
+        fix = "convert it, for example with str()"
+        raise DataError.in_field(
+            "Attributes are plain values.", "numbers, text, lists and mappings", str(error), fix, key, source
         ) from error
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    raise TypeError(f"a {type(value).__name__} is no plain value")
-
-
-def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        "Results need a place that can be written to.",
-        expected="an existing folder with write permission and free space",
-        received=f"'{path}': {error.strerror or str(error)}",
-        fix="create the folder, free space on the disk, or choose another place",
-    )
+def _json_value(value: Any) -> Any:
+    plain = to_plain(value)
+    if plain is value:
+        raise TypeError(f"a {type(value).__name__} is no plain value")
+    return plain

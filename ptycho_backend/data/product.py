@@ -1,4 +1,4 @@
-"""Products: results in the HDF5 layout of ptychodus, positions in metres, no patterns (spec: data 3.4)."""
+"""Reader and writer of ptychodus products: HDF5, positions in metres, no patterns (spec: data 3.4)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ POSITIONS = ("probe_position_y_m", "probe_position_x_m")
 PIXEL = ("pixel_height_m", "pixel_width_m")
 CENTRE = ("center_y_m", "center_x_m")
 TEXTS = ("name", "comments")
-NUMBERS = (  # where they are 0 they say nothing
+NUMBERS = (  # 0 stands for an unknown value
     "detector_object_distance_m",
     "photon_energy_eV",
     "probe_photon_count",
@@ -43,16 +43,16 @@ NUMBERS = (  # where they are 0 they say nothing
     "focus_object_distance_m",
     "tilt_angle_deg",
 )
-EARLIER_ENERGY, EARLIER_COSTS = "probe_energy_eV", "costs"  # as earlier releases of ptychodus spell them
-OWN_GROUP = "ptychopinn"  # ptychodus looks up names of its own and never sees this group
-INCOMPLETE = "incomplete"  # attribute of an image whose making was stopped, or goes on
-UNKNOWN_PIXEL_M = 1.0  # stands for a pixel of unknown size, so that metres in the file count pixels
+EARLIER_ENERGY, EARLIER_COSTS = "probe_energy_eV", "costs"  # names in earlier releases of ptychodus
+EXTRA_GROUP = "ptychopinn"  # datasets that ptychodus does not read
+INCOMPLETE = "incomplete"  # attribute of an image before the end of its reconstruction
+UNKNOWN_PIXEL_M = 1.0  # replaces an unknown pixel size, so that metres in the file are pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Product:
     """
-    What a ptychodus product holds: a result, or a start for one, without patterns.
+    Contents of a ptychodus product: a result, or an initial guess, without patterns.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class Product:
     pixel_size_m : (float, float), optional
         Object pixel, (y, x); None if unknown.
     indexes : int64, shape (position,)
-        Pairs positions with the patterns of another file.
+        Index of each position's pattern in another file.
     costs : float64, shape (epoch,)
     attributes : dict
         Plain values: name, distance, energy and provenance.
@@ -85,9 +85,9 @@ def read_product(path: Path | str) -> Product:
     """
     Read a ptychodus product.
 
-    Positions become pixels from the object's pixel (0, 0), (m − centre) / pixel + (size − 1) / 2, and then, because
-    ptychodus counts the middle of a window, half a pixel more for even N; a file that this package wrote also gives
-    back the origin of its scan coordinates.
+    Positions are converted to pixels from the object's pixel (0, 0): (m − centre) / pixel + (size − 1) / 2.
+    ptychodus refers to the middle of a window, so half a pixel is added for even N. Files of this package also contain
+    the origin of the scan coordinates.
 
     Raises
     ------
@@ -103,23 +103,23 @@ def read_product(path: Path | str) -> Product:
         require_keys(("object", "probe", *POSITIONS), file.keys(), source)
         obj, probe, y_m, x_m = (hdf5_array(file, key, source) for key in ("object", "probe", *POSITIONS))
         centre_m, pixel_m = (_attribute_pair(file["object"], names, source) for names in (CENTRE, PIXEL))
-        own = _Own(file, source)
+        extras = _Extras(file, source)
         positions_m = stacked(y_m, x_m, POSITIONS, source)
         middle = (np.asarray(obj.shape[-2:]) - 1) / 2
         indexes = _first(file, ("probe_position_indexes",), np.arange(len(positions_m)), source)
         costs = _first(file, ("loss_values", EARLIER_COSTS), np.empty(0), source)
-        middles_px = (positions_m - centre_m) / pixel_m + middle + own.origin_px
-        if INCOMPLETE in own.attributes:
-            logger.warning("the image of '%s' is incomplete: %s", source, own.attributes[INCOMPLETE])
+        middles_px = (positions_m - centre_m) / pixel_m + middle + extras.origin_px
+        if INCOMPLETE in extras.attributes:
+            logger.warning("the image of '%s' is incomplete: %s", source, extras.attributes[INCOMPLETE])
         return Product(
             positions_px=from_window_middles(middles_px, probe.shape[-1]),
             probe=first_plane(probe, "probe", source),
             obj=single_layer(obj, "object", source),
-            obj_origin_px=(float(own.origin_px[0]), float(own.origin_px[1])),
-            pixel_size_m=(float(pixel_m[0]), float(pixel_m[1])) if own.pixel_size_known else None,
+            obj_origin_px=(float(extras.origin_px[0]), float(extras.origin_px[1])),
+            pixel_size_m=(float(pixel_m[0]), float(pixel_m[1])) if extras.pixel_size_known else None,
             indexes=indexes.astype(np.int64),
             costs=np.asarray(costs, dtype=np.float64).ravel(),
-            attributes=_attributes(file, source) | own.attributes,
+            attributes=_attributes(file, source) | extras.attributes,
         )
 
 
@@ -132,16 +132,16 @@ def write_product(
     """
     Write a product that ptychodus reads.
 
-    The middle of a window at p is written as p·pixel metres, and the object's centre so that ptychodus finds p on the
-    object pixel p − origin. An unknown pixel size is written as 1 m.
+    Position p of a window's middle is written as p·pixel metres. The object's centre is written such that ptychodus
+    finds p at object pixel p − origin. An unknown pixel size is written as 1 m.
 
     Parameters
     ----------
     path : path
     product : Product
-        Its object must be there.
+        Product with an object.
     extras : mapping of arrays, optional
-        Further datasets, in a group that ptychodus does not read.
+        Further datasets for the group that ptychodus does not read.
     overwrite : bool
         Replace an existing file.
 
@@ -169,26 +169,26 @@ def write_product(
             with h5py.File(unfinished, "w") as file:
                 _write_head(file, product, Path(path).stem)
                 _write_arrays(file, product, product.obj)
-                own = file.create_group(OWN_GROUP)
-                own.attrs["pixel_size_known"] = product.pixel_size_m is not None
-                own["origin_px"] = np.asarray(product.obj_origin_px, dtype=np.float64)
-                own["attributes"] = text
+                group = file.create_group(EXTRA_GROUP)
+                group.attrs["pixel_size_known"] = product.pixel_size_m is not None
+                group["origin_px"] = np.asarray(product.obj_origin_px, dtype=np.float64)
+                group["attributes"] = text
                 for name, array in (extras or {}).items():
-                    own[name] = array
-        except RuntimeError as error:  # how h5py reports a full disk when it closes a file
+                    group[name] = array
+        except RuntimeError as error:  # h5py raises it for a full disk when it closes a file
             raise OSError(str(error)) from error
     return Path(path)
 
 
-class _Own:
-    """What only this package writes into a product; a product from elsewhere leaves the defaults."""
+class _Extras:
+    """Data of this package in a product, with defaults for products of other programs."""
 
     def __init__(self, file: Any, source: str) -> None:
         self.origin_px: NDArray[Any] = np.zeros(2)
         self.pixel_size_known = True
         self.attributes: dict[str, Any] = {}
-        if OWN_GROUP in file:
-            group = file[OWN_GROUP]
+        if EXTRA_GROUP in file:
+            group = file[EXTRA_GROUP]
             self.origin_px = hdf5_array(group, "origin_px", source)
             self.pixel_size_known = bool(group.attrs.get("pixel_size_known", True))
             self.attributes = json_mapping(group["attributes"].asstr()[()], "attributes", source)
@@ -215,11 +215,11 @@ def _attributes(file: Any, source: str) -> dict[str, Any]:
 
 
 def _write_head(file: Any, product: Product, name: str) -> None:
-    known = product.attributes
-    file.attrs["name"] = str(known.get("name", name))
-    file.attrs["comments"] = str(known.get("comments", ""))
+    values = product.attributes
+    file.attrs["name"] = str(values.get("name", name))
+    file.attrs["comments"] = str(values.get("comments", ""))
     for key in NUMBERS:
-        file.attrs[key] = float(known.get(key) or 0.0)
+        file.attrs[key] = float(values.get(key) or 0.0)
     file.attrs["far_field"] = True
 
 

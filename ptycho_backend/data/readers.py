@@ -1,10 +1,10 @@
-"""One way in for every scan file: `load_scan` chooses the reader by the file's suffix (spec: data 3.1)."""
+"""Reader of scan files of every format, chosen by the suffix (spec: data 3.1)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ptycho_backend.data.fields import Fields
+from ptycho_backend.data.fields import Fields, unexpected_patterns
 from ptycho_backend.data.resize import resized
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import DataError, nearest_name
@@ -24,22 +24,20 @@ def load_scan(path: Path | str, N: int | None = None, patterns: Path | str | Non
     path : path
         An NPZ file, a ptychodus training file or product (HDF5), or a CXI file.
     N : int, optional
-        Crop or zero-pad the detector to N×N pixels about ``[N//2, N//2]``. The object pixel changes by
-        old side / N, so positions, pixel size and probe are converted, and a known object is dropped.
-        None leaves everything as measured.
+        Crop or zero-pad the detector to N×N pixels about ``[N//2, N//2]``. The object pixel changes by old side / N,
+        so positions, pixel size and probe are converted, and a known object is dropped. None keeps the detector.
     patterns : path, optional
-        HDF5 file that holds the patterns, for a product, which holds none.
+        HDF5 file with the patterns of a product.
 
     Returns
     -------
     Scan
-        Patterns keep the dtype of the file; large uncompressed ones are memory-mapped.
+        Scan with the dtype of the file; large uncompressed patterns are memory-mapped.
 
     Raises
     ------
     DataError
-        If the file is missing, damaged, of an unknown kind, or breaks a rule; the message names the file
-        and, where there is one, the field.
+        If the file is missing, damaged, of an unknown kind, or breaks a rule; the message names file and field.
 
     Notes
     -----
@@ -49,35 +47,35 @@ def load_scan(path: Path | str, N: int | None = None, patterns: Path | str | Non
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(
-            "The kind of a scan file is told by its suffix.",
+            "The suffix of a scan file gives its format.",
             expected=f"one of {', '.join(SUFFIXES)}",
             received=f"{suffix or 'no suffix'!r}, file '{path}'",
-            fix=f"convert the file; '{nearest_name(suffix, SUFFIXES) or '.npz'}' is the nearest suffix",
+            fix=f"convert the file; the nearest suffix is '{nearest_name(suffix, SUFFIXES) or '.npz'}'",
         )
     fields = _read(file, suffix, patterns)
     return Scan(**(fields if N is None else resized(fields, N)))
 
 
 def existing_file(path: Path | str) -> Path:
-    """Return a path that leads to a file; a missing file or a folder is an error."""
+    """Return the path of an existing file; a missing file or a folder is an error."""
     file = Path(path)
     if file.is_file():
         return file
     if file.is_dir():
-        inside = [item.name for item in file.iterdir() if item.suffix.lower() in SUFFIXES]
+        scan_files = sorted(item.name for item in file.iterdir() if item.suffix.lower() in SUFFIXES)
         raise DataError(
             "A scan is one file.",
             expected="the path of a file",
             received=f"'{path}', a folder",
-            fix=f"name one file in it: {', '.join(sorted(inside)[:5]) or 'it holds no scan file'}",
+            fix=f"name one file in it: {', '.join(scan_files[:5]) or 'it holds no scan file'}",
         )
-    beside = [item.name for item in file.parent.iterdir()] if file.parent.is_dir() else []
-    near = nearest_name(file.name, beside)
+    siblings = [item.name for item in file.parent.iterdir()] if file.parent.is_dir() else []
+    nearest = nearest_name(file.name, siblings)
     raise DataError(
-        "A scan file exists.",
+        "A scan file must exist.",
         expected="the path of a file",
-        received=f"'{path}', which does not exist" + ("" if beside else f"; nor does folder '{file.parent}'"),
-        fix=f"did you mean '{near}'?" if near else "check the path",
+        received=f"'{path}', which does not exist" + ("" if siblings else f"; nor does folder '{file.parent}'"),
+        fix=f"did you mean '{nearest}'?" if nearest else "check the path",
     )
 
 
@@ -87,12 +85,7 @@ def _read(file: Path, suffix: str, patterns: Path | str | None) -> Fields:
 
         return hdf5_fields(file, None if patterns is None else existing_file(patterns))
     if patterns is not None:
-        raise DataError(
-            "Only a product takes its patterns from another file.",
-            expected="patterns=None",
-            received=f"patterns='{patterns}' for '{file}'",
-            fix="leave `patterns` out",
-        )
+        raise unexpected_patterns(file, patterns)
     if suffix in NPZ:
         from ptycho_backend.data.npz import npz_fields
 

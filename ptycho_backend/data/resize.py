@@ -1,4 +1,4 @@
-"""Scans on another detector size: what a crop or pad of the patterns does to the rest (spec: data 3.7)."""
+"""Crop or zero-padding of the detector, with the changes to positions, probe and mask (spec: data 3.7)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.data.fields import Fields, numbers
-from ptycho_backend.errors import DataError, ShapeError
+from ptycho_backend.data.fields import Fields, numbers, wrong_shape
+from ptycho_backend.errors import DataError
 from ptycho_backend.physics.propagation import far_field, near_field
-from ptycho_backend.runtime.memory_map import release, rows_at_a_time, scratch_array
+from ptycho_backend.runtime.memory_map import release, rows_per_block, scratch_array
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +20,8 @@ def resized(fields: Fields, N: int) -> Fields:
     """
     Crop or pad the detector of a scan to N×N pixels about its zero frequency.
 
-    A smaller detector sees coarser detail: the object pixel grows by old side / N. Positions and probe
-    follow, the probe by the same crop of its far field; an object on the old grid is dropped.
+    A smaller detector gives a larger object pixel, by old side / N. Positions are scaled, and the far field of the
+    probe is cropped alike. An object on the old grid is dropped.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def resized(fields: Fields, N: int) -> Fields:
     Returns
     -------
     dict
-        New fields; patterns keep their dtype, padded pixels are masked as bad.
+        New fields; patterns keep their dtype, and the mask marks padded pixels as bad.
 
     Notes
     -----
@@ -48,11 +48,11 @@ def resized(fields: Fields, N: int) -> Fields:
             fix="leave N out to keep the patterns as they are",
         )
     if patterns.ndim != 3 or patterns.shape[1:] == (N, N):
-        return fields  # nothing to do, or no stack of patterns: the scan's own check says so
+        return fields  # `Scan` raises the error of a wrong number of axes
     sides = np.asarray(patterns.shape[1:])
     mask = fields.get("mask")
     mask = np.ones(sides, dtype=bool) if mask is None else np.asarray(mask)
-    _require_window(mask, "mask", sides, source)
+    _check_sides(mask, "mask", sides, source)
     probe = _resized_probe(fields["probe"], N, sides, source)
     size_m = fields.get("pixel_size_m")
     if fields.get("obj") is not None:
@@ -71,11 +71,11 @@ def resized(fields: Fields, N: int) -> Fields:
 
 
 def centred(array: NDArray[Any], N: int) -> NDArray[Any]:
-    """Crop or zero-pad the last two axes to N, keeping pixel ``[side // 2, side // 2]`` in the middle."""
+    """Crop or zero-pad the last two axes to N; pixel ``[side // 2, side // 2]`` moves to ``[N // 2, N // 2]``."""
     y, x = (_overlap(side, N) for side in array.shape[-2:])
     part = array[..., y[0], x[0]]
     if part.shape[-2:] == (N, N):
-        # A view of a memory map costs nothing; a view of an array would keep all of it in memory.
+        # A view of a memory map takes no memory; a view of an array would keep the whole array in memory.
         return part if isinstance(array, np.memmap) else part.copy()
     canvas = np.zeros((*array.shape[:-2], N, N), dtype=array.dtype)
     canvas[..., y[1], x[1]] = part
@@ -83,11 +83,11 @@ def centred(array: NDArray[Any], N: int) -> NDArray[Any]:
 
 
 def _centred_stack(patterns: NDArray[Any], N: int) -> NDArray[Any]:
-    """Crop or pad patterns, block by block where that cannot be a view of a map."""
+    """Crop patterns to a view, or pad them block by block."""
     if min(patterns.shape[1:]) >= N:
         return centred(patterns, N)
     stack = scratch_array((len(patterns), N, N), patterns.dtype)
-    step = rows_at_a_time(stack)
+    step = rows_per_block(stack)
     for start in range(0, len(stack), step):
         rows = slice(start, start + step)
         stack[rows] = centred(patterns[rows], N)
@@ -97,7 +97,7 @@ def _centred_stack(patterns: NDArray[Any], N: int) -> NDArray[Any]:
 
 
 def _overlap(side: int, N: int) -> tuple[slice, slice]:
-    """Return the pixels that old and new axis share, as a slice of either."""
+    """Return the common pixels of old and new axis, as a slice of each."""
     shift = side // 2 - N // 2
     first, last = max(shift, 0), min(shift + N, side)
     return slice(first, last), slice(first - shift, last - shift)
@@ -107,21 +107,18 @@ def _resized_probe(probe: Any, N: int, sides: NDArray[Any], source: str) -> NDAr
     stack = numbers(probe, "probe", source, kinds="biufc")
     if stack.ndim == 3 and stack.shape[-1] == 1 and stack.shape[:2] == tuple(sides):
         stack = stack[..., 0]
-    _require_window(stack, "probe", sides, source)
+    _check_sides(stack, "probe", sides, source)
     wave = far_field(stack.astype(np.complex128))
-    kept = centred(wave, N)
-    before, after = (float((np.abs(w) ** 2).sum()) for w in (wave, kept))
-    if before > 0 and after < 0.99 * before:
-        share = 100 * after / before
-        logger.warning("only %.1f %% of the probe of '%s' falls on the new detector", share, source)
-    return near_field(kept).astype(np.complex64)
+    resized_wave = centred(wave, N)
+    old_energy, new_energy = (float((np.abs(w) ** 2).sum()) for w in (wave, resized_wave))
+    if old_energy > 0 and new_energy < 0.99 * old_energy:
+        percent = 100 * new_energy / old_energy
+        logger.warning("only %.1f %% of the probe of '%s' falls on the new detector", percent, source)
+    return near_field(resized_wave).astype(np.complex64)
 
 
-def _require_window(array: NDArray[Any], key: str, sides: NDArray[Any], source: str) -> None:
+def _check_sides(array: NDArray[Any], key: str, sides: NDArray[Any], source: str) -> None:
     if array.shape[-2:] != tuple(sides) or array.ndim > 3:
-        raise ShapeError(
-            "Patterns, mask and probe have the same sides.",
-            expected=f"last axes ({sides[0]}, {sides[1]}), those of the patterns",
-            received=f"shape {array.shape}, field '{key}' of '{source}'",
-            fix="crop or pad it to the size of the patterns",
-        )
+        expected = f"last axes ({sides[0]}, {sides[1]}), those of the patterns"
+        fix = "crop or pad it to the size of the patterns"
+        raise wrong_shape(array, key, source, "Patterns, mask and probe have the same sides.", expected, fix)

@@ -1,5 +1,5 @@
 """
-The data model: one ptychographic scan, checked once and for all when it is built.
+Data model of a ptychographic scan, checked at construction.
 
 Notes
 -----
@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.errors import DataError, ShapeError
+from ptycho_backend.data.fields import unpaired_patterns, wrong_shape
+from ptycho_backend.errors import DataError
 from ptycho_backend.runtime.memory_map import CHUNK, chunks, release
 
 logger = logging.getLogger(__name__)
@@ -29,33 +30,35 @@ MEASUREMENTS = ("counts", "amplitude")
 @dataclass(frozen=True, eq=False)
 class Scan:
     """
-    A ptychographic scan: patterns, positions and probe, with the object where it is known.
+    Ptychographic scan: patterns, positions and probe, with a known object if available.
 
     Parameters
     ----------
     patterns : array, shape (position, y, x), any integer or real dtype, may be memory-mapped
         Measured diffraction, zero frequency at ``[N//2, N//2]``.
     positions_px : float64, shape (position, 2), pixels, (y, x)
-        Where pixel ``[N//2, N//2]`` of the probe window falls; integer coordinates are pixel centres.
+        Scan coordinates of pixel ``[N//2, N//2]`` of the probe window; integer coordinates are pixel centres.
     probe : complex, shape (mode, y, x), (y, x) or (y, x, 1)
         Probe guess; stored as (mode, y, x) complex64.
     measurement : {"counts", "amplitude"}, optional
-        Photons, or their square root. None decides: counts if every value is an integer, else amplitude.
+        Photons, or their square root. None selects counts if every value is an integer, else amplitude.
     mask : bool, shape (y, x), optional
-        True marks a good detector pixel; None means all are good.
+        True marks a good detector pixel; None marks all pixels as good.
     obj : complex64, shape (y, x), optional
-        Known object (simulation, labels), whose pixel (0, 0) lies at `obj_origin_px`.
+        Known object of a simulation, or of labelled data.
     obj_origin_px : (float, float), pixels, (y, x)
-        Position of the object's pixel (0, 0) in scan coordinates.
+        Scan coordinates of the object's pixel (0, 0).
     pixel_size_m : (float, float), optional
         Object pixel size, (y, x), metres.
     source : str
-        Where the scan comes from, for messages and provenance.
+        File or origin of the scan, for messages and provenance.
+    attributes : dict
+        Further plain values from the file.
 
     Raises
     ------
     DataError, ShapeError
-        If a rule of the data specification is broken; the message names source and field.
+        If the data violate the specification; the message names source and field.
     """
 
     patterns: NDArray[Any]
@@ -70,7 +73,7 @@ class Scan:
     attributes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        put = object.__setattr__  # the class is frozen for users, not for its own canonical forms
+        put = object.__setattr__  # the only assignments to the frozen fields
         put(self, "patterns", _checked_patterns(self.patterns, self.source))
         put(self, "positions_px", _checked_positions(self.positions_px, len(self.patterns), self.source))
         put(self, "probe", canonical_probe(self.probe, self.N, self.source))
@@ -99,7 +102,7 @@ class Scan:
 
     def subset(self, rows: NDArray[np.intp] | slice) -> Scan:
         """Return a scan of some of the positions."""
-        part = copy.copy(self)  # what holds for every pattern holds for some: nothing is read again
+        part = copy.copy(self)  # without __post_init__, whose checks read all patterns
         object.__setattr__(part, "patterns", _checked_stack(self.patterns[rows], self.source))
         object.__setattr__(part, "positions_px", self.positions_px[rows])
         return part
@@ -122,9 +125,9 @@ class Scan:
 
 def canonical_probe(probe: Any, N: int, source: str = "memory") -> NDArray[np.complex64]:
     """
-    Bring a probe to (mode, y, x) complex64.
+    Return a probe as (mode, y, x) complex64.
 
-    (y, x) becomes one mode; (y, x, 1) is read so only where the last axis cannot be a side of the window.
+    (y, x) becomes one mode. (y, x, 1) is one mode too, if its first two axes are equal.
     """
     array = np.asarray(probe)
     if array.ndim == 2:
@@ -132,87 +135,58 @@ def canonical_probe(probe: Any, N: int, source: str = "memory") -> NDArray[np.co
     if array.ndim == 3 and array.shape[-1] == 1 and array.shape[0] == array.shape[1]:
         array = array[None, :, :, 0]
     if array.ndim != 3 or array.shape[1:] != (N, N) or array.shape[0] == 0:
-        raise ShapeError(
-            "Probe and diffraction patterns must have the same side length.",
-            expected=f"a probe of shape (mode, {N}, {N}) or ({N}, {N})",
-            received=f"shape {np.shape(probe)}, field 'probe' of '{source}'",
-            fix=f"crop or pad the probe, or the patterns, to one common size (now {N})",
-        )
+        rule, expected = "Probe and diffraction patterns have the same side length.", f"({N}, {N}) or (mode, {N}, {N})"
+        fix = f"crop or pad the probe, or the patterns, to one common size (now {N})"
+        raise wrong_shape(probe, "probe", source, rule, f"a probe of shape {expected}", fix)
     if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
         raise _not_finite("probe", source)
     if not np.any(array):
-        raise DataError(
-            "A probe must transmit light.",
-            expected="some non-zero values",
-            received=f"zeros only, field 'probe' of '{source}'",
-            fix="give a probe guess, for example of the beamline's optics",
-        )
+        fix = "give a probe guess, for example of the beamline's optics"
+        raise DataError.in_field("A probe is not dark.", "some non-zero values", "zeros only", fix, "probe", source)
     return np.ascontiguousarray(array, dtype=np.complex64)
 
 
 def _checked_patterns(patterns: Any, source: str) -> NDArray[Any]:
     array = _checked_stack(patterns if isinstance(patterns, np.ndarray) else np.asarray(patterns), source)
     if array.dtype.kind not in "uif":
-        raise DataError(
-            "Diffraction patterns are real numbers.",
-            expected="an integer or real dtype",
-            received=f"dtype {array.dtype}, field 'patterns' of '{source}'",
-            fix="store counts or amplitudes, not complex waves",
-        )
-    _refuse_bad_values(array, source)
+        rule, fix = "Diffraction patterns are real numbers.", "store counts or amplitudes, not complex waves"
+        received = f"dtype {array.dtype}"
+        raise DataError.in_field(rule, "an integer or real dtype", received, fix, "patterns", source)
+    _check_values(array, source)
     return array
 
 
 def _checked_stack(array: NDArray[Any], source: str) -> NDArray[Any]:
     if array.ndim != 3 or array.shape[1] != array.shape[2]:
-        raise ShapeError(
-            "Diffraction patterns are a stack of squares.",
-            expected="shape (position, N, N)",
-            received=f"shape {array.shape}, field 'patterns' of '{source}'",
-            fix="crop or pad the patterns to squares; load one scan at a time",
-        )
+        rule, fix = "Diffraction patterns are a stack of squares.", "crop or pad the patterns of one scan to squares"
+        raise wrong_shape(array, "patterns", source, rule, "shape (position, N, N)", fix)
     if len(array) == 0:
-        raise DataError(
-            "A scan holds at least one pattern.",
-            expected="one or more patterns",
-            received=f"none, field 'patterns' of '{source}'",
-            fix="check that the measurement was written to the file",
-        )
+        rule, fix = "A scan holds at least one pattern.", "check that the measurement was written to the file"
+        raise DataError.in_field(rule, "one or more patterns", "none", fix, "patterns", source)
     return array
 
 
-def _refuse_bad_values(patterns: NDArray[Any], source: str) -> None:
+def _check_values(patterns: NDArray[Any], source: str) -> None:
     if patterns.dtype.kind == "u":
         return
     for number, chunk in enumerate(chunks(patterns)):
         bad = ~np.isfinite(chunk) | (chunk < 0)
         if bad.any():
             position, y, x = np.argwhere(bad)[0]
-            raise DataError(
-                "Diffraction patterns are finite and not negative.",
-                expected="numbers ≥ 0",
-                received=f"{chunk[position, y, x]} at pattern {number * CHUNK + position}, pixel ({y}, {x}), "
-                f"field 'patterns' of '{source}'",
-                fix="subtract the dark field with clipping at 0 and mark bad pixels in 'bad_pixels'",
-            )
+            rule = "Diffraction patterns are finite and not negative."
+            fix = "subtract the dark field with clipping at 0 and mark bad pixels in 'bad_pixels'"
+            received = f"{chunk[position, y, x]} at pattern {number * CHUNK + position}, pixel ({y}, {x})"
+            raise DataError.in_field(rule, "numbers ≥ 0", received, fix, "patterns", source)
 
 
 def _checked_positions(positions_px: Any, n_patterns: int, source: str) -> NDArray[np.float64]:
     positions = np.asarray(positions_px, dtype=np.float64)
     if positions.ndim != 2 or positions.shape[1] != 2:
-        raise ShapeError(
-            "Positions are (y, x) pairs.",
-            expected="shape (position, 2)",
-            received=f"shape {positions.shape}, field 'positions_px' of '{source}'",
-            fix="stack y and x: numpy.stack([y_px, x_px], axis=1)",
-        )
+        rule, fix = "Positions are (y, x) pairs.", "stack y and x: numpy.stack([y_px, x_px], axis=1)"
+        raise wrong_shape(positions, "positions_px", source, rule, "shape (position, 2)", fix)
     if len(positions) != n_patterns:
-        raise ShapeError(
-            "Every pattern has one position.",
-            expected=f"{n_patterns} positions, one for every pattern",
-            received=f"{len(positions)} positions in '{source}'",
-            fix="check that patterns and positions come from the same scan",
-        )
+        expected = f"{n_patterns} positions, one for every pattern"
+        raise unpaired_patterns(expected, f"{len(positions)} positions in '{source}'")
     if not np.isfinite(positions).all():
         raise _not_finite("positions_px", source)
     return positions
@@ -223,86 +197,68 @@ def _checked_mask(mask: Any, N: int, source: str) -> NDArray[np.bool_]:
         return np.ones((N, N), dtype=bool)
     array = np.asarray(mask)
     if array.shape != (N, N):
-        raise ShapeError(
-            "The mask covers the detector.",
-            expected=f"shape ({N}, {N})",
-            received=f"shape {array.shape}, field 'mask' of '{source}'",
-            fix="crop or pad the mask together with the patterns",
-        )
+        rule, fix = "The mask covers the detector.", "crop or pad the mask together with the patterns"
+        raise wrong_shape(array, "mask", source, rule, f"shape ({N}, {N})", fix)
     if not array.any():
-        raise DataError(
-            "Some detector pixels are good.",
-            expected="True for good pixels",
-            received=f"no good pixel, field 'mask' of '{source}'",
-            fix="invert it: mask is True where a pixel is good, 'bad_pixels' where it is bad",
-        )
+        rule, fix = "Some detector pixels are good.", "invert the mask: True marks a good pixel, unlike in 'bad_pixels'"
+        raise DataError.in_field(rule, "True for good pixels", "no good pixel", fix, "mask", source)
     return array.astype(bool)
 
 
 def _checked_measurement(measurement: str | None, patterns: NDArray[Any], source: str) -> str:
     if measurement is None:
-        decided = "counts" if all(_whole(chunk) for chunk in chunks(patterns)) else "amplitude"
-        logger.info("'%s' declares no measurement domain: taken as %s", source, decided)
-        return decided
+        inferred = "counts" if all(_are_integers(chunk) for chunk in chunks(patterns)) else "amplitude"
+        logger.info("'%s' declares no measurement domain: read as %s", source, inferred)
+        return inferred
     if measurement not in MEASUREMENTS:
-        raise DataError(
-            "A measurement domain is 'counts' or 'amplitude'.",
-            expected="one of these two words",
-            received=f"{measurement!r}, field 'measurement' of '{source}'",
-            fix="say 'counts' for photons, 'amplitude' for their square root",
-        )
+        rule = "A measurement domain is 'counts' or 'amplitude'."
+        fix = "use 'counts' for photons, 'amplitude' for their square root"
+        raise DataError.in_field(rule, "one of these two words", f"{measurement!r}", fix, "measurement", source)
     if measurement == "amplitude" and patterns.dtype.kind in "ui":
-        raise DataError(
-            "The declared measurement domain must agree with the data.",
-            expected="real numbers, because the data are declared as amplitude",
-            received=f"integers of dtype {patterns.dtype}, field 'patterns' of '{source}'",
-            fix="declare measurement='counts'",
-        )
+        expected = "real numbers, because the data are declared as amplitude"
+        raise _wrong_domain(expected, f"integers of dtype {patterns.dtype}", "declare measurement='counts'", source)
     if measurement == "counts":
         _check_counts(patterns, source)
     return measurement
 
 
 def _check_counts(patterns: NDArray[Any], source: str) -> None:
-    """Refuse counts that hold less than one photon a pattern: they are normalised, or amplitudes."""
+    """Raise an error for counts below one photon per pattern: they are normalised, or amplitudes."""
     total = 0.0
     for chunk in chunks(patterns):
         total += float(chunk.sum(dtype=np.float64))
         if total >= len(patterns):
             break
     else:
-        raise DataError(
-            "The declared measurement domain must agree with the data.",
-            expected="at least one photon per pattern on average, because the data are declared as counts",
-            received=f"{total / len(patterns):.3g} per pattern, field 'patterns' of '{source}'",
-            fix="undo the normalisation, or declare measurement='amplitude' for square roots of counts",
+        raise _wrong_domain(
+            "at least one photon per pattern on average, because the data are declared as counts",
+            f"{total / len(patterns):.3g} per pattern",
+            "undo the normalisation, or declare measurement='amplitude' for square roots of counts",
+            source,
         )
-    if not _whole(patterns[:CHUNK]):
-        logger.info("'%s' declares counts with fractions: taken as gain-corrected photons", source)
+    if not _are_integers(patterns[:CHUNK]):
+        logger.info("'%s' declares counts with fractions: read as gain-corrected photons", source)
 
 
-def _whole(values: NDArray[Any]) -> bool:
+def _are_integers(values: NDArray[Any]) -> bool:
     return values.dtype.kind in "ui" or bool((values == np.rint(values)).all())
 
 
 def _checked_object(obj: Any, source: str) -> NDArray[np.complex64]:
     array = np.asarray(obj)
     if array.ndim != 2:
-        raise ShapeError(
-            "An object is one image.",
-            expected="shape (y, x)",
-            received=f"shape {array.shape}, field 'obj' of '{source}'",
-            fix="give one layer of the object",
-        )
+        rule, fix = "An object is one image.", "give one layer of the object"
+        raise wrong_shape(array, "obj", source, rule, "shape (y, x)", fix)
     if not np.isfinite(array).all():
         raise _not_finite("obj", source)
     return array.astype(np.complex64)
 
 
-def _not_finite(name: str, source: str) -> DataError:
-    return DataError(
-        "Numbers in a scan are finite.",
-        expected="no NaN and no infinity",
-        received=f"non-finite values, field '{name}' of '{source}'",
-        fix="repair the file that wrote them",
-    )
+def _wrong_domain(expected: str, received: str, fix: str, source: str) -> DataError:
+    rule = "The declared measurement domain must agree with the data."
+    return DataError.in_field(rule, expected, received, fix, "patterns", source)
+
+
+def _not_finite(key: str, source: str) -> DataError:
+    rule, fix = "Numbers in a scan are finite.", "repair the program that wrote the file"
+    return DataError.in_field(rule, "no NaN and no infinity", "non-finite values", fix, key, source)

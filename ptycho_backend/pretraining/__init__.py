@@ -1,1 +1,1 @@
-"""The recipe that makes the shipped weights."""
+"""Pretraining of the shipped network, or of a network for one instrument."""

@@ -1,8 +1,8 @@
 """
-What the objects of a training set show: one map of values 0 to 1 for each kind (spec: simulation 5.2).
+Random objects of a training set: one map of values 0 to 1 for each kind (spec: simulation 5.2).
 
-Kinds differ in what a reconstruction finds hard: natural pictures have detail at every scale, lines and targets hard
-edges, fields a roughness, particles round thickness, chips flat levels with right angles.
+The kinds differ in content: photographs have detail at every scale, lines and targets hard edges, fields a random
+roughness, particles round thickness profiles, chips flat levels with right angles.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Map = NDArray[np.float32]
 Size = tuple[int, int]
 Rng = np.random.Generator
 
-# None of the pictures that `make_object` shows, nor the second eye's view of one of them: results are judged on those.
+# These pictures differ from those of `make_object`, including stereo pairs, because results are evaluated on those.
 PICTURES = (
     "cell.png",
     "clock_motion.png",
@@ -33,7 +33,7 @@ PICTURES = (
     "text.png",
 )
 LARGEST_REDUCTION = 3.0
-EDGE_PX = 0.8  # of what is drawn; finer detail would fold on the sampling grid
+EDGE_PX = 0.8  # softness of drawn edges; sharper edges would alias
 
 
 def draw_map(kind: str, size_px: Size, rng: Rng) -> Map:
@@ -57,21 +57,21 @@ def draw_map(kind: str, size_px: Size, rng: Rng) -> Map:
     drawn = stretched(np.asarray(KINDS[kind](size_px, rng), dtype=np.float32)).astype(np.float32)
     if rng.random() < 0.5:
         drawn = 1.0 - drawn
-    # Another distribution of the same content: a mostly bright or mostly dark sample.
+    # A random gamma makes the sample mostly bright or mostly dark.
     return drawn ** np.float32(np.exp(rng.uniform(-0.7, 0.7)))
 
 
 def photographs(size_px: Size, rng: Rng) -> NDArray[Any]:
-    """Draw a turned and reduced part of a photograph."""
+    """Draw a rotated and reduced part of a photograph."""
     picture = _picture(PICTURES[rng.integers(len(PICTURES))])
     angle = rng.uniform(0.0, 2.0 * np.pi)
     room = min(picture.shape) / (1.0 + max(size_px))
     reduction = np.exp(rng.uniform(0.0, np.log(np.clip(room, 1.0, LARGEST_REDUCTION))))
-    return _turned(picture, size_px, angle, reduction, rng)
+    return _rotated_part(picture, size_px, angle, reduction, rng)
 
 
 def fields(size_px: Size, rng: Rng) -> NDArray[Any]:
-    """Draw a random field of some roughness: smooth, in two phases, in ridges or in steps."""
+    """Draw a random field of random roughness: smooth, two-phase, ridged or stepped."""
     field = random_field(size_px, rng.uniform(1.5, 4.5), rng)
     form = rng.integers(4)
     if form == 1:
@@ -82,7 +82,7 @@ def fields(size_px: Size, rng: Rng) -> NDArray[Any]:
 
 
 def random_field(size_px: Size, exponent: float, rng: Rng) -> Map:
-    """Return a Gaussian random field of unit variance whose power falls with frequency to this exponent."""
+    """Return a Gaussian random field of unit variance with power proportional to frequency^(-exponent)."""
     import scipy.fft
 
     fy, fx = np.fft.fftfreq(size_px[0])[:, None], np.fft.rfftfreq(size_px[1])
@@ -93,7 +93,7 @@ def random_field(size_px: Size, exponent: float, rng: Rng) -> Map:
 
 
 def particles(size_px: Size, rng: Rng) -> NDArray[Any]:
-    """Draw cells or particles: ellipses of log-uniform size, filled like balls, like plates, or like shells."""
+    """Draw particles: ellipses of log-uniform size with the thickness of balls, plates or cells."""
     canvas = np.zeros(size_px, dtype=np.float32)
     profile = PROFILES[rng.integers(len(PROFILES))]
     largest = rng.uniform(0.08, 0.35) * min(size_px)
@@ -113,7 +113,7 @@ def particles(size_px: Size, rng: Rng) -> NDArray[Any]:
 
 
 def targets(size_px: Size, rng: Rng) -> NDArray[Any]:
-    """Draw a resolution target: a Siemens star anywhere, or groups of bars of many periods."""
+    """Draw a resolution target: a Siemens star, or groups of bars with random periods."""
     if rng.random() < 0.4:
         return siemens_star(size_px, rng.uniform(0.2, 0.8, 2) * size_px, int(rng.integers(8, 64)))
     canvas = np.zeros(size_px, dtype=np.float32)
@@ -127,14 +127,14 @@ def targets(size_px: Size, rng: Rng) -> NDArray[Any]:
         top, left = low[0] + rng.uniform() * np.ptp(along), low[1] + rng.uniform() * np.ptp(across)
         inside = covered(height / 2 - np.abs(along - top)) * covered(width / 2 - np.abs(across - left))
         bars, shade = (along, across) if rng.random() < 0.5 else (across, along), rng.uniform(0.5, 1.0)
-        turn = (bars[0] - (left if bars[0] is across else top)) / period
-        lit = covered(period * (0.25 - np.abs(turn - np.rint(turn))))
-        canvas = canvas * (1 - inside) + shade * inside * lit
+        cycles = (bars[0] - (left if bars[0] is across else top)) / period
+        tone = covered(period * (0.25 - np.abs(cycles - np.rint(cycles))))
+        canvas = canvas * (1 - inside) + shade * inside * tone
     return canvas
 
 
 def chips(size_px: Size, rng: Rng) -> NDArray[Any]:
-    """Draw a layered chip: wires and pads at right angles, each layer with its own pitch and thickness."""
+    """Draw a layered chip: wires and pads at right angles, with a pitch and a thickness for each layer."""
     side = int(np.ceil(1.45 * max(size_px)))
     canvas = np.zeros((side, side), dtype=np.float32)
     for _ in range(int(rng.integers(2, 5))):
@@ -150,7 +150,7 @@ def chips(size_px: Size, rng: Rng) -> NDArray[Any]:
             height, width = rng.integers(3, 3 + 2 * pitch, 2)
             layer[top : top + height, left : left + width] = float(rng.random() < 0.7)
         canvas += np.float32(rng.uniform(0.2, 1.0)) * layer
-    return _turned(canvas, size_px, rng.uniform(0, np.pi) if rng.random() < 0.6 else 0.0, 1.0, rng)
+    return _rotated_part(canvas, size_px, rng.uniform(0, np.pi) if rng.random() < 0.6 else 0.0, 1.0, rng)
 
 
 KINDS: dict[str, Callable[[Size, Rng], NDArray[Any]]] = {
@@ -180,28 +180,28 @@ def _cell(distance_px: NDArray[Any], radius_px: float) -> NDArray[Any]:
 PROFILES = (_ball, _plate, _cell)
 
 
-def _turned(picture: NDArray[Any], size_px: Size, angle: float, reduction: float, rng: Rng) -> NDArray[Any]:
-    """Return a turned part of a picture, from anywhere in it, whose pixels are `reduction` picture pixels wide."""
+def _rotated_part(picture: NDArray[Any], size_px: Size, angle: float, reduction: float, rng: Rng) -> NDArray[Any]:
+    """Return a rotated part at a random place of a picture; its pixels are `reduction` picture pixels wide."""
     from scipy.ndimage import affine_transform, gaussian_filter
 
-    turn = reduction * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    matrix = reduction * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     half = (np.asarray(size_px) - 1) / 2
-    reach = np.abs(turn) @ half
+    reach = np.abs(matrix) @ half
     room = np.maximum((np.asarray(picture.shape) - 1) / 2 - reach, 0.0)
     centre = (np.asarray(picture.shape) - 1) / 2 + rng.uniform(-room, room)
     first, last = np.floor(centre - reach - 8).astype(int), np.ceil(centre + reach + 9).astype(int)
-    cut = tuple(slice(max(0, a), min(b, n)) for a, b, n in zip(first, last, picture.shape, strict=True))
-    part = picture[cut]
+    crop = tuple(slice(max(0, a), min(b, n)) for a, b, n in zip(first, last, picture.shape, strict=True))
+    part = picture[crop]
     if reduction > 1.0:
-        # What lies beyond the new Nyquist frequency must be gone before the picture is reduced.
+        # Low-pass filter below the new Nyquist frequency.
         part = gaussian_filter(part, 0.4 * reduction)
-    offset = centre - turn @ half - [max(0, a) for a in first]
-    return np.asarray(affine_transform(part, turn, offset, output_shape=size_px, order=1, mode="reflect"))
+    offset = centre - matrix @ half - [max(0, a) for a in first]
+    return np.asarray(affine_transform(part, matrix, offset, output_shape=size_px, order=1, mode="reflect"))
 
 
 @functools.cache
 def _picture(filename: str) -> NDArray[np.float32]:
-    """Return a picture, decoded once in a process."""
+    """Return a picture, decoded once per process."""
     picture = read_grey(filename).astype(np.float32)
     picture.flags.writeable = False
     return picture

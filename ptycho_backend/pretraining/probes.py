@@ -1,4 +1,4 @@
-"""Probes of a training set: every optic that beamlines use, right and slightly wrong (spec: simulation 5.3)."""
+"""Random probes of a training set: the optics of beamlines, with random parameters (spec: simulation 5.3)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Rng = np.random.Generator
 
 def draw_probe(kind: str, N: int, diameter_px: float, modes: int, rng: Rng) -> Wave:
     """
-    Draw a probe of one kind; equal generators and another diameter give the same optic, wider or narrower.
+    Draw a probe of one kind; equal generators give the same optic for every diameter.
 
     Parameters
     ----------
@@ -25,15 +25,15 @@ def draw_probe(kind: str, N: int, diameter_px: float, modes: int, rng: Rng) -> W
     N : int
         Side of the window, pixels.
     diameter_px : float
-        Of the geometric shadow, or of 1/e² of the intensity.
+        Diameter of the geometric shadow, or at 1/e² of the intensity.
     modes : int
-        Incoherent modes.
+        Number of incoherent modes.
     rng : numpy Generator
 
     Returns
     -------
     complex128, shape (mode, y, x)
-        Σ_modes Σ |P|² = 1.
+        Modes with Σ_modes Σ |P|² = 1.
 
     Notes
     -----
@@ -42,20 +42,20 @@ def draw_probe(kind: str, N: int, diameter_px: float, modes: int, rng: Rng) -> W
     return with_modes(KINDS[kind](N, diameter_px, rng), modes, diameter_px / 2, rng)
 
 
-def disc(N: int, diameter_px: float, rng: Rng) -> Wave:
-    """Draw the wave behind a pinhole, with a harder or softer edge, before or behind its focus."""
+def pinhole(N: int, diameter_px: float, rng: Rng) -> Wave:
+    """Draw the wave behind a pinhole with a soft edge, converging or diverging."""
     r = radius(N) / (diameter_px / 2)
     softness = rng.uniform(1.0, 2.5) / (diameter_px / 2)
-    return np.asarray(edge(1.0 - r, softness) * np.exp(1j * _both_ways(0.3, 4.0, rng) * r**2))
+    return np.asarray(edge(1.0 - r, softness) * np.exp(1j * _random_sign_uniform(0.3, 4.0, rng) * r**2))
 
 
 def gaussian(N: int, diameter_px: float, rng: Rng) -> Wave:
-    """Draw a Gaussian beam, a little elliptical, before or behind its waist."""
+    """Draw a slightly elliptical Gaussian beam, before or behind its waist."""
     y, x = _axes(N) / (diameter_px / 2)
     squeeze, angle = rng.uniform(0.8, 1.0), rng.uniform(0, np.pi)
     along, across = y * np.cos(angle) + x * np.sin(angle), x * np.cos(angle) - y * np.sin(angle)
     r = np.sqrt(along**2 + (across / squeeze) ** 2)
-    return np.asarray(np.exp(-(r**2) + 1j * _both_ways(0.0, 3.0, rng) * r**2))
+    return np.asarray(np.exp(-(r**2) + 1j * _random_sign_uniform(0.0, 3.0, rng) * r**2))
 
 
 def zone_plate(N: int, diameter_px: float, rng: Rng) -> Wave:
@@ -78,19 +78,19 @@ def aberrated(N: int, diameter_px: float, rng: Rng) -> Wave:
 
 
 def speckle(N: int, diameter_px: float, rng: Rng) -> Wave:
-    """Draw a beam behind a diffuser: a disc of speckles, weaker or stronger than the unscattered wave."""
+    """Draw a beam behind a diffuser: a disc of speckles on an unscattered wave of random strength."""
     grain_px = max(2.0, diameter_px / rng.uniform(3.0, 7.0))
-    # Fine structure of the diffuser, cut at the speckles' own size.
-    cut = np.exp(-((np.hypot(*(_axes(N) / N)) * grain_px) ** 2) * 2.0)
+    # Low-pass filter at the speckle size.
+    low_pass = np.exp(-((np.hypot(*(_axes(N) / N)) * grain_px) ** 2) * 2.0)
     noise = random_field((N, N), 0.0, rng) + 1j * random_field((N, N), 0.0, rng)
-    field = near_field(far_field(noise) * cut)
+    field = near_field(far_field(noise) * low_pass)
     field /= np.sqrt((np.abs(field) ** 2).mean())
     envelope = edge(1.0 - radius(N) / (diameter_px / 2), 4.0 / diameter_px)
     return np.asarray(envelope * (rng.uniform(0.0, 1.5) + field))
 
 
 KINDS: dict[str, Callable[[int, float, Rng], Wave]] = {
-    "disc": disc,
+    "disc": pinhole,
     "gaussian": gaussian,
     "zone-plate": zone_plate,
     "aberrated": aberrated,
@@ -100,22 +100,22 @@ KINDS: dict[str, Callable[[int, float, Rng], Wave]] = {
 
 def defocused(probe: NDArray[Any], edge_rad: float) -> Wave:
     """
-    Move a probe along the beam.
+    Propagate a probe along the beam.
 
     Parameters
     ----------
     probe : complex, shape (mode, y, x)
     edge_rad : float
-        Phase that the movement adds at twice the rms radius of the probe's spectrum; either sign.
+        Phase added at twice the rms radius of the probe's spectrum; either sign.
     """
     spectrum = far_field(np.asarray(probe, dtype=np.complex128))
     q = radius(probe.shape[-1])
     power = (np.abs(spectrum) ** 2).sum(axis=0)
-    rim = 4.0 * (q**2 * power).sum() / power.sum()
-    return np.asarray(near_field(spectrum * np.exp(1j * edge_rad * q**2 / rim)))
+    edge_squared = 4.0 * (q**2 * power).sum() / power.sum()
+    return np.asarray(near_field(spectrum * np.exp(1j * edge_rad * q**2 / edge_squared)))
 
 
-def _both_ways(low: float, high: float, rng: Rng) -> float:
+def _random_sign_uniform(low: float, high: float, rng: Rng) -> float:
     return float(rng.uniform(low, high) * _sign(rng))
 
 

@@ -1,8 +1,8 @@
 """
-The lessons of a network that ships with the package: what it is shown, in which order, and at which rate.
+Pretraining of the shipped network: its options, and the curriculum of simulated batches.
 
-An engine needs a loop over :class:`Lessons`. Everything is keyed by seed and step, so a training that goes on sees what
-it would have seen without the stop.
+An engine iterates over :class:`Curriculum`. Every batch depends on seed and number alone, so that a resumed training
+uses the same batches.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from annotated_types import Ge, Gt, Interval, Le, Lt
+from numpy.typing import NDArray
 
 from ptycho_backend.config import ModelConfig, TrainingConfig, from_dict, to_dict
 from ptycho_backend.data.batching import Batch, Samples
@@ -24,58 +25,58 @@ from ptycho_backend.network.physics_constants import PhysicsConstants
 from ptycho_backend.physics.calibration import Calibration, calibrate, prepare_probe
 from ptycho_backend.physics.translation import canvas_size
 from ptycho_backend.pretraining.labels import sharp_patches
-from ptycho_backend.pretraining.training_set import Drawn, Recipe, check_recipe, draw
+from ptycho_backend.pretraining.training_set import Recipe, SimulatedScan, check_recipe, draw
 from ptycho_backend.runtime.yaml_files import read_yaml
 from ptycho_backend.simulation.probes import make_probe
 
-NOMINAL_N = 64  # of the model that is built; what it learns serves every N
+NOMINAL_N = 64  # side of the patterns in the model file; the weights serve every N
 NON_NEGATIVE = Annotated[float, Ge(0.0)]
-UNSEEN = 10**9  # first scan of a stream that no training reaches
+UNSEEN = 10**9  # number of a scan far beyond those of any training
 
 
 @dataclass
 class PretrainingConfig:
     """
-    How the network that ships with the package is trained.
+    Options for the pretraining of the shipped network.
 
     Parameters
     ----------
     recipe : Recipe
-        What it is shown.
+        Distribution of the simulated scans.
     n_filters_scale, unrolled_steps, initial_iterations : int
-        As in ModelConfig.
+        Same meaning as in ModelConfig.
     shared_steps : bool
-        The second and all later steps have the same weights.
+        Give the second and all later steps the same weights.
     label_weight : float
         Weight of the error against the known object, itself weighted by the probe's intensity.
     label_loss : {"mae", "log", "merged"}
-        Mean absolute error; the logarithm of the rms error, for which every scan counts the same; or that of the
-        neighbouring patches of a lesson merged into one image, where only what they have in common is wrong.
+        Mean absolute error; or logarithm of the rms error, which weights every scan alike; or the latter for the image
+        merged from the neighbouring patches of a batch, which counts only their common error.
     data_weight : float
-        Weight of the misfit to the measured patterns.
+        Weight of the error against the measured patterns.
     data_loss : {"amplitude", "poisson", "log"}
-        Mean absolute error of normalised amplitude; half-deviance over mean counts; or ln(half-deviance + 1/2), for
-        which every dose counts the same and a misfit below the shot noise hardly counts.
+        Mean absolute error of normalised amplitude; or half-deviance over mean counts; or ln(half-deviance + 1/2),
+        which weights every dose alike and suppresses errors below the shot noise.
     constraint_share : float
-        Share of every term that is taken after one more data-consistency step.
+        Share of every loss term that is evaluated after one more amplitude constraint.
     step_decay : float
-        Weight of each step's estimate over that of the step after it; 0 judges the last one alone.
+        Loss weight of each step's estimate over that of the next step; 0 uses the last estimate alone.
     learning_rate, min_lr_ratio : float
-        Largest rate of Adam, and the smallest over it at the end of a cosine.
+        Largest learning rate of Adam, and its ratio to the rate at the end of the cosine schedule.
     warmup_steps : int
         Steps of linear warm-up.
     clip_norm : float
         Upper bound of the gradient's norm.
     average_decay : float
-        Of the running average of the weights, which is what is kept in the end; 0 keeps the last weights.
+        Decay of the running average of the weights, which is saved at the end; 0 saves the last weights.
     batch_pixels : int
-        Detector pixels of a batch; it holds batch_pixels / N² patterns of one scan.
+        Detector pixels of a batch, which holds batch_pixels / N² patterns of one scan.
     scans_at_once : int
-        Scans that take turns, batch by batch.
-    lessons_per_step : int
+        Scans that alternate, batch by batch.
+    batches_per_step : int
         Batches whose mean gradient makes one step.
     steps : int
-        Of the optimiser.
+        Steps of the optimiser.
     minutes : float, optional
         Upper bound of the time; the schedule follows the steps.
     checkpoint_minutes : float
@@ -83,9 +84,9 @@ class PretrainingConfig:
     log_steps : int
         Steps between lines of progress.
     precision : str
-        As in ExecutionConfig.
+        Same meaning as in ExecutionConfig.
     seed : int
-        Seeds weights and scans.
+        Seed of weights and scans.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -106,7 +107,7 @@ class PretrainingConfig:
     average_decay: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.998
     batch_pixels: Annotated[int, Ge(1024)] = 16 * 64**2
     scans_at_once: Annotated[int, Ge(1), Le(64)] = 4
-    lessons_per_step: Annotated[int, Ge(1)] = 1
+    batches_per_step: Annotated[int, Ge(1)] = 1
     steps: Annotated[int, Ge(1)] = 40_000
     minutes: Annotated[float, Gt(0.0)] | None = None
     checkpoint_minutes: Annotated[float, Gt(0.0)] = 5.0
@@ -116,7 +117,7 @@ class PretrainingConfig:
 
     @property
     def training(self) -> TrainingConfig:
-        """Return the configuration that the model file carries."""
+        """Return the training configuration for the model file."""
         model = ModelConfig(
             N=NOMINAL_N,
             n_filters_scale=self.n_filters_scale,
@@ -135,13 +136,13 @@ class PretrainingConfig:
         falling = 0.5 * (1.0 + math.cos(math.pi * progress))
         return self.learning_rate * (self.min_lr_ratio + (1.0 - self.min_lr_ratio) * falling)
 
-    def judged_steps(self) -> list[float]:
-        """Return the weight of every step's estimate in the loss; they sum to one."""
+    def step_weights(self) -> list[float]:
+        """Return the loss weight of every step's estimate; the weights sum to one."""
         weights = [self.step_decay ** (self.unrolled_steps - 1 - step) for step in range(self.unrolled_steps)]
         return [weight / sum(weights) for weight in weights]
 
 
-# What may differ between a training and the one that goes on with it.
+# A resumed training may change these options, because no weight depends on them.
 MAY_DIFFER = ("minutes", "checkpoint_minutes", "log_steps", "precision")
 
 
@@ -159,85 +160,97 @@ def config_from(values: dict[str, Any], source: str = "the given values") -> Pre
 
 def check_same(config: PretrainingConfig, earlier: dict[str, Any], path: Path | str) -> None:
     """
-    Refuse to go on with another training.
+    Compare a configuration with that of the checkpoint to resume from.
 
     Raises
     ------
     ConfigError
-        It names every setting that differs.
+        If settings differ; the message names all of them.
     """
     now = to_dict(config)
     names = [name for name in now if name not in MAY_DIFFER and now[name] != earlier.get(name)]
     if names:
         raise ConfigError(
-            "A pretraining goes on with the settings it began with.",
+            "A resumed pretraining needs the settings of its checkpoint.",
             expected="; ".join(f"{name}: {earlier.get(name)}" for name in names),
             received=f"{'; '.join(f'{name}: {now[name]}' for name in names)}, checkpoint '{path}'",
-            fix="restore the settings, or name another folder to begin anew",
+            fix="restore the settings, or choose another folder for a new pretraining",
         )
 
 
 def nominal_calibration() -> Calibration:
-    """Return the calibration that a pretrained model carries until it meets a scan: a pinhole, unit scale."""
+    """Return the placeholder calibration of a pretrained model: the probe of a pinhole, unit scale."""
     probe = make_probe("disc", NOMINAL_N, np.random.default_rng(0))
     return Calibration(rms_input_scale=1.0, probe=prepare_probe(probe, False), photons_per_pattern=(NOMINAL_N / 2) ** 2)
 
 
-class Lesson(NamedTuple):
-    """Patterns of one scan with their true patches and offsets from their middle, and the constants of that scan."""
+class LabelledBatch(NamedTuple):
+    """
+    Neighbouring patterns of one scan with their true patches.
+
+    Attributes
+    ----------
+    batch : Batch
+        Labels are the true patches; offsets refer to the mean position of the batch.
+    constants : PhysicsConstants
+        Physics constants of the scan.
+    """
 
     batch: Batch
     constants: PhysicsConstants
 
 
-class Lessons:
+class Curriculum:
     """
-    Lessons by number: equal configurations give equal lessons, in any order.
+    Endless sequence of labelled batches: equal configurations give equal batches, in any order of access.
 
     Parameters
     ----------
     config : PretrainingConfig
     first_scan : int
-        Where in the endless stream of scans to begin.
+        Number of the first scan in the endless sequence of scans.
     """
 
     def __init__(self, config: PretrainingConfig, first_scan: int = 0) -> None:
         self._config, self._first_scan = config, first_scan
         self._model = config.training.model
-        self._per_scan = max(1, config.recipe.pixels // config.batch_pixels)
-        self._drawn: dict[int, tuple[Drawn, Samples]] = {}
+        self._batches_per_scan = max(1, config.recipe.pixels // config.batch_pixels)
+        self._recent: dict[int, tuple[SimulatedScan, Samples]] = {}
 
-    def at(self, index: int) -> Lesson:
-        """Return the lesson of a number: scans take turns, and each lesson shows neighbouring patterns."""
+    def at(self, index: int) -> LabelledBatch:
+        """Return the batch with this number; consecutive batches come from alternating scans."""
         scans = self._config.scans_at_once
-        turn, place = divmod(index, scans * self._per_scan)
-        number = self._first_scan + turn * scans + place % scans
-        drawn, samples = self._scan(number)
-        size = max(1, self._config.batch_pixels // drawn.scan.N**2)
-        rng = np.random.default_rng([self._config.seed, 8, number, place // scans])
-        away = drawn.positions_px - drawn.positions_px[rng.integers(len(samples))]
-        nearest = np.argsort((away**2).sum(axis=1), kind="stable")[:size]
-        return lesson(drawn, samples, np.sort(nearest), self._model)
+        block, within = divmod(index, scans * self._batches_per_scan)
+        number = self._first_scan + block * scans + within % scans
+        simulated, samples = self._scan(number)
+        size = max(1, self._config.batch_pixels // simulated.scan.N**2)
+        rng = np.random.default_rng([self._config.seed, 8, number, within // scans])
+        offsets_px = simulated.positions_px - simulated.positions_px[rng.integers(len(samples))]
+        nearest = np.argsort((offsets_px**2).sum(axis=1), kind="stable")[:size]
+        return labelled_batch(simulated, samples, np.sort(nearest), self._model)
 
-    def _scan(self, number: int) -> tuple[Drawn, Samples]:
-        if number not in self._drawn:
-            while len(self._drawn) >= self._config.scans_at_once:
-                del self._drawn[next(iter(self._drawn))]
-            drawn = draw(self._config.recipe, np.random.default_rng([self._config.seed, 7, number]))
-            model = dataclasses.replace(self._model, N=drawn.scan.N)
-            groups = groups_from_indices(drawn.scan.positions_px, np.arange(len(drawn.scan))[:, None])
-            self._drawn[number] = drawn, Samples(drawn.scan, groups, calibrate(drawn.scan, model))
-        return self._drawn[number]
+    def _scan(self, number: int) -> tuple[SimulatedScan, Samples]:
+        if number not in self._recent:
+            while len(self._recent) >= self._config.scans_at_once:
+                del self._recent[next(iter(self._recent))]
+            simulated = draw(self._config.recipe, np.random.default_rng([self._config.seed, 7, number]))
+            scan, model = simulated.scan, dataclasses.replace(self._model, N=simulated.scan.N)
+            groups = groups_from_indices(scan.positions_px, np.arange(len(scan))[:, None])
+            self._recent[number] = simulated, Samples(scan, groups, calibrate(scan, model))
+        return self._recent[number]
 
 
-def lesson(drawn: Drawn, samples: Samples, rows: np.ndarray[Any, Any], model: ModelConfig) -> Lesson:
-    """Return some patterns of a drawn scan with the patches that a perfect network would predict."""
-    scan, calibration = drawn.scan, samples.calibration
+def labelled_batch(
+    simulated: SimulatedScan, samples: Samples, rows: NDArray[np.intp], model: ModelConfig
+) -> LabelledBatch:
+    """Return some patterns of a simulated scan with their true patches as labels."""
+    scan, calibration = simulated.scan, samples.calibration
     assert scan.obj is not None
-    patches = sharp_patches(scan.obj, scan.obj_origin_px, drawn.positions_px[rows], scan.N)
-    # Scaled so that the calibrated probe makes the normalised amplitude of them: r·P·O = P'·O'.
-    scale = calibration.rms_input_scale * np.linalg.norm(drawn.probe) / (scan.N / 2)
-    offsets = drawn.positions_px[rows] - drawn.positions_px[rows].mean(axis=0)
+    positions_px = simulated.positions_px[rows]
+    patches = sharp_patches(scan.obj, scan.obj_origin_px, positions_px, scan.N)
+    # Labels in units of the calibrated probe, which makes the normalised amplitude: r·P·O = P'·O'.
+    scale = calibration.rms_input_scale * np.linalg.norm(simulated.probe) / (scan.N / 2)
+    offsets = positions_px - positions_px.mean(axis=0)
     batch = dataclasses.replace(
         samples.batch(rows),
         labels=(patches * np.complex64(scale))[:, None],
@@ -245,4 +258,4 @@ def lesson(drawn: Drawn, samples: Samples, rows: np.ndarray[Any, Any], model: Mo
         canvas_px=canvas_size(scan.N, offsets),
     )
     config = dataclasses.replace(model, N=scan.N)
-    return Lesson(batch, PhysicsConstants.of(config, calibration))
+    return LabelledBatch(batch, PhysicsConstants.of(config, calibration))

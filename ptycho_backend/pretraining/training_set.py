@@ -1,7 +1,7 @@
 """
-A training set without end: scans of random samples in random experiments, drawn one by one (spec: simulation 5).
+Endless training set: random samples in random experiments, simulated one by one (spec: simulation 5).
 
-Nothing is stored or downloaded: a recipe says what occurs and how often, and a generator says which of it.
+Scans are neither stored nor downloaded. A recipe gives the frequencies, and a random generator draws the scan.
 """
 
 from __future__ import annotations
@@ -28,22 +28,23 @@ Shares = dict[str, Annotated[float, Ge(0.0)]]
 Range = Annotated[list[float], Len(2, 2)]
 Rng = np.random.Generator
 
-MARGIN_PX = 6  # of object around the windows, for labels between its pixels
+MARGIN_PX = 6  # object around the windows, for the interpolation of labels
 RELATIONS = ("independent", "correlated", "phase-only", "absorption-only")
 
 
 @dataclass
 class Recipe:
     """
-    What scans a training set holds: every range is [low, high], every table gives relative frequencies.
+    Distribution of the scans in a training set: ranges are [low, high], tables give relative frequencies.
 
     Parameters
     ----------
     sizes : dict of N to frequency
     pixels : int
-        Detector pixels of a whole scan; it has pixels / N² patterns.
+        Detector pixels of a whole scan, which has pixels / N² patterns.
     objects, relations, probes, scans : dict of kind to frequency
-        Kinds of :func:`draw_map`, how phase and amplitude belong together, :func:`draw_probe`, :func:`make_positions`.
+        Kinds of :func:`draw_map`, relation of phase and amplitude, kinds of :func:`draw_probe`, kinds of
+        :func:`make_positions`.
     modes : dict of number to frequency
         Incoherent modes of the probe.
     phase_range_rad : [float, float]
@@ -51,13 +52,13 @@ class Recipe:
     darkest : [float, float]
         Smallest transmitted amplitude of an object, uniform.
     detail_sigma_px : [float, float]
-        Gaussian that softens an object, uniform.
+        Width of the Gaussian that smooths an object, uniform.
     diameter_fraction : [float, float]
         Diameter of the probe over N, uniform.
     step_of_diameter : [float, float]
         Distance of neighbouring positions over the probe's diameter, uniform.
     photons_per_pattern : [float, float]
-        Log-uniform.
+        Photons, log-uniform.
     wrong_probes, wrong_positions, bad_detectors, beamstops : float
         Share of scans with each of these faults.
     diameter_error : float
@@ -109,7 +110,7 @@ class Recipe:
     beamstop: Annotated[float, Interval(ge=0.0, le=0.1)] = 0.04
 
 
-# What a table of frequencies may name, and what a range may hold.
+# Allowed keys of each table of frequencies, and allowed bounds of each range.
 NAMES = {
     "objects": tuple(objects.KINDS),
     "relations": RELATIONS,
@@ -129,18 +130,18 @@ LIMITS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class SimulatedScan:
     """
-    A scan as a user would have it, and what is true of it.
+    Simulated scan with its true probe and positions.
 
     Parameters
     ----------
     scan : Scan
-        Counts, the probe guess, positions as they were believed, the known object.
+        Counts, guess of the probe, recorded positions, known object.
     probe : complex128, shape (mode, y, x), sqrt(photons)
-        The probe that made the patterns.
+        True probe.
     positions_px : float64, shape (position, 2), (y, x)
-        Where they were made.
+        True positions.
     """
 
     scan: Scan
@@ -155,7 +156,7 @@ def check_recipe(recipe: Recipe, source: str = "the given values") -> None:
     Raises
     ------
     ConfigError
-        For a value out of range, and for a kind that does not exist.
+        If a value is out of range, or a table names an unknown kind.
     """
     validate(recipe, source)
     for table, names in NAMES.items():
@@ -175,18 +176,18 @@ def check_recipe(recipe: Recipe, source: str = "the given values") -> None:
 
 
 def draw_scan(recipe: Recipe, rng: Rng) -> Scan:
-    """Draw a scan with a known object; its `attributes` say what was drawn."""
+    """Draw a scan with a known object; its `attributes` record all drawn settings."""
     return draw(recipe, rng).scan
 
 
-def draw(recipe: Recipe, rng: Rng) -> Drawn:
+def draw(recipe: Recipe, rng: Rng) -> SimulatedScan:
     """
-    Draw a scan together with the truth about it.
+    Draw a scan with its true probe and positions.
 
     Parameters
     ----------
     recipe : Recipe
-        A checked one.
+        Recipe that :func:`check_recipe` has accepted.
     rng : numpy Generator
         Equal generators draw equal scans.
 
@@ -204,14 +205,14 @@ def draw(recipe: Recipe, rng: Rng) -> Drawn:
     probe, guess = _probes(recipe, N, diameter_px, settings, rng)
     photons = _log_within(recipe.photons_per_pattern, rng)
     expected = expected_counts(obj, origin_px, probe, positions_px)
-    # The propagation is unitary: scaling the counts is scaling the probe.
+    # The propagation is unitary, so a factor on the counts is a factor on the probe.
     dose = photons * len(positions_px) / expected.sum()
     mask = _mask(recipe, N, settings, rng)
     patterns = with_bad_pixels(detected(expected * dose, rng), mask, rng)
-    believed = positions_px + _position_errors(recipe, settings, rng, positions_px.shape)
+    recorded_px = positions_px + _position_errors(recipe, settings, rng, positions_px.shape)
     scan = Scan(
         patterns=patterns,
-        positions_px=believed,
+        positions_px=recorded_px,
         probe=guess * np.sqrt(dose),
         measurement="counts",
         mask=mask,
@@ -220,7 +221,7 @@ def draw(recipe: Recipe, rng: Rng) -> Drawn:
         source="training set",
         attributes={**settings, "photons_per_pattern": photons},
     )
-    return Drawn(scan, probe * np.sqrt(dose), positions_px)
+    return SimulatedScan(scan, probe * np.sqrt(dose), positions_px)
 
 
 def _positions(recipe: Recipe, diameter_px: float, settings: dict[str, Any], rng: Rng) -> NDArray[np.float64]:
@@ -249,7 +250,7 @@ def _object(recipe: Recipe, size_px: tuple[int, int], settings: dict[str, Any], 
 def _probes(
     recipe: Recipe, N: int, diameter_px: float, settings: dict[str, Any], rng: Rng
 ) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
-    """Draw the true probe and the guess of it, of equal energy."""
+    """Draw the true probe and its guess, with equal energy."""
     kind, modes, seed = _choice(recipe.probes, rng), int(_choice(recipe.modes, rng)), int(rng.integers(2**32))
     wrong = rng.random() < recipe.wrong_probes
     error, focus = (
@@ -259,8 +260,8 @@ def _probes(
     probe = draw_probe(kind, N, diameter_px, modes, np.random.default_rng(seed))
     if not wrong:
         return probe, probe
-    wider = draw_probe(kind, N, diameter_px * (1 + error), modes, np.random.default_rng(seed))
-    return probe, defocused(wider, focus)
+    guess = draw_probe(kind, N, diameter_px * (1 + error), modes, np.random.default_rng(seed))
+    return probe, defocused(guess, focus)
 
 
 def _mask(recipe: Recipe, N: int, settings: dict[str, Any], rng: Rng) -> NDArray[np.bool_]:
@@ -296,7 +297,7 @@ def _log_within(limits: list[float], rng: Rng) -> float:
 def _wrong_table(table: str, unknown: list[str], names: tuple[str, ...], source: str) -> ConfigError:
     nearest = nearest_name(unknown[0], names) if unknown else None
     return ConfigError(
-        f"The table '{table}' of a recipe gives frequencies of kinds that exist.",
+        f"The table '{table}' of a recipe gives the frequencies of its kinds.",
         expected=f"some of {', '.join(names)}, at least one above 0",
         received=f"{table} with {', '.join(unknown) or 'nothing above 0'} in {source}",
         fix=f"did you mean '{nearest}'?" if nearest else "give at least one kind",

@@ -1,12 +1,13 @@
 """
-How far a reconstruction can be trusted when nobody knows the truth (spec: metrics 8).
+Assessment of a reconstruction without a known object (spec: metrics 8).
 
-Every figure here comes from the measured patterns and the image alone, and none of them needs an engine of its own.
+All figures follow from the measured patterns, the image and the model's patches.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,51 +25,52 @@ from ptycho_backend.quality.half_datasets import HalfDatasets, half_datasets
 from ptycho_backend.quality.patch_agreement import PatchAgreement, patch_agreement
 from ptycho_backend.quality.residuals import Residuals, residuals
 from ptycho_backend.reconstruction import fit_to_scan
+from ptycho_backend.runtime.plain_values import to_plain
 
 Real = NDArray[np.float64]
 
-UNEXPLAINED = 0.15  # of what patterns differ in; a probe that is 5 % too wide gives 0.08, one of 10 % 0.3
-OUTLIER_RATIO = 3.0  # residual over that of the median pattern
-OUTLIER_SHARE = 0.01
-DISAGREEMENT = 0.35  # of patches with the image; networks that do well reach 0.26 where probes are strongly curved
-FLAT = 0.1  # variation of predicted patterns over that of measured ones
-FLAT_NETWORK = 0.05  # contrast of patches over that of the image
-DEMANDED = 5e-5  # variation between patterns that an object has made; a phase of 0.05 rad gives twice as much
-SIGNIFICANT = 5.0  # standard deviations
-POOR_RESOLUTION = 0.2  # of Nyquist
-NAMED = 8  # patterns that a warning names
+MAX_UNEXPLAINED = 0.15  # share of the variance; a probe 5 % too wide gives 0.08, one 10 % too wide 0.3
+OUTLIER_RATIO = 3.0  # residual over floor, relative to the median pattern
+OUTLIER_EXCESS = 0.01  # residual above the floor, over the mean counts per pixel
+MAX_DISAGREEMENT = 0.35  # of patches and image; good networks reach 0.26 for strongly curved probes
+FLAT_IMAGE = 0.1  # predicted over measured variation of a constant image
+FLAT_PATCHES = 0.05  # contrast of constant patches over that of the image
+MIN_VARIATION = 5e-5  # between patterns of an object; a phase of 0.05 rad gives twice as much
+SIGNIFICANCE = 5.0  # standard deviations
+POOR_RESOLUTION = 0.2  # fraction of Nyquist
+MAX_NAMED = 8  # pattern numbers in a warning
 
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
     """
-    What patterns and image say about each other.
+    Figures of merit from the patterns alone, and warnings.
 
     Parameters
     ----------
     residual, shot_noise_floor : float
-        Mean half-deviance per good pixel of what probe and stitched image predict, and what photon noise alone gives;
-        outliers apart.
+        Mean half-deviance per good pixel for probe and stitched image, and its expectation from photon noise alone;
+        both without outliers.
     unexplained_variance : float
-        Share of what patterns differ in that the image does not explain, photon noise apart: about 0 for a good image,
-        1 for one that says nothing, more for one that contradicts.
+        Share of the variance between patterns that the image does not explain, without photon noise. About 0 for a
+        good image, 1 for a constant image, more for a wrong image.
     residual_per_pattern, floor_per_pattern : float64, shape (position,)
     outliers : tuple of int
-        Patterns that fit much worse than the others, the worst first.
+        Patterns with a much larger residual than the others, largest first.
     disagreement : float
-        Rms of what patches of single patterns differ from the image by, over the rms of the image, under the probe.
+        Rms difference of single patches and image under the probe, over the rms of the image.
     disagreement_per_pattern : float64, shape (position,)
     measured_variation, predicted_variation : float
-        Relative variance between patterns, as measured (without photon noise) and as predicted by the image.
+        Relative variance between patterns, measured (without photon noise) and predicted by the image.
     collapsed : bool
-        The image, or what the network makes of single patterns, is nearly constant, and the patterns say it should not.
+        The image, or the network's patches, are nearly constant although the patterns vary.
     halves : HalfDatasets, optional
     no_halves : str
-        Why there are none.
-    conditions, known : Conditions
-        Of the scan, and those that the network has been trained for.
+        Reason for missing halves; empty otherwise.
+    conditions, training_domain : Conditions
+        Conditions of the scan, and those of the network's training.
     warnings : tuple of str
-        What a reader must know, and what to do about it.
+        Problems with the image, each with a remedy.
     """
 
     residual: float
@@ -89,13 +91,14 @@ class Assessment:
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but pictures as plain values, ready for JSON."""
-        own = {**vars(self), "conditions": self.conditions.to_dict(), "training_domain": self.training_domain.to_dict()}
+        """Return all figures but the difference image as plain values, ready for JSON."""
+        domains = {"conditions": self.conditions.to_dict(), "training_domain": self.training_domain.to_dict()}
+        values = vars(self) | domains
         if self.halves is not None:
-            own["halves"] = {k: _plain(v) for k, v in vars(self.halves).items() if k != "difference"}
-        # What a reader looks for first stands first, and long lists stand last.
-        order = sorted(own, key=lambda k: (k != "warnings", isinstance(own[k], np.ndarray)))
-        return {k: _plain(own[k]) for k in order}
+            values["halves"] = {name: value for name, value in vars(self.halves).items() if name != "difference"}
+        # Warnings first and long lists last, for a human reader.
+        order = sorted(values, key=lambda name: (name != "warnings", isinstance(values[name], np.ndarray)))
+        return {name: to_plain(values[name]) for name in order}
 
 
 def assess(
@@ -107,26 +110,26 @@ def assess(
     predicted: Predicted | None = None,
 ) -> Assessment:
     """
-    Say how far an image can be trusted, from the patterns alone.
+    Assess an image by the patterns alone.
 
     Parameters
     ----------
     scan : Scan
-        That the image was made of.
+        Measured scan of the image.
     image : Image
-        From :func:`ptycho_backend.reconstruct`, with or without changes.
+        Result of :func:`ptycho_backend.reconstruct`, also after changes by the caller.
     model : Model
-        That made it.
+        Model of the reconstruction.
     inference : InferenceConfig, optional
-        With which it was made. `half_datasets` off saves the time of a second reconstruction.
+        Settings of the reconstruction. `half_datasets` off saves the time of a second reconstruction.
     on_event : callable, optional
     predicted : Predicted, optional
-        What the model predicted for this image; None predicts it again.
+        Patches that the model predicted for this image; None predicts them again.
 
     Returns
     -------
     Assessment
-        Read its `warnings` first.
+        Its `warnings` are the summary.
 
     Notes
     -----
@@ -137,127 +140,119 @@ def assess(
     fitted = fit_to_scan(model, scan, inference, on_event)
     as_fitted = dataclasses.replace(inference, calibration="model", probe_iterations=0)
     calibration = fitted.trained_calibration()
-    explained = residuals(scan, calibration, image, on_event)
+    found = residuals(scan, calibration, image, on_event)
     if predicted is None:
         predicted = predict(scan, fitted, as_fitted, without_images(on_event), "prediction")
     agreement = patch_agreement(scan, calibration, predicted, image, inference.batch_size, on_event)
-    halves: HalfDatasets | str = "not asked for"
+    halves: HalfDatasets | str = "not requested"
     if inference.half_datasets:
         halves = half_datasets(scan, fitted, predicted, as_fitted, on_event)
-    conditions = scan_conditions(scan, calibration.probe, explained.photons)
-    return _assessed(
-        explained, agreement, halves, (conditions, fitted.training_domain or training_domain_of({}, model.calibration))
-    )
+    conditions = scan_conditions(scan, calibration.probe, found.photons)
+    domain = fitted.training_domain or training_domain_of({}, model.calibration)
+    return _summarised(found, agreement, halves, conditions, domain)
 
 
-def _assessed(
-    explained: Residuals,
-    agreement: PatchAgreement,
-    halves: HalfDatasets | str,
-    conditions: tuple[Conditions, Conditions],
+def _summarised(
+    found: Residuals, agreement: PatchAgreement, halves: HalfDatasets | str, conditions: Conditions, domain: Conditions
 ) -> Assessment:
-    outliers = _outliers(explained)
-    alike = np.ones(len(explained.residual), dtype=bool)
-    alike[list(outliers)] = False
-    residual, floor = float(explained.residual[alike].mean()), float(explained.floor[alike].mean())
-    seen = explained.variation
-    demanded = seen.measured > max(DEMANDED, SIGNIFICANT * seen.error)  # the object cannot be constant
-    flat_image = demanded and seen.predicted < FLAT * seen.measured
-    flat_network = demanded and agreement.patch_contrast < FLAT_NETWORK * agreement.image_contrast
-    found = Assessment(
-        residual=residual,
-        shot_noise_floor=floor,
-        unexplained_variance=float(explained.unexplained_variance[alike].mean())
-        / max(seen.measured, SIGNIFICANT * seen.error, DEMANDED),
-        residual_per_pattern=explained.residual,
-        floor_per_pattern=explained.floor,
+    outliers = _outliers(found)
+    inliers = np.ones(len(found.residual), dtype=bool)
+    inliers[list(outliers)] = False
+    variation = found.variation
+    # Above this variation the object cannot be constant.
+    threshold = max(MIN_VARIATION, SIGNIFICANCE * variation.error)
+    varied = variation.measured > threshold
+    flat_image = varied and variation.predicted < FLAT_IMAGE * variation.measured
+    flat_patches = varied and agreement.patch_contrast < FLAT_PATCHES * agreement.image_contrast
+    unexplained = float(found.unexplained_variance[inliers].mean())
+    assessment = Assessment(
+        residual=float(found.residual[inliers].mean()),
+        shot_noise_floor=float(found.floor[inliers].mean()),
+        unexplained_variance=unexplained / max(variation.measured, threshold),
+        residual_per_pattern=found.residual,
+        floor_per_pattern=found.floor,
         outliers=outliers,
         disagreement=float(np.sqrt((agreement.disagreement**2).mean())),
         disagreement_per_pattern=agreement.disagreement,
-        measured_variation=seen.measured,
-        predicted_variation=seen.predicted,
-        collapsed=flat_image or flat_network,
-        halves=_without_false_resolution(halves, flat_image),
+        measured_variation=variation.measured,
+        predicted_variation=variation.predicted,
+        collapsed=flat_image or flat_patches,
+        halves=None if isinstance(halves, str) else _without_false_resolution(halves, flat_image),
         no_halves=halves if isinstance(halves, str) else "",
-        conditions=conditions[0],
-        training_domain=conditions[1],
+        conditions=conditions,
+        training_domain=domain,
     )
-    return dataclasses.replace(found, warnings=tuple(_warnings(found, flat_image, demanded)))
+    warnings = (
+        *_image_warnings(assessment, flat_image),
+        *_pattern_warnings(assessment),
+        *(_resolution_warnings(assessment.halves) if varied else ()),
+        *_domain_warnings(assessment),
+    )
+    return dataclasses.replace(assessment, warnings=warnings)
 
 
-def _without_false_resolution(halves: HalfDatasets | str, collapsed: bool) -> HalfDatasets | None:
-    """Two constants agree on everything: a ring correlation of next to nothing means nothing (metrics 6.1)."""
-    if isinstance(halves, str):
-        return None
+def _without_false_resolution(halves: HalfDatasets, collapsed: bool) -> HalfDatasets:
+    """Set the resolution of a constant image to 0: its ring correlation carries no information (metrics 6.1)."""
     return dataclasses.replace(halves, resolution=0.0) if collapsed else halves
 
 
-def _outliers(explained: Residuals) -> tuple[int, ...]:
-    ratio = explained.residual / np.maximum(explained.floor, 1e-30)
-    share = (explained.residual - explained.floor) / explained.counts
-    bad = (ratio > OUTLIER_RATIO * np.median(ratio)) & (share > OUTLIER_SHARE)
+def _outliers(found: Residuals) -> tuple[int, ...]:
+    ratio = found.residual / np.maximum(found.floor, 1e-30)
+    excess = (found.residual - found.floor) / found.counts
+    is_outlier = (ratio > OUTLIER_RATIO * np.median(ratio)) & (excess > OUTLIER_EXCESS)
     order = np.argsort(-ratio, kind="stable")
-    return tuple(int(i) for i in order[bad[order]])
+    return tuple(int(i) for i in order[is_outlier[order]])
 
 
-def _warnings(found: Assessment, flat_image: bool, demanded: bool) -> list[str]:
-    told = []
+def _image_warnings(assessment: Assessment, flat_image: bool) -> Iterator[str]:
     if flat_image:
-        told.append(
-            "The image is nearly constant, but the patterns differ from each other: the object was not found. "
-            "Train again, or look whether probe, positions and mask are right."
+        yield (
+            "The image is nearly constant, but the patterns vary: the object was not found. "
+            "Train again, or check probe, positions and mask."
         )
-    elif found.collapsed:
-        told.append(
-            "The network gives nearly the same patch for every pattern; all that the image shows comes from the passes "
-            "after it. Train again, or use another model."
+        return
+    if assessment.collapsed:
+        yield (
+            "The network predicts nearly the same patch for every pattern; the solver alone made the image. "
+            "Train again, or use another model."
         )
-    ratio = found.residual / max(found.shot_noise_floor, 1e-30)
-    if found.unexplained_variance > UNEXPLAINED and not flat_image:
-        told.append(
-            f"Image and probe do not explain {min(found.unexplained_variance, 1.0):.0%} of what patterns differ in (residual: "
-            f"{ratio:.3g} times the shot noise). Most often the probe is wrong (add passes of probe refinement), or "
-            "positions or the mask are; what two half scans agree on may then be a common error."
+    if assessment.unexplained_variance > MAX_UNEXPLAINED:
+        ratio = assessment.residual / max(assessment.shot_noise_floor, 1e-30)
+        yield (
+            f"Image and probe do not explain {min(assessment.unexplained_variance, 1.0):.0%} of the variance between "
+            f"patterns (residual: {ratio:.3g} times the shot noise). Most often the probe is wrong (add iterations of "
+            "probe refinement), or positions or the mask are. Half datasets may then agree on a common error."
         )
-    told += _about_patterns(found)
-    told += _about_halves(found, demanded)
-    unknown = outside(found.conditions, found.training_domain)
-    if unknown:
-        told.append(
-            f"The network has not been trained for such a scan: {'; '.join(unknown)}. Train on this scan, or compare "
-            "with some passes of ePIE (epie_iterations)."
-        )
-    return told
 
 
-def _about_patterns(found: Assessment) -> list[str]:
-    told = []
-    if found.outliers:
-        first = ", ".join(str(i) for i in found.outliers[:NAMED])
-        more = ", …" if len(found.outliers) > NAMED else ""
-        told.append(
-            f"{len(found.outliers)} of {len(found.residual_per_pattern)} patterns fit much worse than the others "
-            f"(numbers from 0: {first}{more}): look for a closed shutter, lost beam or wrong positions there, and "
-            "leave them out."
+def _pattern_warnings(assessment: Assessment) -> Iterator[str]:
+    outliers = assessment.outliers
+    if outliers:
+        first = ", ".join(str(i) for i in outliers[:MAX_NAMED])
+        more = ", …" if len(outliers) > MAX_NAMED else ""
+        yield (
+            f"{len(outliers)} of {len(assessment.residual_per_pattern)} patterns fit much worse than the others "
+            f"(numbers from 0: {first}{more}). Check them for a closed shutter, lost beam or wrong positions, "
+            "and leave them out."
         )
-    if found.disagreement > DISAGREEMENT:
-        told.append(
-            f"Patches of single patterns differ from the image by {found.disagreement:.0%}: neighbours contradict each "
-            "other. Look whether probe and positions are right, and train on this scan."
+    if assessment.disagreement > MAX_DISAGREEMENT:
+        yield (
+            f"Patches of single patterns differ from the image by {assessment.disagreement:.0%}: neighbours contradict "
+            "each other. Check probe and positions, and train on this scan."
         )
-    return told
 
 
-def _about_halves(found: Assessment, demanded: bool) -> list[str]:
-    if found.halves is None or not demanded or found.halves.resolution == 0.0:
-        return []
-    if found.halves.resolution > POOR_RESOLUTION:
-        return []
-    return [
-        f"Two half scans agree only up to {found.halves.resolution:.2f} of Nyquist: finer detail is noise or depends "
-        "on which patterns were used. More photons or more overlap would help, or a better probe."
-    ]
+def _resolution_warnings(halves: HalfDatasets | None) -> Iterator[str]:
+    if halves is not None and 0.0 < halves.resolution <= POOR_RESOLUTION:
+        yield (
+            f"Half datasets agree only up to {halves.resolution:.2f} of Nyquist: finer detail is noise or depends on "
+            "the choice of patterns. More photons, more overlap or a better probe would help."
+        )
 
 
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value
+def _domain_warnings(assessment: Assessment) -> Iterator[str]:
+    if deviations := outside(assessment.conditions, assessment.training_domain):
+        yield (
+            f"The scan lies outside of the network's training domain: {'; '.join(deviations)}. Train on this scan, or "
+            "compare with some iterations of ePIE (epie_iterations)."
+        )

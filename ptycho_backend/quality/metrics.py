@@ -1,4 +1,4 @@
-"""How good a reconstruction is, against a known object or another image (spec: metrics)."""
+"""PSNR, SSIM and Fourier ring correlation of a reconstruction against a known object (spec: metrics)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from ptycho_backend.errors import DataError
+from ptycho_backend.runtime.plain_values import to_plain
 from ptycho_backend.solver.registration import find_shift, fit_plane, level, remove_ramp, sample, windowed_spectrum
 
 __all__ = ["Comparison", "agreement_db", "compare", "first_crossing", "fourier_ring_correlation", "remove_ramp"]
@@ -18,12 +19,14 @@ Complex = NDArray[np.complex128]
 Real = NDArray[np.float64]
 Origin = tuple[float, float]
 
-HALF = 0.5  # the correlation that counts as resolved
-FIRST_JUDGED_RING = 3  # smaller rings hold a handful of coefficients, mixed by the window
-BEST_PSNR_DB = 200.0  # reported for images that agree to the last digit
-FLAT = 0.05  # contrast below this share of the truth's counts as none
-NO_CONTRAST = 1e-3  # truth whose contrast is below this has none to find
-SMALLEST_AREA_PX = 16
+RESOLVED = 0.5  # ring correlation with the truth that counts as resolved
+# Ring correlation of half datasets: the image of all patterns then correlates with the truth at 0.5.
+RESOLVED_BY_HALVES = 1 / 7
+FIRST_RING = 3  # smaller rings hold few coefficients, mixed by the window
+MAX_PSNR_DB = 200.0  # reported for identical images
+MIN_RELATIVE_CONTRAST = 0.05  # an image below this share of the truth's contrast counts as constant
+MIN_CONTRAST = 1e-3  # a truth below this contrast counts as constant
+MIN_AREA_PX = 16
 REGISTRATION_ROUNDS = 6
 REGISTERED_PX = 2e-3
 
@@ -31,31 +34,31 @@ REGISTERED_PX = 2e-3
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """
-    What a comparison measured.
+    Scores of an image against the truth, and the registered images.
 
     Parameters
     ----------
     amplitude_psnr_db, phase_psnr_db : float
-        Peak signal to noise; the peak is the truth's range inside the area.
+        Peak signal-to-noise ratio; the peak is the truth's range inside the area.
     amplitude_ssim, phase_ssim : float
         Structural similarity.
     amplitude_correlation, phase_correlation : float
         Pearson correlation, of the phase as exp(i·phase); 0 where one side is constant.
     frc_half : float
-        Where the Fourier ring correlation first falls to 0.5, as a fraction of Nyquist, from the third ring
-        on; 1 if it never does, 0 for an image without contrast.
+        Frequency of the first crossing of 0.5 by the Fourier ring correlation, as a fraction of Nyquist, from the
+        third ring on; 1 without a crossing, 0 for an image without contrast.
     shift_px : (float, float), (y, x)
-        How far the image lay from the truth in scan coordinates; removed before comparing.
+        Distance of the image from the truth in scan coordinates; removed before the comparison.
     ramp_rad_per_px : (float, float), (y, x)
-        Phase ramp of the image against the truth; removed before comparing.
+        Phase ramp of the image against the truth; removed before the comparison.
     amplitude_scale : float
-        Factor that was put on the image's amplitude.
+        Factor applied to the image's amplitude.
     area : (float, float, int, int)
         Scan coordinates (y, x) of the compared area's first pixel, and its size.
     frc_frequency, frc : float64, shape (ring,)
         Fourier ring correlation over frequency, as a fraction of Nyquist.
     warnings : tuple of str
-        What a reader must know before quoting the numbers.
+        Limits of the scores, one sentence each.
     image, truth : complex128, shape (y, x)
         The compared images: registered, scaled, without relative phase plane.
     """
@@ -79,8 +82,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the images as plain values, ready for JSON."""
-        plain = {k: v for k, v in vars(self).items() if k not in ("image", "truth")}
-        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in plain.items()}
+        return {k: to_plain(v) for k, v in vars(self).items() if k not in ("image", "truth")}
 
 
 def compare(
@@ -100,9 +102,9 @@ def compare(
     image_origin_px, truth_origin_px : (float, float), (y, x)
         Scan coordinates of each array's pixel (0, 0); fractions allowed.
     positions_px : float64, shape (position, 2), (y, x), optional
-        Scan positions: only the area that they cover well is compared. None compares the common area.
+        Scan positions restrict the comparison to the area that they cover well. None compares the common area.
     max_shift_px : float
-        Bound of the registration.
+        Largest shift of the registration along either axis.
 
     Returns
     -------
@@ -123,7 +125,7 @@ def compare(
     image_corner = corner + np.asarray(truth_origin_px) - np.asarray(image_origin_px)
     flat = _flat_parts(sample(image, np.rint(image_corner), shape), piece)
     aligned, shift, ramp = _aligned(image, image_corner, piece, 0.0 if flat else max_shift_px)
-    warnings = [f"the image's {part} is nearly constant: no object seen, FRC set to 0" for part in flat]
+    warnings = [f"the image's {part} is nearly constant: no object found, FRC set to 0" for part in flat]
     if not flat and np.abs(shift).max() > max_shift_px - 1e-6:
         warnings.append(f"the registration stopped at its bound of {max_shift_px:g} px")
     aligned, scale = _scaled(aligned, piece)
@@ -151,7 +153,7 @@ def agreement_db(
     b_origin_px: Origin = (0.0, 0.0),
     positions_px: Real | None = None,
 ) -> float:
-    """Return the phase PSNR of image `a` against image `b`, dB: how far two reconstructions agree."""
+    """Return the phase PSNR of image `a` against image `b`, dB: the agreement of two reconstructions."""
     return compare(a, a_origin_px, b, b_origin_px, positions_px).phase_psnr_db
 
 
@@ -167,10 +169,10 @@ def fourier_ring_correlation(a: NDArray[Any], b: NDArray[Any]) -> tuple[Real, Re
     Returns
     -------
     frequency : float64, shape (ring,)
-        As a fraction of Nyquist, 0 to 1.
+        Fraction of Nyquist, 0 to 1.
     correlation : float64, shape (ring,)
-        Re Σ A·B̄ / sqrt(Σ|A|² Σ|B|²), -1 to 1; the first ring is 1 by definition, a dark ring 0. The real
-        part, so that reversed contrast counts as disagreement.
+        Re Σ A·B̄ / sqrt(Σ|A|² Σ|B|²), -1 to 1; the first ring is 1 by definition, a dark ring 0. The real part makes
+        reversed contrast count as disagreement.
 
     Notes
     -----
@@ -186,22 +188,22 @@ def fourier_ring_correlation(a: NDArray[Any], b: NDArray[Any]) -> tuple[Real, Re
         for values in (np.real(A * np.conj(B)), np.abs(A) ** 2, np.abs(B) ** 2)
     )
     norm = np.sqrt(power_a * power_b)
-    lit = norm > 1e-20 * max(float(norm.max()), 1e-300)
-    correlation = np.where(lit, cross / np.where(lit, norm, 1.0), 0.0)
+    has_power = norm > 1e-20 * max(float(norm.max()), 1e-300)
+    correlation = np.where(has_power, cross / np.where(has_power, norm, 1.0), 0.0)
     correlation[0] = 1.0
     return 2.0 * np.arange(n_rings) / side, correlation
 
 
 def _finite(obj: NDArray[Any], name: str) -> Complex:
-    wide = np.asarray(obj, dtype=np.complex128)
-    if wide.ndim != 2 or not np.isfinite(wide).all():
+    image = np.asarray(obj, dtype=np.complex128)
+    if image.ndim != 2 or not np.isfinite(image).all():
         raise DataError(
             "Only complete images can be compared.",
             expected="one array (y, x) of finite complex numbers",
-            received=f"shape {wide.shape} with {int((~np.isfinite(wide)).sum())} non-finite values as {name}",
-            fix="look for the step that produced them; crop areas that no position covers",
+            received=f"shape {image.shape} with {int((~np.isfinite(image)).sum())} non-finite values as {name}",
+            fix="find the step that produced these values; crop the area outside of the scan",
         )
-    return wide
+    return image
 
 
 def _common_area(
@@ -211,7 +213,7 @@ def _common_area(
     truth_origin_px: Origin,
     positions_px: Real | None,
 ) -> tuple[NDArray[np.int64], tuple[int, int]]:
-    """Return corner and size, on the truth's pixels, of what both images show and the scan covers."""
+    """Return corner and size, on the truth's pixels, of the area in both images and inside the scan."""
     offset = np.asarray(image_origin_px, dtype=np.float64) - np.asarray(truth_origin_px, dtype=np.float64)
     low = np.maximum(0.0, offset)
     high = np.minimum(np.asarray(truth.shape) - 1.0, offset + image.shape - 1.0)
@@ -221,10 +223,10 @@ def _common_area(
         high = np.minimum(high, scan_high - truth_origin_px)
     corner = np.ceil(low - 1e-9).astype(np.int64)
     shape = np.floor(high + 1e-9).astype(np.int64) - corner + 1
-    if shape.min() < SMALLEST_AREA_PX:
+    if shape.min() < MIN_AREA_PX:
         raise DataError(
-            "Images are compared over an area of some size.",
-            expected=f"a common area of at least {SMALLEST_AREA_PX} px, inside the scan",
+            "Two images need a common area for a comparison.",
+            expected=f"a common area of at least {MIN_AREA_PX} px, inside the scan",
             received=f"{max(0, shape[0])}×{max(0, shape[1])} px between an image at {tuple(image_origin_px)} "
             f"of {image.shape} px and a truth at {tuple(truth_origin_px)} of {truth.shape} px",
             fix="check both origins: they are scan coordinates of pixel (0, 0)",
@@ -233,7 +235,7 @@ def _common_area(
 
 
 def _covered_rectangle(positions_px: Real) -> tuple[Real, Real]:
-    """Return the largest rectangle of the bounding box's proportions inside the convex hull of the scan."""
+    """Return the largest rectangle inside the convex hull of the scan with the proportions of its bounding box."""
     from scipy.spatial import ConvexHull, QhullError
 
     low, high = positions_px.min(axis=0), positions_px.max(axis=0)
@@ -241,23 +243,23 @@ def _covered_rectangle(positions_px: Real) -> tuple[Real, Real]:
         facets = ConvexHull(positions_px).equations
     except (QhullError, ValueError):  # a line scan, or too few positions
         return low, high
-    middle, half = positions_px.mean(axis=0), (high - low) / 2
-    room = -(facets[:, :2] @ middle + facets[:, 2])
-    share = float((room / (np.abs(facets[:, :2]) @ half)).min())
-    return middle - share * half, middle + share * half
+    centre, half_size = positions_px.mean(axis=0), (high - low) / 2
+    distance = -(facets[:, :2] @ centre + facets[:, 2])
+    scale = float((distance / (np.abs(facets[:, :2]) @ half_size)).min())
+    return centre - scale * half_size, centre + scale * half_size
 
 
 def _aligned(image: Complex, corner_px: Real, truth: Complex, bound_px: float) -> tuple[Complex, Real, Real]:
-    """Level the phase of an image and register it, in turns: either is exact only once the other is done."""
+    """Fit phase plane and shift of an image alternately: each fit is exact only after the other one."""
     shape = (truth.shape[0], truth.shape[1])
     shift, ramp = np.zeros(2), np.zeros(2)
     for _ in range(REGISTRATION_ROUNDS):
         plane = fit_plane(sample(image, corner_px + shift, shape) * np.conj(truth))
-        # The whole image is levelled before it is moved: a ramp would push its finest detail past Nyquist.
+        # The ramp is removed before the shift, because it would move the finest detail past Nyquist.
         image, ramp = level(image, np.array([0.0, *plane[1:]])), ramp + plane[1:]
         piece = _without_piston(sample(image, corner_px + shift, shape), truth)
-        moved = np.clip(shift + find_shift(piece, truth, bound_px), -bound_px, bound_px)
-        step, shift = moved - shift, moved
+        new_shift = np.clip(shift + find_shift(piece, truth, bound_px), -bound_px, bound_px)
+        step, shift = new_shift - shift, new_shift
         if np.abs(step).max() < REGISTERED_PX:
             break
     return _without_piston(sample(image, corner_px + shift, shape), truth), shift, ramp
@@ -275,9 +277,9 @@ def _scaled(image: Complex, truth: Complex) -> tuple[Complex, float]:
 
 
 def _flat_parts(image: Complex, truth: Complex) -> list[str]:
-    """Name the parts of an image that hold next to no contrast where the truth has some."""
+    """Return the names of the parts, amplitude or phase, that are constant in the image but not in the truth."""
     pairs = zip(("amplitude", "phase"), _contrast(image), _contrast(truth), strict=True)
-    return [part for part, seen, real in pairs if real > NO_CONTRAST and seen < FLAT * real]
+    return [name for name, found, true in pairs if true > MIN_CONTRAST and found < MIN_RELATIVE_CONTRAST * true]
 
 
 def _contrast(obj: Complex) -> tuple[float, float]:
@@ -288,24 +290,23 @@ def _contrast(obj: Complex) -> tuple[float, float]:
 
 
 def _amplitude_scores(image: Complex, truth: Complex, warnings: list[str]) -> dict[str, float]:
-    seen, real = np.abs(image), np.abs(truth)
-    span = float(real.max() - real.min())
-    if span <= NO_CONTRAST * float(real.mean()):
-        span = float(real.mean()) or 1.0
+    true = np.abs(truth)
+    span = float(true.max() - true.min())
+    if span <= MIN_CONTRAST * float(true.mean()):
+        span = float(true.mean()) or 1.0
         warnings.append("the true amplitude is constant: its PSNR and SSIM refer to its mean, not its range")
-    return _scores("amplitude", seen, real, span)
+    return _scores("amplitude", np.abs(image), true, span)
 
 
 def _phase_scores(image: Complex, truth: Complex, warnings: list[str]) -> dict[str, float]:
-    real = _unwrapped(truth)
-    span = float(real.max() - real.min())
-    if span <= NO_CONTRAST:
+    true = _unwrapped(truth)
+    span = float(true.max() - true.min())
+    if span <= MIN_CONTRAST:
         span = 2 * np.pi
         warnings.append("the true phase is constant: its PSNR and SSIM refer to 2π, not its range")
-    image = np.where(image == 0.0, 1.0, image)  # no light has no phase: count it as zero, not as right
+    image = np.where(image == 0.0, 1.0, image)  # a dark pixel has no phase: it counts as phase 0
     # The difference is taken on the complex images, so a wrap is no error.
-    seen = real + np.angle(image * np.conj(truth))
-    scores = _scores("phase", seen, real, span)
+    scores = _scores("phase", true + np.angle(image * np.conj(truth)), true, span)
     return scores | {"phase_correlation": _correlation(_phasor(image), _phasor(truth))}
 
 
@@ -313,16 +314,16 @@ def _phasor(image: Complex) -> Complex:
     return np.asarray(np.exp(1j * np.angle(image)))
 
 
-def _scores(part: str, seen: Real, real: Real, span: float) -> dict[str, float]:
+def _scores(part: str, found: Real, true: Real, span: float) -> dict[str, float]:
     import skimage.metrics
 
     structural_similarity: Any = skimage.metrics.structural_similarity
-    mean_square = float(((seen - real) ** 2).mean())
-    psnr = 10 * np.log10(span**2 / max(mean_square, span**2 * 10 ** (-BEST_PSNR_DB / 10)))
+    mean_square = float(((found - true) ** 2).mean())
+    psnr = 10 * np.log10(span**2 / max(mean_square, span**2 * 10 ** (-MAX_PSNR_DB / 10)))
     return {
         f"{part}_psnr_db": float(psnr),
-        f"{part}_ssim": float(structural_similarity(real, seen, data_range=span)),
-        f"{part}_correlation": _correlation(seen, real),
+        f"{part}_ssim": float(structural_similarity(true, found, data_range=span)),
+        f"{part}_correlation": _correlation(found, true),
     }
 
 
@@ -333,7 +334,7 @@ def _correlation(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 
 def _unwrapped(truth: Complex) -> Real:
-    """Return the phase, rad, about its mean; unwrapped where it jumps."""
+    """Return the phase, rad, about its mean; a phase with jumps is unwrapped."""
     phase = np.angle(truth * np.exp(-1j * np.angle(truth.sum())))
     jumps = any((np.abs(np.diff(phase, axis=axis)) > np.pi).any() for axis in (0, 1))
     if jumps:
@@ -344,12 +345,12 @@ def _unwrapped(truth: Complex) -> Real:
     return np.asarray(phase, dtype=np.float64)
 
 
-def first_crossing(frequency: Real, correlation: Real, level: float = HALF) -> float:
+def first_crossing(frequency: Real, correlation: Real, level: float = RESOLVED) -> float:
     """Return the frequency at which a ring correlation first falls to a level, from the third ring on; else 1."""
-    below = np.flatnonzero(correlation[FIRST_JUDGED_RING:] < level)
+    below = np.flatnonzero(correlation[FIRST_RING:] < level)
     if len(below) == 0:
         return 1.0
-    ring = int(below[0]) + FIRST_JUDGED_RING
-    before = float(correlation[ring - 1]) if ring > FIRST_JUDGED_RING else 1.0
-    after = float(correlation[ring])
-    return float(np.interp((before - level) / (before - after), [0.0, 1.0], frequency[ring - 1 : ring + 1]))
+    ring = int(below[0]) + FIRST_RING
+    previous = float(correlation[ring - 1]) if ring > FIRST_RING else 1.0
+    current = float(correlation[ring])
+    return float(np.interp((previous - level) / (previous - current), [0.0, 1.0], frequency[ring - 1 : ring + 1]))

@@ -1,4 +1,4 @@
-"""Whether what a network predicts of single patterns fits the image that all of them make (spec: metrics 8.3, 8.6)."""
+"""Agreement of predicted patches with the stitched image (spec: metrics 8.3, 8.6)."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Real = NDArray[np.float64]
 @dataclass(frozen=True, eq=False)
 class PatchAgreement:
     """
-    How patches compare with the image.
+    Disagreement and contrast of the exit waves of patches and image.
 
     Parameters
     ----------
     disagreement : float64, shape (position,)
-        Rms of exit wave of the patch minus exit wave of the image, over the rms of the latter; 0 is agreement.
+        Rms difference of the exit waves of patch and image, over the rms of the latter; 0 for equal waves.
     patch_contrast, image_contrast : float
-        Share of the exit waves that is no multiple of the probe: what the object does to the wave, 0 to 1.
+        Share of the exit waves' energy orthogonal to the probe, 0 to 1: the effect of the object on the wave.
     """
 
     disagreement: Real
@@ -48,20 +48,19 @@ def patch_agreement(
     on_event: OnEvent = ignore,
 ) -> PatchAgreement:
     """
-    Compare each predicted patch with the image, its constant phase aside.
+    Compare each predicted patch with the image, up to a constant phase.
 
-    Exit waves are compared, where the probe says what counts and a fraction of a pixel can be moved without
-    interpolation.
+    The comparison uses exit waves: the probe weights the pixels, and a Fourier shift needs no interpolation.
 
     Parameters
     ----------
     scan : Scan
     calibration : Calibration
-        Whose probe the patches were predicted with.
+        Calibration of the prediction, with its probe.
     predicted : Predicted
     image : Image
     chunk : int
-        Groups compared at a time.
+        Groups per chunk.
     on_event : callable
         Receives StageEvents.
 
@@ -69,24 +68,25 @@ def patch_agreement(
     -----
     Spec: metrics 8.3 and 8.6.
     """
-    state = _Exits(scan, calibration.probe, predicted, image)
-    misfit, energy = np.zeros(len(scan)), np.zeros(len(scan))
+    exit_waves = _ExitWaves(scan, calibration.probe, predicted, image)
+    squared_error, energy = np.zeros(len(scan)), np.zeros(len(scan))
     contrasts = np.zeros(4)
     for start in range(0, len(predicted.patches), chunk):
-        chosen = slice(start, start + chunk)
-        rows = predicted.indices[chosen].ravel()
-        wrong, seen, parts = state.compared(predicted.patches[chosen], rows)
-        np.add.at(misfit, rows, wrong)
-        np.add.at(energy, rows, seen)
-        contrasts += parts
+        groups = slice(start, start + chunk)
+        rows = predicted.indices[groups].ravel()
+        chunk_error, chunk_energy, chunk_contrasts = exit_waves.compare(predicted.patches[groups], rows)
+        np.add.at(squared_error, rows, chunk_error)
+        np.add.at(energy, rows, chunk_energy)
+        contrasts += chunk_contrasts
         release(predicted.patches)
-        on_event(StageEvent("agreement", min(chosen.stop, len(predicted.patches)), len(predicted.patches)))
-    patch, patch_all, whole, whole_all = (float(value) for value in np.maximum(contrasts, 1e-30))
-    return PatchAgreement(np.sqrt(misfit / np.maximum(energy, 1e-30)), patch / patch_all, whole / whole_all)
+        on_event(StageEvent("agreement", min(groups.stop, len(predicted.patches)), len(predicted.patches)))
+    patch, patch_all, image_part, image_all = (float(value) for value in np.maximum(contrasts, 1e-30))
+    disagreement = np.sqrt(squared_error / np.maximum(energy, 1e-30))
+    return PatchAgreement(disagreement, patch / patch_all, image_part / image_all)
 
 
-class _Exits:
-    """Exit waves of patches and of the image, on the image's pixels, as far as patches are stitched."""
+class _ExitWaves:
+    """Exit waves of patches and image on the image's pixels, inside the stitched part of each patch."""
 
     def __init__(self, scan: Scan, probe: NDArray[np.complex64], predicted: Predicted, image: Image) -> None:
         self._half = predicted.weight.shape[-1] // 2
@@ -96,28 +96,29 @@ class _Exits:
         self._geometry = ScanGeometry(scan)
         self._canvas = self._geometry.canvas(image)
 
-    def compared(self, patches: NDArray[np.complex64], rows: NDArray[np.intp]) -> tuple[Real, Real, Real]:
+    def compare(self, patches: NDArray[np.complex64], rows: NDArray[np.intp]) -> tuple[Real, Real, Real]:
         """
-        Return |difference|² and |image|² of some positions, and four sums of which contrasts are made.
+        Return |difference|² and |image|² of some positions, and four sums for the contrasts.
 
-        Patches are (group, channel, y, x), rows the positions of all of them in turn.
+        Patches are (group, channel, y, x); `rows` are their positions in the same order.
         """
         waves = np.repeat(self._probe[None], len(rows), axis=0)
         central(waves, self._half)[:] *= patches.reshape(-1, 1, *patches.shape[2:])
         spectra = scipy.fft.fft2(waves, axes=AXES, norm="ortho", overwrite_x=True)
-        own = self._geometry.shifted_probes(spectra, rows)
+        of_patch = self._geometry.shifted_probes(spectra, rows)
         probes = self._geometry.shifted_probes(self._spectrum, rows)
-        common = probes * self._geometry.extract_patches(self._canvas, rows)
-        product = (own * np.conj(common)).sum(axis=PIXELS, keepdims=True)
-        turn = np.conj(product) / np.maximum(np.abs(product), 1e-30)
-        wrong, seen = (abs2(part).sum(axis=PIXELS, dtype=np.float64) for part in (own * turn - common, common))
-        parts = [*_contrast(own, probes), *_contrast(common, probes)]
-        return wrong, seen, np.array(parts)
+        of_image = probes * self._geometry.extract_patches(self._canvas, rows)
+        product = (of_patch * np.conj(of_image)).sum(axis=PIXELS, keepdims=True)
+        phase_factor = np.conj(product) / np.maximum(np.abs(product), 1e-30)
+        squared_error, energy = (
+            abs2(wave).sum(axis=PIXELS, dtype=np.float64) for wave in (of_patch * phase_factor - of_image, of_image)
+        )
+        return squared_error, energy, np.array([*_contrast(of_patch, probes), *_contrast(of_image, probes)])
 
 
 def _contrast(waves: NDArray[np.complex64], probes: NDArray[np.complex64]) -> tuple[float, float]:
     """Return Σ|ψ − c·P|² with the best c of every position, and Σ|ψ|²."""
-    light = abs2(probes).sum(axis=PIXELS, dtype=np.float64)
+    illumination = abs2(probes).sum(axis=PIXELS, dtype=np.float64)
     overlap = np.abs((waves * np.conj(probes)).sum(axis=PIXELS)) ** 2
     energy = abs2(waves).sum(axis=PIXELS, dtype=np.float64)
-    return float((energy - overlap / light).sum()), float(energy.sum())
+    return float((energy - overlap / illumination).sum()), float(energy.sum())

@@ -1,4 +1,4 @@
-"""How well one image explains every pattern, and how much patterns differ from each other (spec: metrics 8)."""
+"""Residual of every pattern, and variance between patterns, for one image and probe (spec: metrics 8)."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from ptycho_backend.physics.losses import expected_half_deviance, half_deviance
 from ptycho_backend.solver.scan_geometry import AXES, ScanGeometry, abs2, spectrum_of, sum_modes
 
 Real = NDArray[np.float64]
-CHUNK_PIXELS = 64**3  # patterns that are predicted at a time, in pixels
+CHUNK_PIXELS = 64**3  # detector pixels predicted at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
     """
-    What an image and a probe leave unexplained_variance.
+    Residuals of the measured patterns against those predicted by an image and a probe.
 
     Parameters
     ----------
     residual : float64, shape (position,)
         Mean half-deviance per good pixel.
     floor : float64, shape (position,)
-        What photon noise alone would leave.
+        Expected residual from photon noise alone.
     photons : float
-        Mean of all patterns, on all good pixels together.
+        Mean photons per pattern, over all good pixels.
     counts : float
-        The same per good pixel.
+        Mean photons per good pixel.
     unexplained_variance : float64, shape (position,)
-        Σ (f − g)² / Σ mean(f)² over good pixels, f and g the measured and the predicted pattern, each divided by its
-        own photons, without the share of photon noise.
+        Σ (f − g)² / Σ mean(f)² over good pixels, without the share of photon noise. f and g are the measured and the
+        predicted pattern, each divided by its own photons.
     variation : Variation
-        How much patterns differ from each other.
+        Variance between patterns.
     """
 
     residual: Real
@@ -53,16 +53,16 @@ class Residuals:
 @dataclass(frozen=True)
 class Variation:
     """
-    Relative variances of patterns, each divided by its own photons: Σ var(f) / Σ mean(f)² over good pixels.
+    Relative variances between patterns f divided by their own photons: Σ var(f) / Σ mean(f)² over good pixels.
 
     Parameters
     ----------
     measured : float
-        Between the measured patterns, without the share of photon noise.
+        Variance between the measured patterns, without the share of photon noise.
     error : float
-        Standard deviation that photon noise gives `measured`.
+        Standard deviation of `measured` from photon noise.
     predicted : float
-        Between the patterns that probe and image predict.
+        Variance between the predicted patterns.
     """
 
     measured: float = 0.0
@@ -72,16 +72,16 @@ class Variation:
 
 def residuals(scan: Scan, calibration: Calibration, image: Image, on_event: OnEvent = ignore) -> Residuals:
     """
-    Compare every pattern with what probe and stitched image predict.
+    Compare every pattern with the prediction of probe and stitched image.
 
     Parameters
     ----------
     scan : Scan
-        Read in chunks.
+        Patterns, read in chunks.
     calibration : Calibration
-        Scale of the data, and the probe.
+        Probe, and scale of the data.
     image : Image
-        Where no patch has reached, the transmission is taken as 1, as in the passes over all patterns.
+        Stitched image; pixels without coverage have a transmission of 1, as in the solver.
     on_event : callable
         Receives StageEvents.
 
@@ -90,27 +90,27 @@ def residuals(scan: Scan, calibration: Calibration, image: Image, on_event: OnEv
     Spec: metrics 8.1, 8.2 and 8.6.
     """
     geometry, spectrum = ScanGeometry(scan), spectrum_of(calibration.probe)
-    canvas, good = geometry.canvas(image), scan.mask
+    canvas, mask = geometry.canvas(image), scan.mask
     to_counts = calibration.photon_scale / calibration.rms_input_scale**2
-    sums, size = _Sums(scan.N), max(1, CHUNK_PIXELS // scan.N**2)
+    sums, size = _VariationSums(scan.N), max(1, CHUNK_PIXELS // scan.N**2)
     residual, floor, unexplained_variance = (np.zeros(len(scan)) for _ in range(3))
     for start in range(0, len(scan), size):
         rows = slice(start, start + size)
-        counts = scan.counts(rows).astype(np.float64) * calibration.photon_scale * good
+        counts = scan.counts(rows).astype(np.float64) * calibration.photon_scale * mask
         waves = geometry.shifted_probes(spectrum, rows) * geometry.extract_patches(canvas, rows)
         intensity = sum_modes(abs2(scipy.fft.fft2(waves, axes=AXES, norm="ortho", overwrite_x=True)))
         expected = np.fft.fftshift(intensity, axes=AXES).astype(np.float64) * to_counts
-        residual[rows] = _mean(half_deviance(expected, counts), good)
-        floor[rows] = _mean(expected_half_deviance(expected), good)
-        unexplained_variance[rows] = sums.add(counts, expected * good)
+        residual[rows] = _mean(half_deviance(expected, counts), mask)
+        floor[rows] = _mean(expected_half_deviance(expected), mask)
+        unexplained_variance[rows] = sums.add(counts, expected * mask)
         on_event(StageEvent("residual", min(start + size, len(scan)), len(scan)))
     photons = sums.photons / len(scan)
-    counts_per_pixel = photons / np.count_nonzero(good)
+    counts_per_pixel = photons / np.count_nonzero(mask)
     return Residuals(residual, floor, photons, counts_per_pixel, unexplained_variance / sums.scale(), sums.variation())
 
 
-class _Sums:
-    """Sums over patterns from which their variation follows."""
+class _VariationSums:
+    """Accumulated sums over patterns for the variances between them."""
 
     def __init__(self, N: int) -> None:
         self.photons, self._n = 0.0, 0
@@ -118,14 +118,14 @@ class _Sums:
         self._sums = {name: np.zeros((N, N)) for name in names}
 
     def add(self, counts: Real, expected: Real) -> Real:
-        """Add measured and predicted patterns (position, y, x); return Σ difference² without noise."""
+        """Add measured and predicted patterns (position, y, x); return Σ (f − g)² of each, without noise."""
         totals = counts.sum(axis=AXES)
         self.photons += float(totals.sum())
-        lit = totals > 1.5  # one photon alone has no shape
-        self._n += int(lit.sum())
-        total = totals[lit, None, None]
-        measured = counts[lit] / total
-        predicted = expected[lit] / np.maximum(expected[lit].sum(axis=AXES, keepdims=True), 1e-30)
+        usable = totals > 1.5  # the variance of a share needs two photons
+        self._n += int(usable.sum())
+        total = totals[usable, None, None]
+        measured = counts[usable] / total
+        predicted = expected[usable] / np.maximum(expected[usable].sum(axis=AXES, keepdims=True), 1e-30)
         # Variance of a multinomial share, estimated without bias from the share itself.
         noise = measured * (1.0 - measured) / (total - 1.0)
         for name, values in (("measured", measured), ("predicted", predicted)):
@@ -133,15 +133,15 @@ class _Sums:
             self._sums[f"{name}²"] += (values**2).sum(axis=0)
         self._sums["noise"] += noise.sum(axis=0)
         differences = np.zeros(len(counts))
-        differences[lit] = ((measured - predicted) ** 2 - noise).sum(axis=AXES)
+        differences[usable] = ((measured - predicted) ** 2 - noise).sum(axis=AXES)
         return differences
 
     def scale(self) -> float:
-        """Return Σ mean(f)², which makes variances relative."""
+        """Return Σ mean(f)², the unit of the variances."""
         return max(float(((self._sums["measured"] / max(self._n, 1)) ** 2).sum()), 1e-30)
 
     def variation(self) -> Variation:
-        """Return the variances."""
+        """Return the variances between all patterns."""
         n, scale = self._n, self.scale()
         if n < 2:
             return Variation()
@@ -156,5 +156,5 @@ class _Sums:
         )
 
 
-def _mean(values: Real, good: NDArray[np.bool_]) -> Any:
-    return (values * good).sum(axis=AXES) / np.count_nonzero(good)
+def _mean(values: Real, mask: NDArray[np.bool_]) -> Any:
+    return (values * mask).sum(axis=AXES) / np.count_nonzero(mask)

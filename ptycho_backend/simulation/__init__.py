@@ -1,1 +1,1 @@
-"""Simulated scans."""
+"""Simulation of scans: objects, probes, positions and photon counts."""

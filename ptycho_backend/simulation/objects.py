@@ -1,4 +1,4 @@
-"""Known objects for simulation, with contrast up to Nyquist: pictures, lines, a star (spec: simulation 1)."""
+"""Known objects for simulation, with contrast up to Nyquist: photographs, lines, a star (spec: simulation 1)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.errors import ConfigError, DataError, nearest_name
+from ptycho_backend.errors import ConfigError, DataError
 
 Real = NDArray[np.float64]
 Size = tuple[int, int]
 Pair = tuple[Real, Real]
 
-# Photographs that lie inside the installed scikit-image; nothing is ever downloaded.
+# Photographs in the installed scikit-image, without any download.
 PHOTOGRAPHS = (
     "astronaut.png",
     "camera.png",
@@ -25,9 +25,9 @@ PHOTOGRAPHS = (
     "rocket.jpg",
 )
 TEXTURES = ("brick.png", "grass.png", "gravel.png", "ihc.png")
-LARGEST_REDUCTION = 1.5  # photographs are softer than the pixel: shrinking them brings contrast up to Nyquist
-# Probe times object folds where the object has full contrast at Nyquist, and the fold is another one on every
-# sub-pixel grid. This Gaussian leaves 37 % at half of Nyquist and 2 % at Nyquist.
+MAX_REDUCTION = 1.5  # photographs are softer than their pixels; a reduction brings contrast up to Nyquist
+# The product of probe and object aliases if the object has full contrast at Nyquist, differently for every sub-pixel
+# shift. This Gaussian transmits 37 % at half of Nyquist and 2 % at Nyquist.
 DETAIL_SIGMA_PX = 0.9
 
 
@@ -39,7 +39,7 @@ def make_object(
     phase_range_rad: tuple[float, float] = (-1.0, 1.0),
 ) -> NDArray[np.complex64]:
     """
-    Draw an object.
+    Draw a random object.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def make_object(
     size_px : (int, int), (y, x)
     rng : numpy Generator
     amplitude_range, phase_range_rad : (float, float)
-        Darkest and brightest value of either part.
+        Lowest and highest value of amplitude and phase.
 
     Returns
     -------
@@ -61,12 +61,7 @@ def make_object(
     Spec: simulation 1.1, 1.2.
     """
     if name not in OBJECTS:
-        raise ConfigError(
-            "This object is not known.",
-            expected=f"one of {', '.join(OBJECTS)}",
-            received=f"object_name={name!r}",
-            fix=f"did you mean {nearest_name(name, OBJECTS) or 'photographs'!r}?",
-        )
+        raise ConfigError.unknown("object", name, OBJECTS, f"object_name={name!r}")
     amplitude, phase = (_softened(part) for part in OBJECTS[name](size_px, rng))
     modulus = _between(amplitude, amplitude_range)
     return np.asarray(modulus * np.exp(1j * _between(phase, phase_range_rad)), dtype=np.complex64)
@@ -78,7 +73,7 @@ def photographs(size_px: Size, rng: np.random.Generator) -> Pair:
 
 
 def textures(size_px: Size, rng: np.random.Generator) -> Pair:
-    """Draw two different textures, values 0 to 1: as hard as an object gets, fine detail everywhere."""
+    """Draw two different textures, values 0 to 1: fine detail everywhere, the hardest object."""
     return _two_of(TEXTURES, size_px, rng)
 
 
@@ -88,7 +83,7 @@ def lines(size_px: Size, rng: np.random.Generator) -> Pair:
 
 
 def siemens(size_px: Size, rng: np.random.Generator) -> Pair:
-    """Draw a Siemens star whose spokes both absorb and shift the phase, values 0 to 1."""
+    """Draw a Siemens star with absorbing and phase-shifting spokes, values 0 to 1."""
     star = siemens_star(size_px, centre_px=(np.asarray(size_px) - 1) / 2 + rng.uniform(-2, 2, size=2))
     return 1.0 - star, star
 
@@ -102,12 +97,12 @@ OBJECTS: dict[str, Callable[[Size, np.random.Generator], Pair]] = {
 
 
 def photograph(filename: str, size_px: Size, rng: np.random.Generator) -> Real:
-    """Return a random part of a photograph at the size asked for, values 0 to 1; small ones are mirrored."""
+    """Return a random part of a photograph, values 0 to 1; small photographs are mirrored."""
     import skimage.transform
 
     picture = read_grey(filename)
     room = min(picture.shape[0] / size_px[0], picture.shape[1] / size_px[1])
-    reduction = float(np.clip(room, 1.0, LARGEST_REDUCTION))
+    reduction = float(np.clip(room, 1.0, MAX_REDUCTION))
     crop = [min(round(n * reduction), side) for n, side in zip(size_px, picture.shape, strict=True)]
     top, left = (int(rng.integers(0, side - n + 1)) for n, side in zip(crop, picture.shape, strict=True))
     part = picture[top : top + crop[0], left : left + crop[1]]
@@ -116,16 +111,16 @@ def photograph(filename: str, size_px: Size, rng: np.random.Generator) -> Real:
     if reduction > 1.0:
         resize: Any = skimage.transform.resize
         part = resize(part, size_px, order=3, anti_aliasing=True)
-    missing = [(0, n - side) for n, side in zip(size_px, part.shape, strict=True)]
-    return stretched(np.pad(part, missing, mode="reflect"))
+    padding = [(0, n - side) for n, side in zip(size_px, part.shape, strict=True)]
+    return stretched(np.pad(part, padding, mode="reflect"))
 
 
 def siemens_star(size_px: Size, centre_px: NDArray[np.float64], spokes: int = 48) -> Real:
-    """Return a Siemens star with two rings that swap its tones, pixels hold their covered area (0 to 1)."""
+    """Return an anti-aliased Siemens star, 0 to 1, with two radii at which black and white swap."""
     y, x = (axis - c for axis, c in zip(np.indices(size_px), centre_px, strict=True))
     radius = np.hypot(y, x)
-    turn = np.arctan2(y, x) * spokes / (2 * np.pi)
-    edge_distance_px = (0.25 - np.abs(turn - np.rint(turn))) * 2 * np.pi * radius / spokes
+    cycles = np.arctan2(y, x) * spokes / (2 * np.pi)
+    edge_distance_px = (0.25 - np.abs(cycles - np.rint(cycles))) * 2 * np.pi * radius / spokes
     tone = covered(edge_distance_px) - 0.5
     for share in (0.2, 0.36):
         tone = tone * (1 - 2 * covered(radius - share * min(size_px)))
@@ -151,12 +146,12 @@ def random_lines(size_px: Size, rng: np.random.Generator) -> Real:
 
 
 def covered(inside_px: NDArray[Any]) -> NDArray[Any]:
-    """Return the share of a pixel that lies inside an edge at a signed distance: anti-aliasing."""
+    """Return the covered share of a pixel at a signed distance inside of an edge: anti-aliasing."""
     return np.clip(inside_px + 0.5, 0.0, 1.0)
 
 
 def read_grey(filename: str) -> Real:
-    """Read a picture that lies inside the installed scikit-image, grey values 0 to 1."""
+    """Read a picture of the installed scikit-image, grey values 0 to 1."""
     from importlib.resources import files
 
     from skimage.color import rgb2gray
@@ -181,7 +176,7 @@ def _softened(unit: Real) -> Real:
 
 
 def stretched(picture: NDArray[Any]) -> Real:
-    """Return a picture whose values run from 0 to 1 but for the outermost percent."""
+    """Return a picture with its values stretched to 0 to 1 and the outermost percent clipped."""
     low, high = np.percentile(picture, [0.5, 99.5])
     return np.asarray(np.clip((picture - low) / max(high - low, 1e-12), 0.0, 1.0))
 

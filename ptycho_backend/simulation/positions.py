@@ -1,4 +1,4 @@
-"""Scan patterns for simulation: sub-pixel positions on no grid (spec: simulation 3)."""
+"""Scan patterns for simulation: raster, spiral and random, at sub-pixel positions (spec: simulation 3)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.errors import ConfigError, nearest_name
+from ptycho_backend.errors import ConfigError
 
 Positions = NDArray[np.float64]
-JITTER = 0.2  # of the raster, in steps either way: a strict raster shows in the image as a lattice
+JITTER = 0.2  # of the raster, in steps either way; a strict raster causes a lattice in the image
 
 
 def make_positions(name: str, n_positions: int, step_px: float, rng: np.random.Generator) -> Positions:
     """
-    Make scan positions of about one per step².
+    Draw scan positions with a density of one per step².
 
     Parameters
     ----------
@@ -29,37 +29,32 @@ def make_positions(name: str, n_positions: int, step_px: float, rng: np.random.G
     Returns
     -------
     float64, shape (position, 2), pixels, (y, x)
-        The middle of the scan lies near (0, 0).
+        Positions with their centre near (0, 0).
 
     Notes
     -----
     Spec: simulation 3.1.
     """
     if name not in SCANS:
-        raise ConfigError(
-            "This scan pattern is not known.",
-            expected=f"one of {', '.join(SCANS)}",
-            received=f"scan_name={name!r}",
-            fix=f"did you mean {nearest_name(name, SCANS) or 'raster'!r}?",
-        )
+        raise ConfigError.unknown("scan pattern", name, SCANS, f"scan_name={name!r}")
     return SCANS[name](n_positions, rng) * step_px
 
 
 def raster(n_positions: int, rng: np.random.Generator) -> Positions:
-    """Return rows of positions with jitter, in steps."""
+    """Draw rows of positions with jitter, in steps."""
     cells = _cells(n_positions)
     return cells + rng.uniform(-JITTER, JITTER, size=cells.shape)
 
 
 def spiral(n_positions: int, rng: np.random.Generator) -> Positions:
-    """Return a Fermat spiral from a random angle on, in steps."""
+    """Draw a Fermat spiral with a random first angle, in steps."""
     k = np.arange(n_positions) + 0.5
     angle = k * np.pi * (3 - np.sqrt(5)) + rng.uniform(0, 2 * np.pi)
     return np.asarray(np.sqrt(k / np.pi)[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1))
 
 
 def scattered(n_positions: int, rng: np.random.Generator) -> Positions:
-    """Return one position anywhere in each cell, in random order, in steps: no period and no large hole."""
+    """Draw one position in each cell of a grid, in random order, in steps: no period and no large gap."""
     cells = _cells(n_positions)
     return rng.permutation(cells + rng.uniform(-0.5, 0.5, size=cells.shape))
 

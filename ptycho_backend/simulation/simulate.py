@@ -1,15 +1,13 @@
 """
-Simulated scans: what a photon-counting detector would have measured of a known object (spec: simulation 4).
+Simulated scans: photon counts of a known object and probe (spec: simulation 4).
 
-The probe moves over an object that is sampled on integer coordinates. A position is split into the nearest
-pixel, which chooses the window, and the rest, by which the probe is moved inside the window; the detector
-cannot tell where the window was cut.
+The object is sampled on integer coordinates. The nearest pixel of a position selects the window, and the probe is
+shifted by the remaining fraction inside the window. The choice of the window does not change the intensity.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -18,12 +16,14 @@ import numpy as np
 from annotated_types import Ge, Gt, Interval, Le
 from numpy.typing import NDArray
 
+from ptycho_backend.config import validate
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.errors import ConfigError, ShapeError, nearest_name
+from ptycho_backend.errors import ConfigError, ShapeError
 from ptycho_backend.physics.propagation import far_field
+from ptycho_backend.runtime.plain_values import to_plain
 from ptycho_backend.simulation.objects import make_object
 from ptycho_backend.simulation.positions import make_positions
-from ptycho_backend.simulation.probes import make_probe, shifted
+from ptycho_backend.simulation.probes import make_probe, shifted_probes
 
 Origin = tuple[float, float]
 Probe = NDArray[np.complex64]
@@ -36,39 +36,38 @@ PIXEL_SIZE_M = 10e-9
 @dataclass
 class SimulationConfig:
     """
-    What to simulate.
+    Options of a simulated scan.
 
     Parameters
     ----------
     N : int
         Side of a pattern, pixels.
     n_positions : int
-        Patterns.
+        Number of positions, with one pattern each.
     photons_per_pattern : float
         Mean photons of a noise-free pattern, over the whole detector.
     object_name : {"photographs", "textures", "lines", "siemens"}
-        See :func:`make_object`.
+        Object: photographs, textures, lines or siemens (a Siemens star).
     probe_name : {"disc", "zone-plate", "gaussian"}
-        See :func:`make_probe`. The strongly curved wave of the zone plate hides slow phase changes of the
-        object from every method; the disc is the fair start.
+        Probe: disc, zone-plate or gaussian; the curved wave of a zone plate hides slow phase changes of the object.
     scan_name : {"raster", "spiral", "random"}
-        See :func:`make_positions`.
+        Arrangement of the positions: raster, spiral or random.
     step_px : float, optional
-        Mean distance of neighbouring positions; None takes 28 % of the probe's diameter.
+        Mean distance of neighbouring positions, pixels; None takes 28 % of the probe's diameter.
     diameter_fraction : float
         Diameter of the probe over N.
     modes : int
-        Incoherent probe modes.
+        Number of incoherent probe modes.
     probe_error : float
-        Relative error of the diameter of the probe guess that the scan carries; the true probe made the data.
+        Relative error of the diameter of the probe guess in the scan; the true probe makes the patterns.
     noise : bool
         Photon noise; without it the patterns are the expected counts, float32.
     bad_pixels : float
-        Share of detector pixels that are dead or hot, and masked.
+        Share of dead or hot detector pixels, which the mask excludes.
     phase_range_rad : float
         Largest minus smallest phase of the object.
     seed : int
-        Seeds everything; other settings apart, equal seeds give equal objects, probes and positions.
+        Seed of object, probe, positions, noise and mask; each has a random stream of its own.
     """
 
     N: Annotated[int, Ge(16), Le(1024)] = 64
@@ -89,7 +88,7 @@ class SimulationConfig:
 
 def simulate_scan(config: SimulationConfig | None = None, **fields: Any) -> Scan:
     """
-    Simulate a scan with everything known about it.
+    Simulate a scan with a known object.
 
     Parameters
     ----------
@@ -100,8 +99,8 @@ def simulate_scan(config: SimulationConfig | None = None, **fields: Any) -> Scan
     Returns
     -------
     Scan
-        Counts (the smallest of uint16 and uint32 that holds them; float32 without noise), probe guess in
-        sqrt(photons), object with its origin, mask, and the settings as `attributes`.
+        Counts (uint16 or uint32; float32 without noise), probe guess in sqrt(photons), object with its origin, mask,
+        and the settings as `attributes`.
 
     Raises
     ------
@@ -140,14 +139,14 @@ def simulate_scan(config: SimulationConfig | None = None, **fields: Any) -> Scan
 
 
 def covering_frame(positions_px: NDArray[np.float64], N: int) -> tuple[Origin, tuple[int, int]]:
-    """Return origin and size of the smallest array, on whole pixels, that holds every N×N window."""
+    """Return origin and size of the smallest array, on whole pixels, that contains every N×N window."""
     first = nearest_pixel(positions_px).min(axis=0) - N // 2
     last = nearest_pixel(positions_px).max(axis=0) - N // 2 + N
     return (float(first[0]), float(first[1])), (int(last[0] - first[0]), int(last[1] - first[1]))
 
 
 def nearest_pixel(positions_px: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the pixel a position lies in; halves go up, so that the rest is in [-0.5, 0.5)."""
+    """Return the nearest pixel of a position; halves round up, so that the remainder is in [-0.5, 0.5)."""
     return np.floor(positions_px + 0.5).astype(np.int64)
 
 
@@ -160,7 +159,7 @@ def expected_counts(
     Parameters
     ----------
     obj : complex, shape (y, x)
-        Transmission function; it must cover every window.
+        Transmission function that covers every window.
     origin_px : (float, float), (y, x)
         Scan coordinates of ``obj[0, 0]``, whole numbers.
     probe : complex, shape (mode, y, x), sqrt(photons)
@@ -188,8 +187,8 @@ def photon_scale(
     positions_px: NDArray[np.float64],
     photons_per_pattern: float,
 ) -> float:
-    """Return the factor on the probe that makes the mean noise-free pattern hold this many photons."""
-    # The propagation is unitary, so photons can be counted behind the sample.
+    """Return the factor on the probe for a mean of `photons_per_pattern` in noise-free patterns."""
+    # The propagation is unitary: the exit wave has the photons of the detector.
     waves = _exit_waves(obj, origin_px, probe, positions_px)
     energy = sum(float((np.abs(wave) ** 2).sum()) for _, wave in waves)
     return float(np.sqrt(photons_per_pattern * len(positions_px) / energy))
@@ -207,17 +206,17 @@ def _exit_waves(
     chunk = max(1, CHUNK_PIXELS // probe.size)
     for start in range(0, len(positions_px), chunk):
         rows = slice(start, start + chunk)
-        moved = shifted(probe, positions_px[rows] - nearest[rows])
-        yield rows, windows[corners[rows, 0], corners[rows, 1]][:, None] * moved
+        probes = shifted_probes(probe, positions_px[rows] - nearest[rows])
+        yield rows, windows[corners[rows, 0], corners[rows, 1]][:, None] * probes
 
 
 def _check_covered(corners: NDArray[np.int64], shape: tuple[int, ...], N: int, origin_px: Origin) -> None:
     if (corners < 0).any() or (corners + N > np.asarray(shape)).any() or (np.asarray(origin_px) % 1).any():
         raise ShapeError(
-            "The object covers every window of the scan, on whole pixels.",
+            "The object covers every window of the scan on whole pixels.",
             expected=f"windows of {N} px inside an object of shape {shape} whose origin is a whole number",
             received=f"first pixels from {corners.min(axis=0)} to {corners.max(axis=0)}, origin {origin_px}",
-            fix="make the object with covering_frame(positions_px, N)",
+            fix="create the object with covering_frame(positions_px, N)",
         )
 
 
@@ -225,37 +224,14 @@ def _settings(config: SimulationConfig | None, fields: dict[str, Any]) -> Simula
     known = [field.name for field in dataclasses.fields(SimulationConfig)]
     for name in fields:
         if name not in known:
-            raise ConfigError(
-                f"Unknown simulation setting '{name}'.",
-                expected=f"a field of SimulationConfig: {', '.join(known)}",
-                received=f"{name}={fields[name]!r}",
-                fix=f"did you mean '{nearest_name(name, known) or known[0]}'?",
-            )
-    # NumPy numbers count as numbers.
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in fields.items()}
-    settings = dataclasses.replace(config or SimulationConfig(), **plain)
-    _check_ranges(settings)
+            raise ConfigError.unknown("simulation setting", name, known, f"{name}={fields[name]!r}")
+    settings = dataclasses.replace(config or SimulationConfig(), **to_plain(fields))
+    validate(settings, "simulate_scan")
     return settings
 
 
-def _check_ranges(config: SimulationConfig) -> None:
-    from pydantic import TypeAdapter, ValidationError
-    from pydantic.dataclasses import dataclass as checked
-
-    try:
-        TypeAdapter(checked(SimulationConfig)).validate_json(json.dumps(dataclasses.asdict(config)), strict=True)
-    except ValidationError as error:
-        problems = [f"{item['loc'][0]}: {item['msg']}, not {item['input']!r}" for item in error.errors()]
-        raise ConfigError(
-            f"SimulationConfig has {len(problems)} invalid value(s).",
-            expected="; ".join(problems),
-            received="simulate_scan",
-            fix="correct the fields named above",
-        ) from None
-
-
 def _streams(seed: int) -> dict[str, np.random.SeedSequence]:
-    # Independent streams: noise, mask or a probe error never change what is drawn for the object.
+    # Independent streams: noise, mask and probe error do not change the object.
     names = ("object", "probe", "positions", "noise", "mask")
     return dict(zip(names, np.random.SeedSequence(seed).spawn(len(names)), strict=True))
 
@@ -273,7 +249,7 @@ def _probe(config: SimulationConfig, diameter_fraction: float, rng: np.random.Ge
 
 
 def _provenance(config: SimulationConfig, patterns: NDArray[Any]) -> dict[str, Any]:
-    """Return the settings, and the photons that were really counted, as plain values."""
+    """Return the settings and the measured photons per pattern as plain values."""
     return dataclasses.asdict(config) | {
         "generator": "ptycho_backend.simulation.simulate",
         "step_px": _step_px(config),
@@ -282,12 +258,12 @@ def _provenance(config: SimulationConfig, patterns: NDArray[Any]) -> dict[str, A
 
 
 def detected(expected: NDArray[np.float64], rng: np.random.Generator) -> NDArray[Any]:
-    """Count photons: Poisson numbers, in the smallest of uint16 and uint32 that holds them."""
+    """Draw photon counts from Poisson distributions, as uint16 if possible, else uint32."""
     counts = rng.poisson(expected)
     return counts.astype(np.uint16 if counts.max() < 2**16 else np.uint32)
 
 
 def with_bad_pixels(patterns: NDArray[Any], mask: Mask, rng: np.random.Generator) -> NDArray[Any]:
-    """Let bad pixels read nothing, or the brightest value of the scan."""
+    """Return patterns with dead pixels (0) and hot pixels (maximum of the scan) outside of the mask."""
     hot = (rng.random(mask.shape) < 0.5) * patterns.max()
     return np.where(mask, patterns, hot.astype(patterns.dtype))

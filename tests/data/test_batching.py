@@ -44,7 +44,7 @@ def test_a_batch_is_normalised_amplitude_with_bad_pixels_filled(scan):
     assert batch.labels is None
 
 
-def test_the_canvas_keeps_one_size_through_subsets_and_batches(scan):
+def test_canvas_has_one_size_in_subsets_and_batches(scan):
     samples = samples_of(scan)
     S = canvas_size(N, samples.groups.offsets_px)
     smallest = np.array([np.abs(samples.groups.offsets_px).max(axis=(1, 2)).argmin()])
@@ -53,7 +53,7 @@ def test_the_canvas_keeps_one_size_through_subsets_and_batches(scan):
     assert {batch.canvas_px for batch in samples.subset(np.arange(5)).batches(2)} == {S}
 
 
-def test_all_groups_come_once_and_the_last_batch_may_be_smaller(scan):
+def test_batches_contain_every_group_once(scan):
     samples = samples_of(scan, gridsize=1)
     order = epoch_order(12, seed=1, epoch=0)
     batches = list(samples.batches(5, order))
@@ -64,7 +64,7 @@ def test_all_groups_come_once_and_the_last_batch_may_be_smaller(scan):
     np.testing.assert_array_equal(np.concatenate([b.x for b in samples.batches(5)]), samples.batch(slice(None)).x)
 
 
-def test_labels_are_cut_where_the_scan_says(scan):
+def test_labels_are_patches_of_the_known_object(scan):
     samples = samples_of(scan, with_labels=True)
     batch = samples.batch(slice(2, 4))
     positions = scan.positions_px[samples.groups.indices[2:4]]
@@ -75,26 +75,26 @@ def test_labels_are_cut_where_the_scan_says(scan):
 
 
 def test_labels_need_a_known_object(scan):
-    blind = Scan(scan.patterns, scan.positions_px, scan.probe, source="run7.npz")
+    unlabelled = Scan(scan.patterns, scan.positions_px, scan.probe, source="run7.npz")
     with pytest.raises(DataError, match=r"run7\.npz"):
-        samples_of(blind, with_labels=True)
+        samples_of(unlabelled, with_labels=True)
 
 
-@pytest.mark.parametrize(("n", "held_out"), [(1, 0), (2, 1), (3, 1), (20, 1), (100, 5)])
-def test_split_holds_out_at_least_one_group_and_leaves_at_least_one(n, held_out):
-    fitted, validated = split(n, 0.05, seed=0)
-    assert (len(fitted), len(validated)) == (n - held_out, held_out)
+@pytest.mark.parametrize(("n", "n_validation"), [(1, 0), (2, 1), (3, 1), (20, 1), (100, 5)])
+def test_split_has_at_least_one_group_on_each_side(n, n_validation):
+    training, validation = split(n, 0.05, seed=0)
+    assert (len(training), len(validation)) == (n - n_validation, n_validation)
 
 
 @given(n=st.integers(1, 60), fraction=st.floats(0, 0.99), seed=st.integers(0, 5))
 def test_split_is_a_partition(n, fraction, seed):
-    fitted, validated = split(n, fraction, seed)
-    assert sorted([*fitted, *validated]) == list(range(n))
-    assert len(fitted) >= 1
-    assert list(fitted) == sorted(fitted)
-    assert list(validated) == sorted(validated)
+    training, validation = split(n, fraction, seed)
+    assert sorted([*training, *validation]) == list(range(n))
+    assert len(training) >= 1
+    assert list(training) == sorted(training)
+    assert list(validation) == sorted(validation)
     if fraction == 0:
-        assert len(validated) == 0
+        assert len(validation) == 0
 
 
 def test_split_depends_on_the_seed_alone():
@@ -102,13 +102,13 @@ def test_split_depends_on_the_seed_alone():
     assert not np.array_equal(split(50, 0.2, 3)[1], split(50, 0.2, 4)[1])
 
 
-def test_every_epoch_has_its_own_reproducible_order():
+def test_epoch_orders_differ_and_are_reproducible():
     orders = [epoch_order(30, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
     assert all(sorted(order) == list(range(30)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
     np.testing.assert_array_equal(epoch_order(30, 1, 1), orders[3])
 
 
-def test_the_streams_of_split_and_order_are_keyed_apart():
+def test_split_and_order_use_separate_random_streams():
     assert epoch_order(8, 0, 0).tolist() == np.random.default_rng([0, 2, 0]).permutation(8).tolist()
     assert split(8, 0.25, 0)[1].tolist() == sorted(np.random.default_rng([0, 1]).permutation(8)[:2].tolist())

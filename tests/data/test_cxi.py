@@ -1,10 +1,9 @@
-"""CXI files: axes, signs and units of the sample's translation, masks, and what may not be missing."""
+"""CXI files: axes, signs and units of the sample's translation, masks, and missing datasets."""
 
 import h5py
 import numpy as np
 import pytest
 
-from ptycho_backend.data.cxi import read_cxi
 from ptycho_backend.data.readers import load_scan
 from ptycho_backend.errors import DataError
 
@@ -41,7 +40,7 @@ def saved(tmp_path):
 
 
 def test_object_pixel_and_positions_in_absolute_numbers(saved):
-    scan = read_cxi(saved())
+    scan = load_scan(saved())
     np.testing.assert_allclose(scan.pixel_size_m, [PIXEL_Y_M, PIXEL_X_M], rtol=1e-8)
     # A sample that moves up (+y) and to the left (+x) moves the beam down its rows and right along its columns.
     np.testing.assert_allclose(
@@ -64,16 +63,16 @@ def test_each_axis_of_an_oblong_detector_has_its_own_object_pixel(saved):
 
 
 @pytest.mark.parametrize("transpose", [False, True])
-def test_basis_vectors_turn_the_axes(saved, transpose):
+def test_basis_vectors_set_the_axes(saved, transpose):
     upside_down = np.array([[0, 50e-6, 0], [-25e-6, 0, 0]])  # rows go up
     basis = upside_down.T if transpose else upside_down
     path = saved(**{f"{DETECTOR}/basis_vectors": basis, f"{DETECTOR}/y_pixel_size": None})
-    np.testing.assert_allclose(read_cxi(path).positions_px[1], [-2e-6 / PIXEL_Y_M, 6e-6 / PIXEL_X_M], rtol=1e-8)
+    np.testing.assert_allclose(load_scan(path).positions_px[1], [-2e-6 / PIXEL_Y_M, 6e-6 / PIXEL_X_M], rtol=1e-8)
 
 
 def test_basis_vectors_may_swap_the_axes(saved):
     swapped = np.array([[-25e-6, 0, 0], [0, -50e-6, 0]])  # the first array axis runs along x
-    scan = read_cxi(saved(**{f"{DETECTOR}/basis_vectors": swapped}))
+    scan = load_scan(saved(**{f"{DETECTOR}/basis_vectors": swapped}))
     np.testing.assert_allclose(scan.pixel_size_m, [PIXEL_X_M, PIXEL_Y_M], rtol=1e-8)
     np.testing.assert_allclose(scan.positions_px[1], [6e-6 / PIXEL_X_M, 2e-6 / PIXEL_Y_M], rtol=1e-8)
 
@@ -89,22 +88,22 @@ def test_basis_vectors_may_swap_the_axes(saved):
 )
 def test_an_oblique_detector_is_refused(saved, basis):
     with pytest.raises(DataError, match=r"basis_vectors' of '.*run42\.cxi"):
-        read_cxi(saved(**{f"{DETECTOR}/basis_vectors": np.array(basis, dtype=float)}))
+        load_scan(saved(**{f"{DETECTOR}/basis_vectors": np.array(basis, dtype=float)}))
 
 
-def test_wavelength_serves_where_energy_is_missing(saved):
-    scan = read_cxi(saved(**{f"{SOURCE}/energy": None, f"{SOURCE}/wavelength": 1.23984198e-9}))
+def test_wavelength_replaces_a_missing_energy(saved):
+    scan = load_scan(saved(**{f"{SOURCE}/energy": None, f"{SOURCE}/wavelength": 1.23984198e-9}))
     np.testing.assert_allclose(scan.pixel_size_m, [PIXEL_Y_M, PIXEL_X_M], rtol=1e-8)
 
 
-def test_zero_is_good_in_a_mask_and_so_is_signal(saved):
+def test_mask_values_zero_and_signal_are_good(saved):
     mask = np.zeros((N, N), dtype=np.uint32)
     mask[0, 1], mask[2, 3], mask[4, 5] = 1, 0x1000, 0x1080
-    scan = read_cxi(saved(**{f"{DETECTOR}/mask": mask}))
+    scan = load_scan(saved(**{f"{DETECTOR}/mask": mask}))
     np.testing.assert_array_equal(np.argwhere(~scan.mask), [[0, 1], [4, 5]])
 
 
-def test_patterns_and_translations_are_found_in_their_other_places(saved):
+def test_alternative_paths_of_patterns_and_translations(saved):
     path = saved(
         **{
             "entry_1/data_1/data": None,
@@ -115,23 +114,23 @@ def test_patterns_and_translations_are_found_in_their_other_places(saved):
             f"{SOURCE}/probe": np.ones((2, N, N), dtype=complex),
         }
     )
-    scan = read_cxi(path)
+    scan = load_scan(path)
     assert scan.counts().max() == 5
     assert scan.probe.shape == (2, N, N)
     np.testing.assert_allclose(scan.positions_px[2], [5e-6 / PIXEL_Y_M, -3e-6 / PIXEL_X_M], rtol=1e-8)
 
 
-def test_a_probe_that_varies_keeps_its_modes(saved, caplog):
+def test_first_plane_of_a_varying_probe_is_used(saved, caplog):
     probe = np.stack([np.full((3, N, N), 1 + 0j), np.full((3, N, N), 2 + 0j)])
-    scan = read_cxi(saved(**{f"{SOURCE}/illumination": probe}))
+    scan = load_scan(saved(**{f"{SOURCE}/illumination": probe}))
     np.testing.assert_array_equal(scan.probe, np.ones((3, N, N)))
     assert "varies over the scan (2 planes): the first is used" in caplog.text
 
 
-def test_distances_of_all_patterns_may_be_given_when_equal(saved):
-    assert read_cxi(saved(**{f"{DETECTOR}/distance": np.full(3, 0.1)})).pixel_size_m[0] > 0
+def test_equal_distances_per_pattern_are_accepted(saved):
+    assert load_scan(saved(**{f"{DETECTOR}/distance": np.full(3, 0.1)})).pixel_size_m[0] > 0
     with pytest.raises(DataError, match="distance"):
-        read_cxi(saved(**{f"{DETECTOR}/distance": np.array([0.1, 0.1, 0.2])}))
+        load_scan(saved(**{f"{DETECTOR}/distance": np.array([0.1, 0.1, 0.2])}))
 
 
 @pytest.mark.parametrize(
@@ -154,8 +153,8 @@ def test_distances_of_all_patterns_may_be_given_when_equal(saved):
         (f"{SOURCE}/energy", 8000.0, "joules"),
     ],
 )
-def test_what_is_missing_or_wrong_is_named(saved, key, value, words):
+def test_errors_name_the_missing_or_wrong_dataset(saved, key, value, words):
     with pytest.raises(DataError) as raised:
-        read_cxi(saved(**{key: value}))
+        load_scan(saved(**{key: value}))
     assert words in str(raised.value)
     assert "run42.cxi" in str(raised.value)

@@ -29,7 +29,7 @@ def test_every_position_seeds_one_group_of_distinct_near_members(positions_px, g
 
 
 @given(positions_px=positions(4, 20), rng=generators())
-def test_members_stand_in_row_major_order(positions_px, rng):
+def test_members_are_in_row_major_order(positions_px, rng):
     groups = group_positions(positions_px, 2, 7, None, rng)
     for members in positions_px[groups.indices]:
         assert [tuple(p) for p in members] == sorted(tuple(p) for p in members)
@@ -43,7 +43,7 @@ def test_offsets_are_positions_minus_the_groups_own_mean(positions_px, rng):
     np.testing.assert_allclose(groups.offsets_px.sum(axis=1), 0, atol=1e-9)
 
 
-def test_a_square_of_positions_reads_like_text():
+def test_members_of_a_square_are_in_reading_order():
     positions_px = np.array([[2.0, 3.0], [0.0, 3.0], [2.0, 0.0], [0.0, 0.0]])
     groups = groups_from_indices(positions_px, np.array([[0, 1, 2, 3]]))
     assert groups.indices.tolist() == [[3, 1, 2, 0]]
@@ -51,14 +51,14 @@ def test_a_square_of_positions_reads_like_text():
     assert groups.indices.dtype == np.int64
 
 
-def test_a_group_of_one_is_every_position_at_no_offset(rng):
+def test_gridsize_one_gives_every_position_without_offset(rng):
     groups = group_positions(rng.random((5, 2)), 1, 7, None, rng)
     np.testing.assert_array_equal(groups.indices, np.arange(5)[:, None])
     np.testing.assert_array_equal(groups.offsets_px, 0)
 
 
 @pytest.mark.parametrize("gridsize", [1, 2])
-def test_fewer_groups_are_different_seeds_drawn_from_all(gridsize, rng):
+def test_fewer_groups_are_a_random_subset_of_seeds(gridsize, rng):
     positions_px = rng.random((30, 2)) * 100
     drawn = [group_positions(positions_px, gridsize, 4, 12, np.random.default_rng(seed)) for seed in range(2)]
     assert [len(groups) for groups in drawn] == [12, 12]
@@ -73,8 +73,8 @@ def test_members_vary_within_the_neighbourhood(rng):
     assert (groups[0] != groups[1]).any()
 
 
-def test_coincident_positions_still_seed_their_own_groups(rng):
-    positions_px = np.zeros((60, 2))  # more at one place than a neighbourhood holds
+def test_coincident_positions_seed_their_groups(rng):
+    positions_px = np.zeros((60, 2))  # more coincident positions than neighbours
     groups = group_positions(positions_px, 2, 3, None, rng)
     for seed, members in enumerate(groups.indices):
         assert seed in members
@@ -82,14 +82,14 @@ def test_coincident_positions_still_seed_their_own_groups(rng):
     np.testing.assert_array_equal(groups.offsets_px, 0)
 
 
-def test_a_small_neighbourhood_is_raised_and_said(rng, caplog):
+def test_small_neighbor_count_is_raised_with_a_message(rng, caplog):
     with caplog.at_level("INFO"):
         groups = group_positions(rng.random((12, 2)), 3, 1, None, rng)
     assert groups.channels == 9
     assert "neighbor_count raised from 1 to 8" in caplog.text
 
 
-def test_as_many_positions_as_members_are_enough(rng):
+def test_gridsize_squared_positions_are_enough(rng):
     groups = group_positions(rng.random((4, 2)), 2, 7, None, rng)
     assert all(sorted(members) == [0, 1, 2, 3] for members in groups.indices.tolist())
 
@@ -99,12 +99,12 @@ def test_too_few_positions_are_refused(rng):
         group_positions(np.zeros((8, 2)), 3, 7, None, rng)
 
 
-def test_too_many_groups_are_refused_with_all_three_numbers(rng):
+def test_too_many_groups_are_refused(rng):
     with pytest.raises(DataError, match="n_groups=13 with 12 positions and gridsize=2"):
         group_positions(rng.random((12, 2)), 2, 7, 13, rng)
 
 
-def test_a_subset_keeps_indices_and_offsets_together(rng):
+def test_subset_selects_indices_and_offsets(rng):
     groups = group_positions(rng.random((12, 2)), 2, 7, None, rng)
     part = groups.subset(np.array([7, 2]))
     np.testing.assert_array_equal(part.indices, groups.indices[[7, 2]])

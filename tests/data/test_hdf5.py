@@ -1,16 +1,16 @@
-"""HDF5 files of ptychodus: training files, products, and the pixels that ptychodus itself would find."""
+"""HDF5 files of ptychodus: training files, products, and the object pixels of ptychodus."""
 
 import h5py
 import numpy as np
 import pytest
 
-from ptycho_backend.data.hdf5 import Product, read_hdf5, read_product, write_product
+from ptycho_backend.data.product import Product, read_product, write_product
 from ptycho_backend.data.readers import load_scan
 from ptycho_backend.errors import DataError, OutputError
 
 N = 6
-Y_PX, X_PX = np.array([3.0, 4.5, 20.0, 11.25]), np.array([30.0, 9.0, 8.5, 17.0])  # of the windows' middles
-POSITIONS_PX = np.stack([Y_PX, X_PX], axis=1) + 0.5  # of pixel N//2
+Y_PX, X_PX = np.array([3.0, 4.5, 20.0, 11.25]), np.array([30.0, 9.0, 8.5, 17.0])  # middles of the windows
+POSITIONS_PX = np.stack([Y_PX, X_PX], axis=1) + 0.5  # pixel N//2
 PIXEL_Y_M, PIXEL_X_M = 8e-9, 5e-9
 OBJECT = (np.arange(24 * 37.0).reshape(24, 37) + 1j).astype(np.complex64)
 PATTERNS = np.arange(4 * N * N).reshape(4, N, N).astype(">u2")
@@ -69,7 +69,7 @@ def product_file(tmp_path, **changes):
 
 
 def test_training_file(tmp_path):
-    scan = read_hdf5(training_file(tmp_path))
+    scan = load_scan(training_file(tmp_path))
     np.testing.assert_array_equal(scan.positions_px, POSITIONS_PX)
     assert scan.patterns.dtype == np.dtype(">u2")
     np.testing.assert_array_equal(scan.patterns, PATTERNS)
@@ -83,18 +83,18 @@ def test_training_file(tmp_path):
 
 def test_training_file_without_optional_keys(tmp_path):
     optional = ("bad_pixels", "object", "object_pixel_height_m", "detector_object_distance_m")
-    scan = read_hdf5(training_file(tmp_path, **dict.fromkeys(optional)))
+    scan = load_scan(training_file(tmp_path, **dict.fromkeys(optional)))
     assert scan.mask.all()
     assert scan.obj is None
     assert scan.pixel_size_m is None
 
 
 def test_gain_corrected_patterns_are_counts_by_the_format(tmp_path):
-    assert read_hdf5(training_file(tmp_path, patterns=PATTERNS / 3)).measurement == "counts"
+    assert load_scan(training_file(tmp_path, patterns=PATTERNS / 3)).measurement == "counts"
     declared = training_file(tmp_path, patterns=PATTERNS / 3)
     with h5py.File(declared, "a") as file:
         file.attrs["measurement"] = np.bytes_("amplitude")
-    assert read_hdf5(declared).measurement == "amplitude"
+    assert load_scan(declared).measurement == "amplitude"
 
 
 def test_product_positions_are_object_pixels(tmp_path):
@@ -108,7 +108,7 @@ def test_product_positions_are_object_pixels(tmp_path):
     assert product.attributes == {"name": "star", "detector_object_distance_m": 1.5, "photon_energy_eV": 8000.0}
 
 
-def test_earlier_products_spell_energy_and_losses_differently(tmp_path):
+def test_products_of_earlier_ptychodus_releases(tmp_path):
     path = product_file(tmp_path, loss_values=None, costs=np.array([5.0]))
     with h5py.File(path, "a") as file:
         del file.attrs["photon_energy_eV"]
@@ -117,7 +117,7 @@ def test_earlier_products_spell_energy_and_losses_differently(tmp_path):
     assert read_product(path).attributes["photon_energy_eV"] == 9000.0
 
 
-def test_a_product_alone_is_no_scan_and_the_message_finds_its_patterns(tmp_path):
+def test_product_without_patterns_is_refused_with_a_fix(tmp_path):
     path = product_file(tmp_path)
     with pytest.raises(DataError, match=r"product\.h5', a ptychodus product, alone"):
         load_scan(path)
@@ -152,7 +152,7 @@ def test_a_negative_index_never_pairs(tmp_path):
     np.testing.assert_array_equal(load_scan(product, patterns=patterns).patterns, PATTERNS[[0, 1, 3]])
 
 
-def test_patterns_without_indexes_stand_in_the_order_of_the_positions(tmp_path):
+def test_patterns_without_indexes_are_in_the_order_of_positions(tmp_path):
     patterns = write(tmp_path / "p.h5", {"patterns": PATTERNS})
     scan = load_scan(product_file(tmp_path), patterns=patterns)
     np.testing.assert_allclose(scan.positions_px, POSITIONS_PX, atol=1e-9)
@@ -192,7 +192,7 @@ def test_bad_training_files_name_file_and_field(tmp_path, changes, words):
         assert word in str(raised.value)
 
 
-def test_a_group_in_place_of_an_array_is_named(tmp_path):
+def test_group_instead_of_array_is_refused(tmp_path):
     path = training_file(tmp_path, object=None)
     with h5py.File(path, "a") as file:
         file.create_group("object")
@@ -200,7 +200,7 @@ def test_a_group_in_place_of_an_array_is_named(tmp_path):
         load_scan(path)
 
 
-def test_a_type_that_numpy_lacks_is_named(tmp_path):
+def test_type_without_numpy_equivalent_is_refused(tmp_path):
     path = training_file(tmp_path, probe_position_x_px=None)
     with h5py.File(path, "a") as file:
         space = h5py.h5s.create_simple((4,))
@@ -232,7 +232,7 @@ def result(**changes):
 
 
 @pytest.mark.parametrize("pixel_size_m", [(PIXEL_Y_M, PIXEL_X_M), None])
-def test_a_written_product_reads_back_whole(tmp_path, pixel_size_m):
+def test_written_product_is_read_back(tmp_path, pixel_size_m):
     back = read_product(write_product(tmp_path / "a.h5", result(pixel_size_m=pixel_size_m)))
     np.testing.assert_allclose(back.positions_px, result().positions_px, atol=1e-9)
     np.testing.assert_array_equal(back.obj, OBJECT)
@@ -262,7 +262,7 @@ def test_the_layout_of_a_written_product(tmp_path):
         np.testing.assert_array_equal(file["ptychopinn/coverage"][()], np.ones((24, 37)))
 
 
-def test_writing_a_product_needs_an_object_and_a_free_name(tmp_path):
+def test_writing_a_product_needs_an_object_and_a_new_name(tmp_path):
     with pytest.raises(DataError, match=r"A product holds an object(.|\n)*a\.h5"):
         write_product(tmp_path / "a.h5", result(obj=None))
     write_product(tmp_path / "a.h5", result())

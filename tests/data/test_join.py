@@ -27,45 +27,45 @@ def test_one_scan_is_itself(scans):
     assert join_scans(scans[:1]) is scans[0]
 
 
-def test_patterns_follow_each_other_and_positions_keep_their_distances(scans):
-    joint, start = join_scans(scans), 0
+def test_joint_scan_has_all_patterns_and_distances(scans):
+    joint_scan, start = join_scans(scans), 0
     for scan in scans:
         rows = slice(start, start + len(scan))
-        np.testing.assert_array_equal(joint.patterns[rows], scan.patterns)
-        moved = joint.positions_px[rows] - scan.positions_px
-        np.testing.assert_allclose(moved, moved[:1].repeat(len(scan), axis=0), atol=1e-9)
+        np.testing.assert_array_equal(joint_scan.patterns[rows], scan.patterns)
+        shift = joint_scan.positions_px[rows] - scan.positions_px
+        np.testing.assert_allclose(shift, shift[:1].repeat(len(scan), axis=0), atol=1e-9)
         start = rows.stop
-    assert len(joint) == start
+    assert len(joint_scan) == start
 
 
-def test_labels_are_those_of_each_scan(scans):
-    joint, start = join_scans(scans), 0
+def test_labels_of_the_joint_scan_equal_those_of_each_scan(scans):
+    joint_scan, start = join_scans(scans), 0
     for scan in scans:
-        own = extract_patches_at(scan.obj, scan.positions_px, scan.N, scan.obj_origin_px)
+        expected = extract_patches_at(scan.obj, scan.positions_px, scan.N, scan.obj_origin_px)
         found = extract_patches_at(
-            joint.obj, joint.positions_px[start : start + len(scan)], joint.N, joint.obj_origin_px
+            joint_scan.obj, joint_scan.positions_px[start : start + len(scan)], joint_scan.N, joint_scan.obj_origin_px
         )
-        np.testing.assert_allclose(found, own, atol=1e-5)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
         start += len(scan)
 
 
 @pytest.mark.parametrize("gridsize", [2, 3])
-def test_no_group_crosses_from_one_scan_to_the_next(scans, gridsize):
-    joint = join_scans(scans)
+def test_groups_do_not_cross_scans(scans, gridsize):
+    joint_scan = join_scans(scans)
     owner = np.repeat(np.arange(3), [len(scan) for scan in scans])
-    groups = group_positions(joint.positions_px, gridsize, 15, None, np.random.default_rng(0))
+    groups = group_positions(joint_scan.positions_px, gridsize, 15, None, np.random.default_rng(0))
     members = owner[groups.indices]
     assert (members == members[:, :1]).all()
 
 
-def test_a_pixel_is_good_where_it_is_good_in_all(scans):
+def test_joint_mask_is_the_intersection(scans):
     masks = [np.ones((32, 32), bool) for _ in scans]
     masks[0][3, 4] = masks[2][5, 6] = False
-    joint = join_scans([dataclasses.replace(s, mask=m) for s, m in zip(scans, masks, strict=True)])
-    assert np.argwhere(~joint.mask).tolist() == [[3, 4], [5, 6]]
+    joint_scan = join_scans([dataclasses.replace(s, mask=m) for s, m in zip(scans, masks, strict=True)])
+    assert np.argwhere(~joint_scan.mask).tolist() == [[3, 4], [5, 6]]
 
 
-def test_an_object_that_one_scan_lacks_is_left_out(scans):
+def test_object_is_dropped_if_one_scan_lacks_it(scans):
     assert join_scans([scans[0], dataclasses.replace(scans[1], obj=None)]).obj is None
 
 
@@ -81,18 +81,18 @@ def test_an_object_that_one_scan_lacks_is_left_out(scans):
         ),
     ],
 )
-def test_scans_that_no_one_model_describes_are_refused(scans, change, words):
+def test_different_scans_are_refused(scans, change, words):
     other = dataclasses.replace(scans[1], source="b.npz", **{name: make(scans[1]) for name, make in change.items()})
     with pytest.raises(DataError, match=words) as caught:
         join_scans([scans[0], other])
     assert "b.npz" in str(caught.value)
 
 
-def test_no_scan_at_all_is_an_error():
+def test_empty_list_of_scans_is_refused():
     with pytest.raises(DataError, match="none"):
         join_scans([])
 
 
 @pytest.mark.parametrize(("N", "shift"), [(32, 0.5), (33, 0.0)])
-def test_the_middle_of_a_window_is_half_a_pixel_before_the_pixel_that_counts(N, shift):
+def test_window_middle_is_half_a_pixel_before_the_centre_pixel(N, shift):
     np.testing.assert_array_equal(from_window_middles(np.array([[1.0, -2.0]]), N), [[1.0 + shift, -2.0 + shift]])

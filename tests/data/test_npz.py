@@ -1,4 +1,4 @@
-"""NPZ files: every key, both orders of the patterns, memory, and messages that name file and field."""
+"""NPZ files: every key, both orders of the patterns, memory, and error messages."""
 
 import json
 import logging
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ptycho_backend.data import npz
-from ptycho_backend.data.npz import read_npz, write_npz
+from ptycho_backend.data.npz import write_npz
+from ptycho_backend.data.readers import load_scan
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import DataError, OutputError
 
@@ -36,7 +37,7 @@ def saved(tmp_path):
 
 
 def test_positions_are_y_then_x(saved):
-    scan = read_npz(saved())
+    scan = load_scan(saved())
     np.testing.assert_array_equal(scan.positions_px[:, 0], [1.0, 2.0, 4.0, 8.0, 16.5])
     np.testing.assert_array_equal(scan.positions_px[:, 1], [10.0, 20.5, 30.25, 40.0, 51.0])
     assert scan.source.endswith("run42.npz")
@@ -47,7 +48,7 @@ def test_positions_are_y_then_x(saved):
 def test_patterns_keep_the_dtype_of_the_file(tmp_path, dtype, compress):
     stored = arrays()["diff3d"].astype(dtype)
     compress(tmp_path / "a.npz", **arrays(diff3d=stored))
-    scan = read_npz(tmp_path / "a.npz")
+    scan = load_scan(tmp_path / "a.npz")
     assert scan.patterns.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(scan.counts(), arrays()["diff3d"])
 
@@ -56,7 +57,7 @@ def test_every_optional_key_is_read(saved):
     bad = np.zeros((N, N), dtype=bool)
     bad[1, 4] = True
     obj = np.arange(70.0).reshape(7, 10) + 2j
-    scan = read_npz(
+    scan = load_scan(
         saved(
             bad_pixels=bad,
             objectGuess=obj,
@@ -76,8 +77,8 @@ def test_every_optional_key_is_read(saved):
     assert scan.attributes == {"beamline": "2-ID-D"}
 
 
-def test_what_is_absent_stays_unknown(saved):
-    scan = read_npz(saved())
+def test_absent_optional_keys_give_defaults(saved):
+    scan = load_scan(saved())
     assert scan.obj is None
     assert scan.pixel_size_m is None
     assert scan.obj_origin_px == (0.0, 0.0)
@@ -86,7 +87,7 @@ def test_what_is_absent_stays_unknown(saved):
 
 
 def test_a_stack_of_modes_is_kept(saved):
-    assert read_npz(saved(probeGuess=np.ones((3, N, N), dtype=complex))).probe.shape == (3, N, N)
+    assert load_scan(saved(probeGuess=np.ones((3, N, N), dtype=complex))).probe.shape == (3, N, N)
 
 
 @pytest.mark.parametrize(
@@ -94,51 +95,51 @@ def test_a_stack_of_modes_is_kept(saved):
     [(np.zeros((0, 0), complex), None), (np.ones((1, 8, 9), complex), (8, 9)), (np.ones((8, 9)), (8, 9))],
 )
 def test_object_of_one_layer(saved, obj, shape):
-    scan = read_npz(saved(objectGuess=obj))
+    scan = load_scan(saved(objectGuess=obj))
     assert (None if scan.obj is None else scan.obj.shape) == shape
 
 
-def test_older_files_call_the_patterns_diffraction(saved, caplog):
+def test_diffraction_is_an_alias_of_diff3d(saved, caplog):
     caplog.set_level(logging.INFO)
-    scan = read_npz(saved(diff3d=None, diffraction=arrays()["diff3d"]))
+    scan = load_scan(saved(diff3d=None, diffraction=arrays()["diff3d"]))
     np.testing.assert_array_equal(scan.patterns, arrays()["diff3d"])
     assert "'diffraction' is read instead" in caplog.text
 
 
-def test_position_last_is_told_by_the_number_of_coordinates(saved, caplog):
+def test_position_last_is_recognised_by_the_number_of_coordinates(saved, caplog):
     caplog.set_level(logging.INFO)
     stored = arrays()["diff3d"]
-    scan = read_npz(saved(diff3d=np.moveaxis(stored, 0, 2)))
+    scan = load_scan(saved(diff3d=np.moveaxis(stored, 0, 2)))
     np.testing.assert_array_equal(scan.patterns, stored)
     assert scan.patterns.flags.c_contiguous
     assert "read as (y, x, position)" in caplog.text
 
 
-def test_position_first_wins_where_all_axes_are_equal(saved):
+def test_position_first_is_assumed_for_equal_axes(saved):
     stored = np.arange(COUNT**3).reshape(COUNT, COUNT, COUNT)
-    scan = read_npz(saved(diff3d=stored, probeGuess=np.ones((COUNT, COUNT))))
+    scan = load_scan(saved(diff3d=stored, probeGuess=np.ones((COUNT, COUNT))))
     np.testing.assert_array_equal(scan.patterns, stored)
 
 
 def test_planned_positions_after_the_last_pattern_are_dropped(saved, caplog):
-    scan = read_npz(saved(diff3d=arrays()["diff3d"][:3]))
+    scan = load_scan(saved(diff3d=arrays()["diff3d"][:3]))
     np.testing.assert_array_equal(scan.positions_px[:, 0], [1.0, 2.0, 4.0])
     assert "5 positions for 3 patterns: the last 2 are dropped" in caplog.text
 
 
-def test_as_many_positions_as_pixels_do_not_turn_the_stack(saved):
+def test_stack_is_not_transposed_for_as_many_positions_as_pixels(saved):
     six = np.arange(6.0)
-    assert len(read_npz(saved(xcoords=six, ycoords=six))) == COUNT  # N = 6 positions for 5 patterns of 6×6
+    assert len(load_scan(saved(xcoords=six, ycoords=six))) == COUNT  # N = 6 positions for 5 patterns of 6×6
 
 
 def test_several_scans_in_one_file_are_reported(saved, caplog):
-    read_npz(saved(scan_index=np.array([0, 0, 1, 1, 1])))
+    load_scan(saved(scan_index=np.array([0, 0, 1, 1, 1])))
     assert "holds 2 scans" in caplog.text
 
 
-def test_a_key_that_is_needed_itself_is_no_hint(saved):
+def test_required_keys_are_not_suggested(saved):
     with pytest.raises(DataError) as raised:
-        read_npz(saved(xcoords=None))
+        load_scan(saved(xcoords=None))
     assert "ycoords" not in raised.value.fix
 
 
@@ -172,13 +173,13 @@ def test_a_key_that_is_needed_itself_is_no_hint(saved):
 )
 def test_bad_content_names_file_and_field(saved, changes, words):
     with pytest.raises(DataError) as raised:
-        read_npz(saved(**changes))
+        load_scan(saved(**changes))
     for word in ["run42.npz", *words]:
         assert word in str(raised.value)
 
 
 def test_objects_under_unknown_keys_are_never_opened(saved):
-    assert len(read_npz(saved(history=np.array([{"a": 1}], dtype=object)))) == COUNT
+    assert len(load_scan(saved(history=np.array([{"a": 1}], dtype=object)))) == COUNT
 
 
 def full_scan():
@@ -196,9 +197,9 @@ def full_scan():
     )
 
 
-def test_a_written_scan_reads_back_whole(tmp_path):
+def test_written_scan_is_read_back(tmp_path):
     scan = full_scan()
-    back = read_npz(write_npz(scan, tmp_path / "a.npz"))
+    back = load_scan(write_npz(scan, tmp_path / "a.npz"))
     assert back.data_hash() == scan.data_hash()
     assert back.patterns.dtype == np.uint16
     np.testing.assert_array_equal(back.obj, scan.obj)
@@ -207,7 +208,7 @@ def test_a_written_scan_reads_back_whole(tmp_path):
     assert back.attributes == {"seed": 3, "gain": [1.5, 2.0], "note": "ünïcode"}
 
 
-def test_other_tools_find_their_keys_in_a_written_file(tmp_path):
+def test_written_file_has_the_keys_of_other_tools(tmp_path):
     write_npz(full_scan(), tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
         np.testing.assert_array_equal(file["xcoords"], arrays()["xcoords"])
@@ -226,10 +227,10 @@ def test_an_existing_file_is_replaced_only_on_request(tmp_path):
     with pytest.raises(OutputError, match=r"a\.npz', which exists"):
         write_npz(full_scan(), tmp_path / "a.npz")
     assert (tmp_path / "a.npz").read_text() == "precious"
-    assert len(read_npz(write_npz(full_scan(), tmp_path / "a.npz", overwrite=True))) == COUNT
+    assert len(load_scan(write_npz(full_scan(), tmp_path / "a.npz", overwrite=True))) == COUNT
 
 
-def test_attributes_that_are_no_plain_values_are_refused_before_writing(tmp_path):
+def test_attributes_without_json_form_are_refused_before_writing(tmp_path):
     scan = full_scan()
     scan.attributes["rng"] = np.random.default_rng(0)
     with pytest.raises(DataError, match="Generator is no plain value, field 'attributes'"):
@@ -238,12 +239,12 @@ def test_attributes_that_are_no_plain_values_are_refused_before_writing(tmp_path
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_large_stored_patterns_are_mapped_and_small_or_compressed_ones_read(tmp_path, monkeypatch, order):
+def test_large_uncompressed_patterns_are_mapped(tmp_path, monkeypatch, order):
     monkeypatch.setattr(npz, "MAP_FROM_BYTES", 300)  # the patterns have 360 bytes and a header
     stored = np.asarray(arrays()["diff3d"], order=order)
     np.savez(tmp_path / "stored.npz", **arrays(diff3d=stored))
     np.savez_compressed(tmp_path / "packed.npz", **arrays(diff3d=stored))
-    mapped, packed = read_npz(tmp_path / "stored.npz"), read_npz(tmp_path / "packed.npz")
+    mapped, packed = load_scan(tmp_path / "stored.npz"), load_scan(tmp_path / "packed.npz")
     assert isinstance(mapped.patterns, np.memmap)
     assert not isinstance(packed.patterns, np.memmap)
     np.testing.assert_array_equal(mapped.patterns, arrays()["diff3d"])
@@ -254,6 +255,6 @@ def test_large_stored_patterns_are_mapped_and_small_or_compressed_ones_read(tmp_
 def test_a_mapped_scan_can_replace_its_own_file(tmp_path, monkeypatch):
     monkeypatch.setattr(npz, "MAP_FROM_BYTES", 1)
     path = write_npz(full_scan(), tmp_path / "a.npz")
-    scan = read_npz(path)
+    scan = load_scan(path)
     write_npz(scan, path, overwrite=True)
-    assert read_npz(path).data_hash() == scan.data_hash() == full_scan().data_hash()
+    assert load_scan(path).data_hash() == scan.data_hash() == full_scan().data_hash()

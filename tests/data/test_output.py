@@ -1,4 +1,4 @@
-"""Results: whole files or none, folders that are not overwritten, and reconstructions that read back."""
+"""Output: atomic files, run folders, and products of reconstructions."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ def write_half(target, error):
         raise error
 
 
-def test_a_file_gets_its_name_when_it_is_complete(tmp_path):
+def test_file_gets_its_name_after_completion(tmp_path):
     target = tmp_path / "a.txt"
     with atomic_path(target) as unfinished:
         unfinished.write_text("new")
@@ -32,7 +32,7 @@ def test_a_file_gets_its_name_when_it_is_complete(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_whoever_reads_the_old_file_keeps_it(tmp_path):
+def test_open_readers_keep_the_old_file(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
     with target.open() as reader:
@@ -41,7 +41,7 @@ def test_whoever_reads_the_old_file_keeps_it(tmp_path):
         assert reader.read() == "old"
 
 
-def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
+def test_failure_keeps_only_the_old_file(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
     with pytest.raises(KeyboardInterrupt):
@@ -66,7 +66,7 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_the_system_says_why_it_cannot_write(tmp_path, code):
+def test_message_contains_the_reason_of_the_system(tmp_path, code):
     with pytest.raises(OutputError) as raised:
         write_half(tmp_path / "a.txt", OSError(code, os.strerror(code)))
     assert os.strerror(code) in raised.value.received
@@ -110,7 +110,7 @@ def test_a_run_folder_is_created_with_its_parents(tmp_path):
     assert prepare_run_folder(folder) == folder, "an empty folder may be used"
 
 
-def test_a_used_folder_is_used_again_only_on_request(tmp_path):
+def test_folder_with_files_needs_overwrite(tmp_path):
     (tmp_path / "result.h5").write_text("precious")
     with pytest.raises(OutputError, match="which holds 1 item"):
         prepare_run_folder(tmp_path)
@@ -152,13 +152,13 @@ def test_a_reconstruction_reads_back_in_scan_coordinates(tmp_path, pixel_size_m)
     assert product.attributes["seed"] == 7
 
 
-def test_coverage_and_origin_stand_beside_the_product(tmp_path):
+def test_product_file_contains_coverage_and_origin(tmp_path):
     with h5py.File(reconstruction(tmp_path / "a.h5")) as file:
         np.testing.assert_array_equal(file["ptychopinn/coverage"][()], np.arange(20.0).reshape(4, 5))
         assert file["ptychopinn/origin_px"][()].tolist() == [-3.0, 7.5]
 
 
-def test_an_unknown_pixel_is_a_metre_so_that_object_pixels_stay_right(tmp_path):
+def test_unknown_pixel_size_is_written_as_one_metre(tmp_path):
     with h5py.File(reconstruction(tmp_path / "a.h5", pixel_size_m=None)) as file:
         attrs = file["object"].attrs
         assert attrs["pixel_height_m"] == attrs["pixel_width_m"] == 1.0
@@ -166,7 +166,7 @@ def test_an_unknown_pixel_is_a_metre_so_that_object_pixels_stay_right(tmp_path):
         assert row == pytest.approx(0.25 + 3.0 - 0.5)  # of the window's middle
 
 
-def test_results_without_plain_attributes_are_refused(tmp_path):
+def test_attributes_without_json_form_are_refused(tmp_path):
     with pytest.raises(DataError, match="field 'attributes'"):
         reconstruction(tmp_path / "a.h5", attributes={"model": object()})
     assert list(tmp_path.iterdir()) == []
@@ -188,7 +188,7 @@ sys.exit("nothing was raised")
 """
 
 
-def test_a_disk_that_fills_up_while_hdf5_writes_is_an_output_error(tmp_path):
+def test_full_disk_during_hdf5_writing_is_an_output_error(tmp_path):
     pytest.importorskip("resource", reason="needs a limit of the file size")
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path / "a.h5")], capture_output=True, text=True, timeout=60

@@ -1,4 +1,4 @@
-"""load_scan: the right reader for a file, and a clear error for every file that is no scan."""
+"""Choice of the reader by load_scan, and errors for other files."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ def write_training_file(path):
     with h5py.File(path, "w") as file:
         file["patterns"] = COUNTS
         file["probe"] = np.ones((1, N, N), dtype=complex)
-        file["probe_position_x_px"] = X - 0.5  # of the windows' middles
+        file["probe_position_x_px"] = X - 0.5  # middles of the windows
         file["probe_position_y_px"] = Y - 0.5
 
 
@@ -64,7 +64,7 @@ def test_every_format_gives_the_same_scan(tmp_path, name, kind):
     assert scan.source == str(tmp_path / name)
 
 
-def test_a_missing_file_is_named_with_its_nearest_neighbour(tmp_path):
+def test_missing_file_gets_the_nearest_name(tmp_path):
     write_npz_file(tmp_path / "scan_042.npz")
     with pytest.raises(DataError, match=r"scan_42\.npz', which does not exist(.|\n)*'scan_042\.npz'"):
         load_scan(tmp_path / "scan_42.npz")
@@ -72,7 +72,7 @@ def test_a_missing_file_is_named_with_its_nearest_neighbour(tmp_path):
         load_scan(tmp_path / "nowhere" / "scan.npz")
 
 
-def test_a_folder_is_no_scan(tmp_path):
+def test_folder_is_refused(tmp_path):
     write_npz_file(tmp_path / "b.npz")
     with pytest.raises(DataError, match=r"a folder(.|\n)*name one file in it: b\.npz"):
         load_scan(tmp_path)
@@ -135,18 +135,18 @@ def test_a_truncated_file_is_always_a_data_error(whole_files, tmp_path_factory, 
 
 
 @given(share=st.floats(0, 1), flip=st.integers(1, 255))
-def test_a_damaged_npz_is_read_right_or_refused(whole_files, tmp_path_factory, share, flip):
+def test_damaged_npz_is_read_correctly_or_refused(whole_files, tmp_path_factory, share, flip):
     content = bytearray(whole_files["run42.npz"])
     content[int(share * (len(content) - 1))] ^= flip
     path = tmp_path_factory.mktemp("flip") / "run42.npz"
     path.write_bytes(content)
-    patterns = COUNTS  # right where the byte was one that no reader looks at
+    patterns = COUNTS  # a changed byte that no reader uses
     with contextlib.suppress(DataError):
         patterns = load_scan(path).patterns
     np.testing.assert_array_equal(patterns, COUNTS)
 
 
-def test_patterns_of_another_file_are_for_products_only(tmp_path):
+def test_second_file_of_patterns_is_for_products_only(tmp_path):
     for name in ("run42.npz", "run42.h5", "run42.cxi"):
         WRITERS[name](tmp_path / name)
         with pytest.raises(DataError, match=f"Only a product(.|\n)*{name}"):

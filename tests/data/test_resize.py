@@ -1,4 +1,4 @@
-"""Cropping and padding the detector: the physics of the smaller or larger window, against analytic waves."""
+"""Crop and padding of the detector, compared with analytic waves."""
 
 import logging
 
@@ -57,12 +57,12 @@ def save(path, shape, **changes):
 
 
 @pytest.mark.parametrize(("shape", "N"), [((64, 64), 48), ((64, 64), 40), ((65, 65), 48), ((64, 64), 49)])
-def test_a_smaller_detector_measures_the_crop_of_the_patterns(tmp_path, shape, N):
+def test_smaller_detector_measures_cropped_patterns(tmp_path, shape, N):
     before = load_scan(save(tmp_path / "a.npz", shape))
     after = load_scan(tmp_path / "a.npz", N=N)
     start = shape[0] // 2 - N // 2
     np.testing.assert_array_equal(after.patterns, before.patterns[:, start : start + N, start : start + N])
-    # The object pixel grows by old side / N, and what lies where in the sample does not change.
+    # The object pixel grows by old side / N, and positions on the sample do not change.
     np.testing.assert_allclose(after.pixel_size_m, PIXEL_M * shape[0] / N)
     np.testing.assert_allclose(after.positions_px * after.pixel_size_m, POSITIONS_M, atol=1e-20)
     # The forward model with the new probe, on the new grid, gives the cropped measurement.
@@ -88,7 +88,7 @@ def test_a_larger_detector_is_padded_with_bad_pixels(tmp_path):
 
 
 @pytest.mark.parametrize("N", [48, 56, 72])
-def test_an_oblong_detector_gets_square_with_its_own_scale_along_each_axis(tmp_path, N):
+def test_oblong_detector_is_scaled_along_each_axis(tmp_path, N):
     save(tmp_path / "a.npz", (56, 72))
     with pytest.raises(ShapeError, match=r"\(3, 56, 72\)"):
         load_scan(tmp_path / "a.npz")
@@ -131,7 +131,7 @@ def test_modes_and_one_mode_with_a_last_axis(tmp_path):
     np.testing.assert_allclose(one[0], two[0], atol=1e-6)
 
 
-def test_a_crop_that_cuts_the_probe_is_reported(tmp_path, caplog):
+def test_cropped_probe_energy_is_reported(tmp_path, caplog):
     load_scan(save(tmp_path / "a.npz", (64, 64)), N=8)
     assert "of the probe of" in caplog.text
 
@@ -143,13 +143,13 @@ def test_patterns_keep_their_dtype(tmp_path):
 
 
 @pytest.mark.parametrize("N", [0, -4, 6.5, True, "64"])
-def test_a_side_that_is_no_number_of_pixels_is_refused(tmp_path, N):
+def test_invalid_side_is_refused(tmp_path, N):
     with pytest.raises(DataError, match=r"N=.* for '.*a\.npz'"):
         load_scan(save(tmp_path / "a.npz", (16, 16)), N=N)
 
 
 @pytest.mark.parametrize(("field", "key"), [("probeGuess", "probe"), ("bad_pixels", "mask")])
-def test_fields_that_do_not_fit_the_patterns_are_named(tmp_path, field, key):
+def test_fields_of_other_sizes_are_refused(tmp_path, field, key):
     path = save(tmp_path / "a.npz", (16, 16), **{field: np.ones((12, 16))})
     with pytest.raises(ShapeError, match=rf"shape \(12, 16\), field '{key}' of '.*a\.npz'"):
         load_scan(path, N=8)
@@ -164,7 +164,7 @@ def test_the_middle_pixel_stays_in_the_middle(side, N):
     np.testing.assert_array_equal(centred(array, N), expected)
 
 
-def test_a_crop_does_not_keep_the_large_array_and_a_mapped_one_is_not_read(tmp_path):
+def test_crop_copies_arrays_and_views_maps(tmp_path):
     array = np.arange(200.0).reshape(2, 10, 10)
     assert centred(array, 4).base is None
     array.tofile(tmp_path / "a.raw")

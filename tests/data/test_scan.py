@@ -1,4 +1,4 @@
-"""The data model: what a scan accepts, what it turns things into, and what it refuses."""
+"""Data model: accepted fields, conversions and errors."""
 
 import logging
 
@@ -31,7 +31,7 @@ def test_one_mode_probes_become_a_stack_of_one(shape):
     np.testing.assert_array_equal(scan(probe=values.reshape(shape)).probe[0], values.reshape(N, N))
 
 
-def test_several_modes_are_all_kept():
+def test_all_modes_are_stored():
     assert scan(probe=np.ones((5, N, N))).probe.shape == (5, N, N)
 
 
@@ -63,14 +63,14 @@ def test_amplitude_is_squared_as_float():
         (np.concatenate([np.full((700, N, N), 7.0), np.full((1, N, N), 0.25)]), "amplitude"),
     ],
 )
-def test_an_undeclared_domain_is_decided_by_every_value_and_logged(patterns, domain, caplog):
+def test_undeclared_domain_is_inferred_and_logged(patterns, domain, caplog):
     caplog.set_level(logging.INFO)
     positions = np.zeros((len(patterns), 2))
     assert scan(patterns=patterns, positions_px=positions).measurement == domain
-    assert f"'run42.npz' declares no measurement domain: taken as {domain}" in caplog.text
+    assert f"'run42.npz' declares no measurement domain: read as {domain}" in caplog.text
 
 
-def test_declared_counts_may_have_fractions_and_that_is_logged(caplog):
+def test_declared_counts_with_fractions_are_logged(caplog):
     caplog.set_level(logging.INFO)
     assert scan(patterns=np.full((3, N, N), 0.3), measurement="counts").measurement == "counts"
     assert "fractions" in caplog.text
@@ -85,13 +85,13 @@ def test_normalised_amplitudes_declared_as_counts_are_refused():
         scan(patterns=np.full((3, N, N), 0.05), measurement="counts")
 
 
-def test_one_bright_pattern_late_in_the_scan_makes_counts_credible():
+def test_counts_may_be_concentrated_in_one_late_pattern():
     patterns = np.zeros((600, N, N))
     patterns[-1, 0, 0] = 600.0
     assert scan(patterns=patterns, positions_px=np.zeros((600, 2)), measurement="counts").N == N
 
 
-def test_subsets_are_not_judged_again():
+def test_subsets_are_not_checked_again():
     patterns = np.zeros((3, N, N))
     patterns[0] = 10.5
     dark = scan(patterns=patterns, measurement="counts").subset(np.array([2, 1]))
@@ -127,7 +127,7 @@ def test_subsets_are_not_judged_again():
         ({"obj": np.full((8, 8), np.nan)}, "obj"),
     ],
 )
-def test_broken_rules_name_source_and_field(fields, field):
+def test_errors_name_source_and_field(fields, field):
     with pytest.raises(DataError) as raised:
         scan(**fields)
     assert "'run42.npz'" in str(raised.value)
@@ -136,7 +136,7 @@ def test_broken_rules_name_source_and_field(fields, field):
     assert raised.value.fix
 
 
-def test_a_bad_value_is_located():
+def test_error_locates_a_bad_value():
     patterns = np.ones((600, N, N), dtype=np.float32)
     patterns[571, 2, 3] = -4.0
     with pytest.raises(DataError, match=r"-4\.0 at pattern 571, pixel \(2, 3\)"):
@@ -144,7 +144,7 @@ def test_a_bad_value_is_located():
 
 
 @given(change=st.sampled_from(["patterns", "positions_px", "probe", "mask", "measurement"]))
-def test_the_hash_sees_every_field(change):
+def test_hash_depends_on_every_field(change):
     changed = {
         "patterns": np.full((3, N, N), 8.0),
         "positions_px": np.zeros((3, 2)),

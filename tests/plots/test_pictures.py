@@ -1,4 +1,4 @@
-"""Pictures: complete PNG files, no global state, and displays that say what they removed."""
+"""Pictures: complete PNG files, no global state, scales and labels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from ptycho_backend.errors import DataError, OutputError
-from ptycho_backend.plots import pictures
-from ptycho_backend.plots.pictures import plot_comparison, plot_losses, plot_object, plot_probe
+from ptycho_backend.plots import figures as plot_figures
+from ptycho_backend.plots import objects as plot_objects
+from ptycho_backend.plots import plot_comparison, plot_losses, plot_object, plot_probe
 from ptycho_backend.quality.metrics import compare
 from ptycho_backend.simulation.objects import make_object
 from ptycho_backend.simulation.probes import make_probe
@@ -27,15 +28,15 @@ HISTORY = [
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Collect the figures that are written, to look at what they show."""
+    """Collect the written figures."""
     figures: list[Figure] = []
-    write = pictures.write_figure
+    write = plot_figures.write_figure
 
-    def keep(figure, path):
+    def collect(figure, path):
         figures.append(figure)
         write(figure, path)
 
-    monkeypatch.setattr(pictures, "write_figure", keep)
+    monkeypatch.setattr(plot_figures, "write_figure", collect)
     return figures
 
 
@@ -58,11 +59,11 @@ def test_every_picture_is_a_png(tmp_path):
     plot_comparison(tmp_path / "comparison.png", compare(OBJ, (0, 0), OBJ, (0, 0)))
     for name in ("object", "probe", "losses", "comparison"):
         picture(tmp_path / f"{name}.png")
-    assert len(list(tmp_path.iterdir())) == 4  # nothing unfinished is left
+    assert len(list(tmp_path.iterdir())) == 4  # no temporary file
 
 
 class TestObject:
-    def test_piston_and_ramp_are_removed_and_named(self, tmp_path, drawn):
+    def test_piston_and_ramp_are_removed_and_printed(self, tmp_path, drawn):
         plot_object(tmp_path / "plain.png", OBJ)
         plot_object(tmp_path / "ramped.png", level(OBJ, -np.array([1.0, 0.2, -0.1])))
         np.testing.assert_allclose(shown(drawn[0], 1), shown(drawn[1], 1), atol=0.01)
@@ -78,7 +79,7 @@ class TestObject:
         np.testing.assert_allclose(drawn[1].axes[0].images[0].get_extent(), [-0.9, 10.3, 4.95, 0.95])
         assert drawn[1].axes[0].get_xlabel() == "x, µm"
 
-    def test_pixels_that_nothing_covers_are_left_out(self, tmp_path, drawn):
+    def test_uncovered_pixels_are_masked(self, tmp_path, drawn):
         obj = OBJ.copy()
         obj[:12] = 0
         plot_object(tmp_path / "o.png", obj)
@@ -93,15 +94,15 @@ class TestObject:
         plot_object(tmp_path / "o.png", obj)
         assert drawn[0].axes[0].images[0].get_clim()[1] < 2
 
-    def test_phases_that_wrap_get_a_cyclic_scale(self, tmp_path, drawn):
+    def test_wrapping_phases_get_a_cyclic_scale(self, tmp_path, drawn):
         y, x = np.indices((60, 60)) - 30
         plot_object(tmp_path / "wraps.png", np.exp(0.02j * (y**2 + x**2)))
         plot_object(tmp_path / "small.png", OBJ)
         assert drawn[0].axes[1].images[0].get_cmap().name == "twilight"
         assert drawn[1].axes[1].images[0].get_cmap().name == "cividis"
 
-    def test_of_a_large_object_some_pixels_are_drawn_in_their_places(self, tmp_path, drawn, monkeypatch):
-        monkeypatch.setattr(pictures, "MOST_DRAWN_PX", 30)
+    def test_large_objects_are_subsampled(self, tmp_path, drawn, monkeypatch):
+        monkeypatch.setattr(plot_objects, "MAX_DRAWN_PX", 30)
         plot_object(tmp_path / "large.png", level(np.ones((40, 56)), -np.array([1.0, 0.2, -0.1])))
         image = drawn[0].axes[1].images[0]
         assert image.get_array().shape == (20, 28)
@@ -128,13 +129,13 @@ class TestProbe:
         assert "83.3%" in titles[0]
         assert "16.7%" in titles[1]
 
-    def test_one_mode_may_come_without_its_axis(self, tmp_path, drawn):
+    def test_mode_axis_is_optional(self, tmp_path, drawn):
         plot_probe(tmp_path / "p.png", np.ones((16, 16)))
         assert len([axes for axes in drawn[0].axes if axes.images]) == 1
 
 
 class TestLosses:
-    def test_curves_floor_and_rate_are_there(self, tmp_path, drawn):
+    def test_curves_floor_and_rate_are_drawn(self, tmp_path, drawn):
         plot_losses(tmp_path / "l.png", HISTORY, floor=0.25)
         axes, rate = drawn[0].axes
         labels = [text.get_text() for text in axes.get_legend().get_texts()]
@@ -171,7 +172,7 @@ class TestComparison:
 
 
 class TestFiles:
-    def test_a_failed_picture_leaves_the_old_one(self, tmp_path, monkeypatch):
+    def test_failure_keeps_the_old_picture(self, tmp_path, monkeypatch):
         path = tmp_path / "o.png"
         plot_object(path, OBJ)
         before = path.read_bytes()
@@ -189,7 +190,7 @@ class TestFiles:
         with pytest.raises(OutputError, match="nowhere"):
             plot_object(tmp_path / "nowhere" / "o.png", OBJ)
 
-    def test_pictures_may_be_drawn_in_threads(self, tmp_path):
+    def test_pictures_can_be_drawn_in_threads(self, tmp_path):
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda n: plot_losses(tmp_path / f"{n}.png", HISTORY), range(4)))
         assert len({(tmp_path / f"{n}.png").read_bytes() for n in range(4)}) == 1
@@ -197,7 +198,7 @@ class TestFiles:
     def test_pyplot_is_never_imported(self, tmp_path):
         program = (
             "import sys, numpy\n"
-            "from ptycho_backend.plots.pictures import plot_object, plot_probe, plot_losses\n"
+            "from ptycho_backend.plots import plot_object, plot_probe, plot_losses\n"
             "assert 'matplotlib' not in sys.modules\n"
             "plot_object(sys.argv[1], numpy.ones((20, 20)))\n"
             "plot_probe(sys.argv[1], numpy.ones((20, 20)))\n"

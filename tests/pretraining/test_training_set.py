@@ -1,4 +1,4 @@
-"""A training set holds what its recipe says, obeys physics, and shows nothing that results are judged on."""
+"""Training set: distributions of the recipe, physics, and separation from the test objects."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def small(**fields) -> Recipe:
 
 
 class TestScans:
-    def test_everything_in_the_tables_is_drawn(self):
+    def test_all_kinds_are_drawn(self):
         attributes = [draw_scan(small(), rng(0, n)).attributes for n in range(250)]
         for table, key in (("objects", "object_name"), ("relations", "relation"), ("probes", "probe_name")):
             assert {item[key] for item in attributes} == set(NAMES[table])
@@ -42,7 +42,7 @@ class TestScans:
         wrong = np.array([[item[key] != 0 for key in ("probe_error", "position_error_px")] for item in attributes])
         np.testing.assert_allclose(wrong.mean(axis=0), 0.4, atol=0.12)
 
-    def test_ranges_are_held_and_filled(self):
+    def test_values_fill_their_ranges(self):
         recipe = small()
         scans = [draw_scan(recipe, rng(1, n)).attributes for n in range(250)]
         for key, limits, log in (
@@ -61,7 +61,7 @@ class TestScans:
         assert 0.1 <= widths.min() < 0.12 < 0.42 < widths.max() <= 0.45
         assert 0.05 <= steps.min() < 0.07 < 0.38 < steps.max() <= 0.4
 
-    def test_relations_are_what_they_say(self):
+    def test_relations_of_phase_and_amplitude(self):
         for relation in NAMES["relations"]:
             obj = draw_scan(small(relations={relation: 1.0}, phase_range_rad=[1.0, 1.0]), rng(2)).obj
             amplitude, phase = np.abs(obj), np.angle(obj)
@@ -88,13 +88,13 @@ class TestScans:
         assert scan.patterns.size == 2**18
         assert scan.N == N
 
-    def test_the_dose_is_the_one_drawn(self):
+    def test_photons_are_as_drawn(self):
         for seed in range(10):
             scan = draw_scan(small(**FAULTLESS), rng(6, seed))
             photons = scan.attributes["photons_per_pattern"]
             assert scan.patterns.sum(dtype=float) / len(scan) == pytest.approx(photons, rel=5 / np.sqrt(16 * photons))
 
-    def test_counts_are_poisson_about_what_the_true_probe_makes(self):
+    def test_counts_are_poisson_distributed(self):
         recipe = small(photons_per_pattern=[1e5, 1e5], bad_detectors=0.0, beamstops=0.0, wrong_probes=1.0)
         drawn = draw(recipe, rng(7))
         expected = expected_counts(drawn.scan.obj, drawn.scan.obj_origin_px, drawn.probe, drawn.positions_px)
@@ -104,7 +104,7 @@ class TestScans:
         assert np.mean(deviation**2) == pytest.approx(1.0, abs=0.15)
         assert np.mean(deviation) == pytest.approx(0.0, abs=0.15)
 
-    def test_wrong_guesses_keep_the_energy_and_right_ones_are_right(self):
+    def test_probe_guesses_have_the_energy_of_the_true_probe(self):
         wrong, right = (draw(small(wrong_probes=share), rng(8)) for share in (1.0, 0.0))
         np.testing.assert_allclose(right.scan.probe, right.probe, atol=1e-5 * np.abs(right.probe).max())
         overlap = np.abs(np.vdot(wrong.scan.probe[0], wrong.probe[0]))
@@ -112,7 +112,7 @@ class TestScans:
         assert 0.5 < overlap / energy < 0.9999
         assert np.linalg.norm(wrong.scan.probe) == pytest.approx(np.linalg.norm(wrong.probe), rel=1e-4)
 
-    def test_wrong_positions_lie_about_the_true_ones(self):
+    def test_wrong_positions_scatter_around_the_true_ones(self):
         drawn = draw(small(wrong_positions=1.0, position_error_px=2.0), rng(9))
         error = drawn.scan.positions_px - drawn.positions_px
         assert error.std() == pytest.approx(drawn.scan.attributes["position_error_px"], rel=0.5)
@@ -124,21 +124,21 @@ class TestScans:
         np.testing.assert_array_equal(scan.mask, radius > scan.attributes["beamstop_px"])
         assert not scan.mask[16, 16]
 
-    def test_what_was_drawn_is_plain(self):
+    def test_attributes_convert_to_json(self):
         assert json.loads(json.dumps(draw_scan(small(), rng(11)).attributes))["N"] == 32
 
 
 class TestObjects:
-    def test_no_picture_is_one_that_results_are_judged_on(self):
-        judged = {*objects.PHOTOGRAPHS, *objects.TEXTURES, "motorcycle_right.png"}
-        assert not judged & set(training_objects.PICTURES)
+    def test_training_pictures_differ_from_test_pictures(self):
+        test_pictures = {*objects.PHOTOGRAPHS, *objects.TEXTURES, "motorcycle_right.png"}
+        assert not test_pictures & set(training_objects.PICTURES)
 
     @pytest.mark.parametrize("name", training_objects.PICTURES)
     def test_every_picture_is_inside_scikit_image(self, name):
         assert objects.read_grey(name).ndim == 2
 
     @pytest.mark.parametrize("kind", training_objects.KINDS)
-    def test_maps_use_their_range_and_differ(self, kind):
+    def test_maps_fill_their_range_and_differ(self, kind):
         first, other = (draw_map(kind, (90, 71), rng(12, seed)) for seed in (0, 1))
         assert first.shape == (90, 71)
         assert first.dtype == np.float32
@@ -157,7 +157,7 @@ class TestObjects:
 
 class TestProbes:
     @pytest.mark.parametrize("kind", training_probes.KINDS)
-    def test_energy_is_one_and_lies_where_it_should(self, kind):
+    def test_energy_is_one_and_inside_the_probe(self, kind):
         radius = np.hypot(*(np.indices((128, 128)) - 64))
         for seed in range(5):
             probe = draw_probe(kind, 128, 40.0, 2, rng(14, seed))
@@ -176,17 +176,17 @@ class TestProbes:
             curved.append(np.sign(flow.sum()))
         assert {-1.0, 1.0} == set(curved)
 
-    def test_defocus_can_be_taken_back(self):
+    def test_defocus_is_invertible(self):
         probe = draw_probe("zone-plate", 64, 24.0, 2, rng(16))
-        moved = defocused(probe, 0.7)
-        assert np.abs(moved - probe).max() > 0.01 * np.abs(probe).max()
-        np.testing.assert_allclose(defocused_back(moved, probe, 0.7), probe, atol=1e-12)
+        shifted = defocused(probe, 0.7)
+        assert np.abs(shifted - probe).max() > 0.01 * np.abs(probe).max()
+        np.testing.assert_allclose(refocused(shifted, probe, 0.7), probe, atol=1e-12)
 
 
-def defocused_back(moved: np.ndarray, probe: np.ndarray, edge_rad: float) -> np.ndarray:
-    """Undo a defocus: the spectrum's intensity, by which its edge is found, did not change."""
-    np.testing.assert_allclose(np.abs(far_field(moved)), np.abs(far_field(probe)), atol=1e-12)
-    return defocused(moved, -edge_rad)
+def refocused(shifted: np.ndarray, probe: np.ndarray, edge_rad: float) -> np.ndarray:
+    """Undo a defocus: the intensity of the spectrum, which gives its edge, is unchanged."""
+    np.testing.assert_allclose(np.abs(far_field(shifted)), np.abs(far_field(probe)), atol=1e-12)
+    return defocused(shifted, -edge_rad)
 
 
 class TestRecipes:
@@ -195,7 +195,7 @@ class TestRecipes:
         assert set(asdict(Recipe())["sizes"]) == {"32", "64", "128", "256"}
 
     @pytest.mark.parametrize(
-        ("wrong", "said"),
+        ("wrong", "words"),
         [
             ({"objects": {"chip": 1.0}}, "chips"),
             ({"sizes": {"33": 1.0}}, "sizes"),
@@ -205,6 +205,6 @@ class TestRecipes:
             ({"beamstops": 1.5}, "beamstops"),
         ],
     )
-    def test_wrong_values_are_refused_by_name(self, wrong, said):
-        with pytest.raises(ConfigError, match=said):
+    def test_wrong_values_are_refused_by_name(self, wrong, words):
+        with pytest.raises(ConfigError, match=words):
             check_recipe(Recipe(**wrong))

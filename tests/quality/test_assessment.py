@@ -1,4 +1,4 @@
-"""Knowing when not to trust an image: every figure on cases made to trip it, and on ones that must not (metrics 8)."""
+"""Assessment without a known object: every figure on cases with and without the fault (metrics 8)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ptycho_backend.network.prediction import predict
 from ptycho_backend.network.weights import starting_weights
 from ptycho_backend.physics.amplitude_constraint import accelerated, initial_estimate
 from ptycho_backend.physics.calibration import calibrate
-from ptycho_backend.quality import half_datasets as halves_module
-from ptycho_backend.quality import residuals as misfit_module
+from ptycho_backend.quality import half_datasets as half_datasets_module
+from ptycho_backend.quality import residuals as residuals_module
 from ptycho_backend.quality.assessment import assess
 from ptycho_backend.quality.half_datasets import split_evenly
 from ptycho_backend.quality.residuals import residuals
@@ -31,10 +31,10 @@ SETTINGS = {"N": 32, "n_positions": 100, "photons_per_pattern": 1e5, "object_nam
 INFERENCE = InferenceConfig(calibration="model")
 
 
-class Physicist(Model):
-    """Predicts what physics knows of a single pattern: an untrained "unet", without an engine."""
+class SinglePattern(Model):
+    """Initial estimate of each pattern by physics: an untrained "unet" without an engine."""
 
-    backend = "physicist"
+    backend = "single-pattern"
 
     def __init__(self, training, calibration, execution=None):
         self.training, self.config, self.calibration = training, training.model, calibration
@@ -58,15 +58,15 @@ class Physicist(Model):
         raise NotImplementedError
 
 
-class Constant(Physicist):
-    """A collapsed network."""
+class Constant(SinglePattern):
+    """Collapsed network: the same patch for every pattern."""
 
     def predict_patches(self, batch, amplitude_constraint=False):
         return np.full_like(super().predict_patches(batch), 0.9)
 
 
-class Quarrelling(Physicist):
-    """Sees another wave in every pattern."""
+class Inconsistent(SinglePattern):
+    """Patches with a random phase ramp each."""
 
     def predict_patches(self, batch, amplitude_constraint=False):
         patches = super().predict_patches(batch)
@@ -75,8 +75,8 @@ class Quarrelling(Physicist):
         return (patches * np.exp(1j * (slopes[0] * y + slopes[1] * x))).astype(np.complex64)
 
 
-class Turning(Physicist):
-    """Turns every patch by a phase of its own, as diffraction leaves it."""
+class RandomPhase(SinglePattern):
+    """Patches with a random constant phase each, which diffraction does not determine."""
 
     def predict_patches(self, batch, amplitude_constraint=False):
         turns = np.exp(1j * np.random.default_rng(len(batch)).uniform(0, 6, (len(batch), 1, 1, 1)))
@@ -85,21 +85,21 @@ class Turning(Physicist):
 
 @pytest.fixture(autouse=True)
 def engine(monkeypatch):
-    """Let models be built again."""
+    """Replace the registry by an engine that builds the models of this file."""
 
     class Engine:
         def create_model(self, training, calibration, execution=None):
-            return Physicist(training, calibration, execution)
+            return SinglePattern(training, calibration, execution)
 
     monkeypatch.setattr(registry, "get_backend", lambda name: Engine())
 
 
-def model_of(scan, kind=Physicist):
+def model_of(scan, kind=SinglePattern):
     config = ModelConfig(N=scan.N)
     return kind(TrainingConfig(model=config), calibrate(scan, config))
 
 
-def judged(scan, kind=Physicist, **settings):
+def assessed(scan, kind=SinglePattern, **settings):
     """Reconstruct and assess a scan."""
     inference = dataclasses.replace(INFERENCE, **settings)
     model = model_of(scan, kind)
@@ -113,41 +113,41 @@ def scan() -> Scan:
 
 
 def flat_scan(scan) -> Scan:
-    """Return the same experiment on a sample that is not there."""
+    """Return the same experiment without a sample."""
     origin, size = covering_frame(scan.positions_px, scan.N)
     expected = expected_counts(np.ones(size, complex), origin, scan.probe, scan.positions_px)
     return dataclasses.replace(scan, patterns=detected(expected, np.random.default_rng(1)), obj=None)
 
 
-# --- an image that can be trusted ---------------------------------------------------------------------------------
+# --- a good image -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("photons", [1e3, 1e4, 1e5, 1e7])
-def test_nothing_is_said_against_a_good_image(photons):
-    found, _ = judged(simulate_scan(**{**SETTINGS, "photons_per_pattern": photons}))
-    # At the lowest dose so little can be seen that half scans may say so.
-    assert [warning for warning in found.warnings if photons > 1e3 or "half scans" not in warning] == []
+def test_a_good_image_gets_no_warning(photons):
+    found, _ = assessed(simulate_scan(**{**SETTINGS, "photons_per_pattern": photons}))
+    # At the lowest dose the resolution of the half datasets may be poor.
+    assert [warning for warning in found.warnings if photons > 1e3 or "Half datasets" not in warning] == []
     assert not found.collapsed
     assert found.outliers == ()
     assert 0.9 < found.residual / found.shot_noise_floor < 1.5
 
 
-def test_the_spread_of_half_scans_is_the_error_of_the_image(scan):
-    """No truth is needed: half the difference of two halves has the standard deviation of the whole."""
-    found, image = judged(scan)
+def test_spread_of_half_datasets_is_the_error_of_the_image(scan):
+    """Half the difference of two halves has the standard deviation of the whole image."""
+    found, image = assessed(scan)
     spread = np.hypot(found.halves.spread_amplitude, found.halves.spread_phase_rad)
     assert spread == pytest.approx(error_of(image, scan), rel=0.5)
 
 
-def test_more_photons_less_spread_and_finer_detail():
-    few, many = (judged(simulate_scan(**{**SETTINGS, "photons_per_pattern": n}))[0].halves for n in (3e3, 3e5))
+def test_spread_and_resolution_improve_with_photons():
+    few, many = (assessed(simulate_scan(**{**SETTINGS, "photons_per_pattern": n}))[0].halves for n in (3e3, 3e5))
     assert few.spread_amplitude > 5 * many.spread_amplitude
     assert few.spread_phase_rad > 5 * many.spread_phase_rad
     assert few.resolution < 0.8 * many.resolution
 
 
-def test_figures_are_plain_values(scan):
-    found, _ = judged(scan)
+def test_figures_convert_to_json(scan):
+    found, _ = assessed(scan)
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert len(plain["residual_per_pattern"]) == len(plain["disagreement_per_pattern"]) == len(scan)
     assert plain["residual"] == pytest.approx(np.mean(plain["residual_per_pattern"]))
@@ -161,7 +161,7 @@ def test_figures_are_plain_values(scan):
 
 @pytest.fixture(scope="module")
 def exact():
-    """Return a scan on whole pixels, and its object as an image: both agree but for the noise."""
+    """Return a scan on whole pixels, its calibration, and its object as an image without error."""
     made = simulate_scan(**SETTINGS)
     positions = np.rint(made.positions_px)
     mask = np.random.default_rng(2).random((32, 32)) > 0.1
@@ -175,7 +175,7 @@ def exact():
     return scan, calibration, Image(obj, np.ones(obj.shape, np.float32), made.obj_origin_px)
 
 
-def test_the_truth_leaves_shot_noise_and_nothing_else(exact):
+def test_residual_of_the_truth_is_shot_noise(exact):
     scan, calibration, image = exact
     found = residuals(scan, calibration, image)
     good = np.count_nonzero(scan.mask)
@@ -186,7 +186,7 @@ def test_the_truth_leaves_shot_noise_and_nothing_else(exact):
     assert found.counts == pytest.approx(found.photons / good)
 
 
-def test_patterns_vary_as_the_truth_says_once_the_noise_is_gone(exact):
+def test_measured_variation_excludes_photon_noise(exact):
     scan, _, image = exact
     for dose, tolerance in ((1.0, 0.02), (1e-2, 0.1)):
         fewer = np.random.default_rng(3).binomial(scan.patterns * scan.mask, dose)
@@ -194,15 +194,15 @@ def test_patterns_vary_as_the_truth_says_once_the_noise_is_gone(exact):
         found = residuals(thinned, calibrate(thinned, ModelConfig(N=32)), image)
         measured, error, predicted = dataclasses.astuple(found.variation)
         assert 0 < error < 0.1 * measured
-        # Patterns of 1000 photons differ much more by noise than by the object, and noise is what has to be gone.
+        # In patterns of 1000 photons the noise exceeds the variation by the object.
         assert measured == pytest.approx(predicted, rel=tolerance)
         assert abs(found.unexplained_variance.mean()) < tolerance * measured
 
 
-def test_neither_chunks_nor_units_matter(exact, monkeypatch):
+def test_residuals_do_not_depend_on_chunks_and_units(exact, monkeypatch):
     scan, calibration, image = exact
     whole = residuals(scan, calibration, image)
-    monkeypatch.setattr(misfit_module, "CHUNK_PIXELS", 7 * 32**2)
+    monkeypatch.setattr(residuals_module, "CHUNK_PIXELS", 7 * 32**2)
     pieces = residuals(scan, calibration, image)
     np.testing.assert_allclose(pieces.residual, whole.residual, rtol=1e-6)
     assert dataclasses.astuple(pieces.variation) == pytest.approx(
@@ -212,57 +212,57 @@ def test_neither_chunks_nor_units_matter(exact, monkeypatch):
     np.testing.assert_allclose(residuals(amplitude, calibration, image).residual, whole.residual, rtol=1e-4)
 
 
-def test_a_wrong_probe_is_noticed_though_half_scans_agree():
-    found, _ = judged(simulate_scan(**{**SETTINGS, "photons_per_pattern": 1e6, "probe_error": 0.15}))
+def test_wrong_probe_gets_a_warning_although_halves_agree():
+    found, _ = assessed(simulate_scan(**{**SETTINGS, "photons_per_pattern": 1e6, "probe_error": 0.15}))
     assert found.residual > 5 * found.shot_noise_floor
     assert any("the probe is wrong" in warning for warning in found.warnings)
     assert found.halves.resolution > 0.3
 
 
 @pytest.mark.parametrize("object_name", ["lines", "photographs"])
-def test_wrong_positions_are_noticed(object_name):
+def test_wrong_positions_get_a_warning(object_name):
     scan = simulate_scan(**{**SETTINGS, "object_name": object_name})
-    moved = scan.positions_px[np.random.default_rng(0).permutation(len(scan))]
-    found, _ = judged(dataclasses.replace(scan, positions_px=moved), half_datasets=False)
+    shuffled = scan.positions_px[np.random.default_rng(0).permutation(len(scan))]
+    found, _ = assessed(dataclasses.replace(scan, positions_px=shuffled), half_datasets=False)
     assert found.unexplained_variance > 0.5
     assert any("or positions" in warning for warning in found.warnings)
 
 
-def test_patterns_that_do_not_belong_are_named(scan):
+def test_outliers_are_named(scan):
     patterns = scan.patterns.copy()
     patterns[17] = patterns[17][::-1, ::-1].T
     patterns[40] = patterns[40] // 4
-    found, _ = judged(dataclasses.replace(scan, patterns=patterns))
+    found, _ = assessed(dataclasses.replace(scan, patterns=patterns))
     assert {17, 40} <= set(found.outliers[:4])
     assert len(found.outliers) < 12
-    (told,) = (warning for warning in found.warnings if "fit much worse" in warning)
-    assert str(found.outliers[0]) in told
-    # The others are fine, and it is not said that the probe is wrong.
+    (text,) = (warning for warning in found.warnings if "fit much worse" in warning)
+    assert str(found.outliers[0]) in text
+    # The other patterns fit, so the probe gets no warning.
     assert not any("the probe is wrong" in warning for warning in found.warnings)
 
 
-def test_an_empty_pattern_is_named(scan):
+def test_empty_pattern_is_an_outlier(scan):
     patterns = scan.patterns.copy()
     patterns[5] = 0
-    found, _ = judged(dataclasses.replace(scan, patterns=patterns))
+    found, _ = assessed(dataclasses.replace(scan, patterns=patterns))
     assert found.outliers[0] == 5
 
 
 # --- patches against the image ------------------------------------------------------------------------------------
 
 
-def test_a_constant_phase_is_no_disagreement(scan):
-    # The phases of single patches are aligned to 1e-3 before they are stitched, not exactly.
-    assert judged(scan, Turning, half_datasets=False)[0].disagreement == pytest.approx(
-        judged(scan, half_datasets=False)[0].disagreement, rel=0.02
+def test_disagreement_ignores_constant_phases(scan):
+    # Phases of single patches are aligned to 1e-3 before stitching.
+    assert assessed(scan, RandomPhase, half_datasets=False)[0].disagreement == pytest.approx(
+        assessed(scan, half_datasets=False)[0].disagreement, rel=0.02
     )
 
 
-def test_patches_of_the_true_object_agree(exact):
-    """Exit waves are compared without interpolation: what is equal differs by rounding alone."""
+def test_true_patches_agree_with_the_true_image(exact):
+    """Equal exit waves differ by rounding alone, because the comparison does not interpolate."""
     scan, _, image = exact
 
-    class Knowing(Physicist):
+    class TruePatches(SinglePattern):
         def predict_patches(self, batch, amplitude_constraint=False):
             nonlocal start
             rows = scan.positions_px[start : start + len(batch)] - image.origin_px - scan.N // 2
@@ -271,14 +271,14 @@ def test_patches_of_the_true_object_agree(exact):
             return np.stack([image.obj[y : y + 32, x : x + 32] for y, x in corners])[:, None]
 
     start = 0
-    found = assess(scan, image, model_of(scan, Knowing), dataclasses.replace(INFERENCE, half_datasets=False))
+    found = assess(scan, image, model_of(scan, TruePatches), dataclasses.replace(INFERENCE, half_datasets=False))
     assert start == len(scan)
     assert found.disagreement < 1e-5
     assert found.warnings == ()
 
 
-def test_neighbours_that_contradict_each_other_are_noticed(scan):
-    found, _ = judged(scan, Quarrelling, half_datasets=False)
+def test_inconsistent_patches_get_a_warning(scan):
+    found, _ = assessed(scan, Inconsistent, half_datasets=False)
     assert found.disagreement > 0.5
     assert any("contradict" in warning for warning in found.warnings)
 
@@ -287,49 +287,49 @@ def test_neighbours_that_contradict_each_other_are_noticed(scan):
 
 
 @pytest.mark.parametrize("photons", [1e4, 1e6])
-def test_a_constant_image_is_called_collapsed(photons):
+def test_constant_image_is_collapsed(photons):
     scan = simulate_scan(**{**SETTINGS, "photons_per_pattern": photons})
-    found, _ = judged(scan, Constant, iterations=0)
+    found, _ = assessed(scan, Constant, iterations=0)
     assert found.collapsed
     assert found.predicted_variation < 0.01 * found.measured_variation
     assert "the object was not found" in found.warnings[0]
-    # Two constants agree on everything, which must not be read as resolution.
+    # Two constant images agree at every frequency, which is no resolution.
     assert found.halves.resolution == 0.0
 
 
-def test_a_weak_object_demands_an_image_too():
+def test_constant_image_of_a_weak_object_is_collapsed():
     scan = simulate_scan(**{**SETTINGS, "photons_per_pattern": 1e7, "phase_range_rad": 0.1, "object_name": "textures"})
-    assert judged(scan, Constant, iterations=0, half_datasets=False)[0].collapsed
-    assert not judged(scan, half_datasets=False)[0].collapsed
+    assert assessed(scan, Constant, iterations=0, half_datasets=False)[0].collapsed
+    assert not assessed(scan, half_datasets=False)[0].collapsed
 
 
-def test_a_network_that_collapsed_is_noticed_behind_a_good_image(scan):
-    found, image = judged(scan, Constant)
+def test_collapsed_network_behind_a_good_image_gets_a_warning(scan):
+    found, image = assessed(scan, Constant)
     assert error_of(image, scan) < 0.1
     assert found.collapsed
     assert "the same patch for every pattern" in found.warnings[0]
 
 
-@pytest.mark.parametrize(("kind", "passes"), [(Constant, 0), (Constant, 16), (Physicist, 16)])
-def test_a_flat_sample_is_no_collapse(scan, kind, passes):
-    found, _ = judged(flat_scan(scan), kind, iterations=passes)
+@pytest.mark.parametrize(("kind", "iterations"), [(Constant, 0), (Constant, 16), (SinglePattern, 16)])
+def test_flat_sample_is_not_collapsed(scan, kind, iterations):
+    found, _ = assessed(flat_scan(scan), kind, iterations=iterations)
     assert not found.collapsed
     assert found.warnings == ()
-    if passes:
+    if iterations:
         assert found.residual == pytest.approx(found.shot_noise_floor, rel=0.1)
 
 
-def test_a_flickering_beam_is_no_object(scan):
+def test_flickering_beam_is_not_an_object(scan):
     flat = flat_scan(scan)
     beam = np.random.default_rng(4).uniform(0.9, 1.0, (len(scan), 1, 1))
     thinned = np.random.default_rng(5).binomial(flat.patterns, np.broadcast_to(beam, flat.patterns.shape))
-    assert not judged(dataclasses.replace(flat, patterns=thinned), Constant, iterations=0)[0].collapsed
+    assert not assessed(dataclasses.replace(flat, patterns=thinned), Constant, iterations=0)[0].collapsed
 
 
-# --- half scans ---------------------------------------------------------------------------------------------------
+# --- half datasets ------------------------------------------------------------------------------------------------
 
 
-def test_halves_are_dealt_out_like_a_chessboard():
+def test_halves_of_a_raster_form_a_chessboard():
     made = simulate_scan(N=32, n_positions=64, scan_name="raster")
     y, x = np.divmod(np.arange(64), 8)
     strict = dataclasses.replace(made, positions_px=np.stack([y, x], axis=1) * 3.0)
@@ -340,7 +340,7 @@ def test_halves_are_dealt_out_like_a_chessboard():
 
 
 @pytest.mark.parametrize("name", ["raster", "spiral", "random"])
-def test_halves_are_of_one_size_and_lie_everywhere(name):
+def test_halves_have_similar_size_and_cover_the_scan(name):
     from scipy.spatial import cKDTree
 
     scan = simulate_scan(N=32, n_positions=200, scan_name=name, step_px=4.0)
@@ -357,8 +357,8 @@ def test_repeated_positions_go_to_both_halves(scan):
     np.testing.assert_array_equal(one // 2, other // 2)
 
 
-def test_large_scans_are_not_copied(scan, monkeypatch):
-    monkeypatch.setattr(halves_module, "COPIED_BYTES", 1000)
+def test_halves_of_large_scans_are_views(scan, monkeypatch):
+    monkeypatch.setattr(half_datasets_module, "COPIED_BYTES", 1000)
     parts = [scan.subset(rows) for rows in split_evenly(scan)]
     assert all(np.shares_memory(part.patterns, scan.patterns) for part in parts)
     assert sum(len(part) for part in parts) == len(scan)
@@ -372,83 +372,83 @@ def test_large_scans_are_not_copied(scan, monkeypatch):
         ({"n_positions": 25, "step_px": 1.5}, "too small"),
     ],
 )
-def test_halves_that_say_nothing_are_not_compared(change, words):
-    found, _ = judged(simulate_scan(**{**SETTINGS, **change}))
+def test_unusable_halves_give_a_reason(change, words):
+    found, _ = assessed(simulate_scan(**{**SETTINGS, **change}))
     assert found.halves is None
     assert words in found.no_halves
 
 
-def test_the_time_for_halves_can_be_saved(scan):
-    found, _ = judged(scan, half_datasets=False)
-    assert (found.halves, found.no_halves) == (None, "not asked for")
+def test_half_datasets_can_be_switched_off(scan):
+    found, _ = assessed(scan, half_datasets=False)
+    assert (found.halves, found.no_halves) == (None, "not requested")
 
 
-def test_half_scans_that_agree_on_little_are_noticed():
+def test_poor_resolution_gets_a_warning():
     scan = simulate_scan(**{**SETTINGS, "n_positions": 225, "object_name": "photographs"})
-    moved = scan.positions_px[np.random.default_rng(0).permutation(len(scan))]
-    found, _ = judged(dataclasses.replace(scan, positions_px=moved))
+    shuffled = scan.positions_px[np.random.default_rng(0).permutation(len(scan))]
+    found, _ = assessed(dataclasses.replace(scan, positions_px=shuffled))
     assert found.halves.resolution < 0.2
-    assert any("half scans agree only up to" in warning for warning in found.warnings)
+    assert any("Half datasets agree only up to" in warning for warning in found.warnings)
 
 
-STAGES = ("phase alignment", "stitching", "overlap")
+STAGES = ("phase alignment", "stitching", "iterations")
 
 
-def test_stages_of_halves_have_names_of_their_own(scan):
-    told = []
+def test_stage_names_contain_the_number_of_the_half(scan):
+    events = []
     model = model_of(scan)
     image = reconstruct_scan(scan, model, INFERENCE)
-    assess(scan, image, model, INFERENCE, told.append)
-    assert {event.stage for event in told} == {
+    assess(scan, image, model, INFERENCE, events.append)
+    assert {event.stage for event in events} == {
         "residual",
         "prediction",
         "agreement",
         *(f"half {n}: {stage}" for n in (1, 2) for stage in STAGES),
     }
-    # Half an image is nobody's image of the scan.
-    assert all(event.image is None for event in told)
+    # An image of half the patterns is not the image of the scan.
+    assert all(event.image is None for event in events)
 
 
-class Counting(Physicist):
-    """A model that counts the patterns it is asked for."""
+class Counting(SinglePattern):
+    """A model that counts predicted patterns."""
 
-    asked = 0
+    n_predicted = 0
 
     def predict_patches(self, batch, amplitude_constraint=False):
-        Counting.asked += len(batch.x)
+        Counting.n_predicted += len(batch.x)
         return super().predict_patches(batch, amplitude_constraint)
 
 
-def test_every_pattern_is_predicted_once(scan):
+def test_patterns_are_predicted_once(scan):
     model = model_of(scan, Counting)
     image = reconstruct_scan(scan, model, INFERENCE)
     again = assess(scan, image, model, INFERENCE)
     predicted = predict(scan, model, INFERENCE)
-    Counting.asked = 0
+    Counting.n_predicted = 0
     found = assess(scan, image, model, INFERENCE, predicted=predicted)
-    assert Counting.asked == 0
+    assert Counting.n_predicted == 0
     assert found.to_dict() == again.to_dict()
     assess(scan, image, model, INFERENCE)
-    assert Counting.asked == len(scan)
+    assert Counting.n_predicted == len(scan)
 
 
 @pytest.mark.parametrize("gridsize", [1, 2])
 @pytest.mark.parametrize("large", [False, True])
-def test_halves_are_what_a_reconstruction_of_each_gives(scan, engine, monkeypatch, gridsize, large):
-    if large:  # halves are every second pattern, and patches lie in a file
-        monkeypatch.setattr(halves_module, "COPIED_BYTES", 0)
+def test_half_images_equal_separate_reconstructions(scan, engine, monkeypatch, gridsize, large):
+    if large:  # halves of every second pattern, patches in a file
+        monkeypatch.setattr(half_datasets_module, "COPIED_BYTES", 0)
         monkeypatch.setattr(memory_map, "IN_MEMORY_BYTES", 1000)
     model = model_of(scan).with_calibration(model_of(scan).calibration, gridsize)
-    made, real = [], halves_module.compare
+    half_images, compare = [], half_datasets_module.compare
 
-    def seen(one, one_origin, other, *more):
-        made.extend((one, other))
-        return real(one, one_origin, other, *more)
+    def recording_compare(one, one_origin, other, *more):
+        half_images.extend((one, other))
+        return compare(one, one_origin, other, *more)
 
-    monkeypatch.setattr(halves_module, "compare", seen)
+    monkeypatch.setattr(half_datasets_module, "compare", recording_compare)
     assess(scan, reconstruct_scan(scan, model, INFERENCE), model, INFERENCE)
     settings = dataclasses.replace(INFERENCE, calibration="model", probe_iterations=0)
-    for rows, obj in zip(split_evenly(scan), made, strict=True):
+    for rows, obj in zip(split_evenly(scan), half_images, strict=True):
         expected = reconstruct_scan(scan.subset(rows), model, settings)
         np.testing.assert_allclose(obj, expected.obj, atol=1e-5)
 
@@ -457,24 +457,24 @@ def test_halves_are_what_a_reconstruction_of_each_gives(scan, engine, monkeypatc
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_a_few_patterns_are_assessed_too(n):
+def test_few_patterns_are_assessed(n):
     scan = simulate_scan(**{**SETTINGS, "n_positions": n})
-    found, _ = judged(scan)
+    found, _ = assessed(scan)
     assert np.isfinite(found.residual_per_pattern).all()
     assert found.halves is None
 
 
-def test_a_line_of_positions_is_assessed_too(scan):
+def test_line_scan_is_assessed(scan):
     line = dataclasses.replace(scan, positions_px=np.stack([np.zeros(100), np.arange(100) * 2.0], axis=1))
-    found, _ = judged(line)
+    found, _ = assessed(line)
     assert np.isfinite(found.residual)
     assert found.conditions.step[0] == pytest.approx(2.0 / (0.35 * 32), rel=0.1)
 
 
-def test_the_trained_probe_is_what_is_asked(scan):
-    """A probe that training has changed lives in the weights, not in the calibration."""
+def test_trained_probe_is_used(scan):
+    """A trained probe is stored in the weights, not in the calibration."""
     model = model_of(scan)
     image = reconstruct_scan(scan, model, INFERENCE)
-    before = assess(scan, image, model, INFERENCE).residual
+    previous = assess(scan, image, model, INFERENCE).residual
     model.weights[PROBE] = model.weights[PROBE] * np.float32(1.1)
-    assert assess(scan, image, model, dataclasses.replace(INFERENCE, half_datasets=False)).residual > 2 * before
+    assert assess(scan, image, model, dataclasses.replace(INFERENCE, half_datasets=False)).residual > 2 * previous

@@ -1,4 +1,4 @@
-"""Simulated scans obey physics, land where the frame says, and are what their settings claim."""
+"""Simulated scans: physics, scan coordinates and settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ptycho_backend.physics.propagation import far_field
 from ptycho_backend.simulation import objects
 from ptycho_backend.simulation.objects import OBJECTS, make_object, siemens_star
 from ptycho_backend.simulation.positions import SCANS, make_positions
-from ptycho_backend.simulation.probes import PROBES, make_probe, shifted
+from ptycho_backend.simulation.probes import PROBES, make_probe, shifted_probes
 from ptycho_backend.simulation.simulate import (
     SimulationConfig,
     covering_frame,
@@ -38,7 +38,7 @@ def complex_noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 class TestObjects:
     @pytest.mark.parametrize("name", OBJECTS)
-    def test_values_stay_inside_the_ranges_and_use_most_of_them(self, name):
+    def test_values_fill_their_ranges(self, name):
         obj = make_object(name, (90, 111), rng(), amplitude_range=(0.4, 0.9), phase_range_rad=(-2.0, 0.5))
         amplitude, phase = np.abs(obj), np.angle(obj)
         assert obj.shape == (90, 111)
@@ -49,7 +49,7 @@ class TestObjects:
         assert -0.2 < phase.max() <= 0.5 + 1e-5
 
     @pytest.mark.parametrize("name", OBJECTS)
-    def test_detail_is_there_near_nyquist_but_fades(self, name):
+    def test_detail_near_nyquist_is_weak_but_present(self, name):
         obj = make_object(name, (128, 128), rng(1))
         window = np.hanning(128)[:, None] * np.hanning(128)
         power = np.abs(far_field((obj - obj.mean()) * window)) ** 2
@@ -62,9 +62,9 @@ class TestObjects:
         obj = make_object(name, (120, 120), rng(2))
         assert abs(np.corrcoef(np.abs(obj).ravel(), np.angle(obj).ravel())[0, 1]) < 0.6
 
-    def test_photographs_need_no_network(self, monkeypatch):
+    def test_photographs_need_no_download(self, monkeypatch):
         def refuse(*args, **kwargs):
-            raise AssertionError("a photograph was looked for on the network")
+            raise AssertionError("a photograph needs the network")
 
         monkeypatch.setattr(socket.socket, "connect", refuse)
         monkeypatch.setattr(socket, "getaddrinfo", refuse)
@@ -114,7 +114,7 @@ class TestProbes:
         np.testing.assert_allclose(centre, side // 2, atol=0.05)
 
     @pytest.mark.parametrize("name", PROBES)
-    def test_the_diameter_is_the_one_asked_for(self, name):
+    def test_diameter_is_as_requested(self, name):
         radius = np.hypot(*(np.indices((128, 128)) - 64))
         for fraction in (0.25, 0.4):
             intensity = np.abs(make_probe(name, 128, rng(), diameter_fraction=fraction)[0]) ** 2
@@ -127,15 +127,15 @@ class TestProbes:
         probe = make_probe("gaussian", 64, rng(), diameter_fraction=0.2)
         shift = np.array([[0.3, -0.45], [-2.25, 1.0], [0.0, 0.0]])
         y, x = np.indices((64, 64)) - 32
-        for moved, (dy, dx) in zip(shifted(probe, shift), shift, strict=True):
+        for shifted, (dy, dx) in zip(shifted_probes(probe, shift), shift, strict=True):
             expected = np.exp(-((y - dy) ** 2 + (x - dx) ** 2) / 6.4**2)
-            np.testing.assert_allclose(moved[0], expected / np.linalg.norm(expected), atol=1e-6)
+            np.testing.assert_allclose(shifted[0], expected / np.linalg.norm(expected), atol=1e-6)
 
 
 class TestPositions:
     @pytest.mark.parametrize("name", SCANS)
     @pytest.mark.parametrize("n", [1, 7, 100, 257])
-    def test_as_many_positions_as_asked_for(self, name, n):
+    def test_number_of_positions_is_as_requested(self, name, n):
         positions = make_positions(name, n, 5.0, rng())
         assert positions.shape == (n, 2)
         assert positions.dtype == np.float64
@@ -180,7 +180,7 @@ class TestPhysics:
         there = np.exp(-2 * ((bright_y - y) ** 2 + (bright_x - x) ** 2) / wide**2) * 2 / (np.pi * wide**2)
         np.testing.assert_allclose(pattern, there / N**2, atol=1e-9)
 
-    def test_the_choice_of_window_does_not_matter(self):
+    def test_counts_do_not_depend_on_the_window(self):
         obj = make_object("lines", (90, 90), rng())
         probe = make_probe("gaussian", N, rng(), diameter_fraction=0.25)
         below, above = (expected_counts(obj, (-45.0, -45.0), probe, np.array([[e, 0.2]])) for e in (0.499999, 0.500001))
@@ -193,7 +193,7 @@ class TestPhysics:
         there = expected_counts(obj, (7.0, -9.0), probe, positions + np.array([7.0, -9.0]))
         np.testing.assert_allclose(here, there, rtol=1e-9)
 
-    def test_energy_behind_the_sample_arrives(self):
+    def test_energy_is_conserved(self):
         obj, probe = complex_noise((64, 64)), complex_noise((2, N, N), 3)
         counts = expected_counts(obj, (0.0, 0.0), probe, np.array([[30.0, 31.0]]))
         behind = np.abs(obj[14:46, 15:47]) ** 2 * (np.abs(probe) ** 2).sum(axis=0)
@@ -206,7 +206,7 @@ class TestPhysics:
         singly = sum(expected_counts(obj, (0.0, 0.0), mode[None], positions) for mode in probe)
         np.testing.assert_allclose(together, singly, rtol=1e-9, atol=1e-9)
 
-    def test_chunks_leave_no_seam(self, monkeypatch):
+    def test_counts_do_not_depend_on_chunks(self, monkeypatch):
         scan = simulate_scan(**SMALL, noise=False)
         monkeypatch.setattr("ptycho_backend.simulation.simulate.CHUNK_PIXELS", 7 * N * N)
         np.testing.assert_array_equal(simulate_scan(**SMALL, noise=False).patterns, scan.patterns)
@@ -221,7 +221,7 @@ class TestPhysics:
 class TestScan:
     @given(photons=st.floats(1e2, 1e9), modes=st.integers(1, 3))
     @settings(max_examples=8, deadline=None)
-    def test_the_mean_pattern_holds_the_photons_asked_for(self, photons, modes):
+    def test_mean_photons_are_as_requested(self, photons, modes):
         scan = simulate_scan(**SMALL, photons_per_pattern=photons, modes=modes, noise=False)
         assert scan.patterns.sum(dtype=np.float64) / len(scan) == pytest.approx(photons, rel=1e-5)
         assert scan.attributes["measured_photons_per_pattern"] == pytest.approx(photons, rel=1e-5)
@@ -246,12 +246,12 @@ class TestScan:
         assert scan.measurement == "counts"
         assert scan.patterns.sum(dtype=np.float64) / len(scan) == pytest.approx(photons, rel=0.01)
 
-    def test_equal_seeds_agree_and_others_do_not(self):
+    def test_scan_depends_on_the_seed(self):
         first, again, other = (simulate_scan(**SMALL, seed=seed) for seed in (3, 3, 4))
         assert first.data_hash() == again.data_hash()
         assert first.data_hash() != other.data_hash()
 
-    def test_noise_mask_and_probe_error_leave_the_sample_alone(self):
+    def test_noise_mask_and_probe_error_do_not_change_the_object(self):
         plain = simulate_scan(**SMALL)
         changed = simulate_scan(**SMALL, noise=False, bad_pixels=0.1, photons_per_pattern=1e4)
         np.testing.assert_array_equal(plain.obj, changed.obj)
@@ -260,14 +260,14 @@ class TestScan:
         np.testing.assert_array_equal(plain.patterns, guessed.patterns)
 
     @pytest.mark.parametrize("name", PROBES)
-    def test_a_probe_error_changes_the_width_by_that_share(self, name):
+    def test_probe_error_scales_the_diameter(self, name):
         right, wrong = (simulate_scan(**SMALL, probe_name=name, probe_error=e).probe[0] for e in (0.0, 0.3))
         radius = np.hypot(*(np.indices((N, N)) - N // 2))
         spread = [np.average(radius, weights=np.abs(probe) ** 2) for probe in (right, wrong)]
         assert 1.1 < spread[1] / spread[0] < 1.4
         assert np.linalg.norm(wrong) == pytest.approx(np.linalg.norm(right), rel=1e-4)
 
-    def test_bad_pixels_are_masked_and_wrong(self):
+    def test_bad_pixels_are_masked_and_dead_or_hot(self):
         good, bad = simulate_scan(**SMALL), simulate_scan(**SMALL, bad_pixels=0.1)
         assert 0.85 < bad.mask.mean() < 0.95
         np.testing.assert_array_equal(bad.patterns[:, bad.mask], good.patterns[:, bad.mask])
@@ -275,7 +275,7 @@ class TestScan:
         assert set(np.unique(hidden)) == {0, good.patterns.max()}
 
     @pytest.mark.parametrize("name", SCANS)
-    def test_the_object_covers_every_window_and_not_a_pixel_more(self, name):
+    def test_object_covers_every_window_tightly(self, name):
         scan = simulate_scan(**SMALL, scan_name=name)
         origin, size = covering_frame(scan.positions_px, N)
         nearest = np.floor(scan.positions_px + 0.5) - N // 2 - np.asarray(scan.obj_origin_px)
@@ -283,7 +283,7 @@ class TestScan:
         np.testing.assert_array_equal(nearest.min(axis=0), 0)
         np.testing.assert_array_equal(nearest.max(axis=0) + N, scan.obj.shape)
 
-    def test_settings_travel_with_the_scan_as_plain_values(self):
+    def test_attributes_contain_the_settings(self):
         scan = simulate_scan(SimulationConfig(N=N, object_name="siemens"), n_positions=np.int64(9), step_px=4.5)
         plain = json.loads(json.dumps(scan.attributes))
         assert plain["object_name"] == "siemens"
