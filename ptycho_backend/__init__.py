@@ -1,5 +1,5 @@
 """
-Ptychographic reconstruction by physics-informed networks: one front door over TensorFlow and PyTorch.
+Ptychographic reconstruction by physics-informed networks, on TensorFlow or PyTorch.
 
     import ptycho_backend as pb
 
@@ -8,7 +8,7 @@ Ptychographic reconstruction by physics-informed networks: one front door over T
     image = pb.reconstruct(scan, run.model)
     run.save("runs/first")
 
-Names are imported on first use, so that importing the package is quick and loads no framework.
+The package imports its names on first use, without any framework.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ptycho_backend.quality.assessment import Assessment, assess
     from ptycho_backend.simulation.simulate import simulate_scan
 
-_HOMES = {
+_MODULES = {
     "evaluate": "api",
     "load_model": "api",
     "reconstruct": "api",
@@ -52,15 +52,15 @@ _HOMES = {
     "Run": "model_file.run",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'ptycho_backend' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f"ptycho_backend.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"ptycho_backend.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""The front door: check, choose an engine, delegate."""
+"""Public functions: train, reconstruct, load_model and evaluate, on any engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ptycho_backend.data.image import Image, well_covered
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines.contract import Backend
 from ptycho_backend.engines.model import Model, Weights, loss_names_of
-from ptycho_backend.engines.registry import get_backend
+from ptycho_backend.engines.registry import available_backends, get_backend
 from ptycho_backend.errors import ConfigError, DataError
 from ptycho_backend.events import OnEvent, ignore
 from ptycho_backend.model_file.bundle import Bundle, read_bundle
@@ -36,17 +36,17 @@ from ptycho_backend.reconstruction import reconstruct_scan
 from ptycho_backend.runtime.devices import choose_device
 from ptycho_backend.runtime.precision import check_precision
 from ptycho_backend.solver.probe_refinement import refined_calibration
-from ptycho_backend.training.checkpoints import FOLDER, VALIDATION_HASH, Checkpoints, check_resumable, read_checkpoint
+from ptycho_backend.training.checkpoints import (
+    FOLDER,
+    VALIDATION_HASH,
+    CheckpointWriter,
+    check_resumable,
+    read_checkpoint,
+)
 from ptycho_backend.training.loggers import MetricsLogger, make_logger, recording
 from ptycho_backend.training.monitoring import resolve_monitor
-from ptycho_backend.training.options import CheckpointWriter, FitOptions
-from ptycho_backend.training.parallel import (
-    ProcessRank,
-    SilentCheckpointWriter,
-    check_processes,
-    on_own_device,
-    process_rank,
-)
+from ptycho_backend.training.options import FitOptions
+from ptycho_backend.training.parallel import ProcessRank, check_processes, on_own_device, process_rank
 from ptycho_backend.training.schedules import first_rate
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FLOOR_GROUPS = 256  # groups on which the fit is compared with the shot noise
-OVERFITTED = 0.9  # a loss below this share of the floor has fitted the noise
+FLOOR_GROUPS = 256  # number of groups for the comparison of the loss with the shot noise
+OVERFITTED = 0.9  # a loss below this share of the floor fits the noise
 
 
 def train(
@@ -75,23 +75,23 @@ def train(
     ----------
     scan : Scan
     config : TrainingConfig, optional
-        What to train; None takes the defaults with the scan's pattern size, or, to resume, those of the
-        checkpoint. ``model.N = 0`` also takes the scan's size.
+        Options of the training; None takes the defaults, or with `resume` those of the checkpoint.
+        ``model.N = 0`` takes the pattern size of the scan.
     execution : ExecutionConfig, optional
     on_event : callable, optional
         Receives :mod:`ptycho_backend.events`.
     checkpoints : path, optional
-        Folder that receives the last and the best epochs. With it, SIGINT and SIGTERM end training after its
-        step, kept, and the metrics of every epoch are written while it runs: into its parent where it is called
-        "checkpoints", else into the folder itself.
+        Folder for checkpoints of the last and the best epochs. With it, SIGINT and SIGTERM end the training after
+        the current step and a last checkpoint. The metrics of every epoch are written to the parent of a folder
+        with the name "checkpoints", else to the folder itself.
     resume : bool
-        Go on from the last checkpoint in that folder, on either engine, as if training had never stopped.
+        Continue from the last checkpoint in that folder, on either engine, with the same result as without a stop.
     validation : Scan, optional
-        A scan that is held out whole, in the units of `scan`: every epoch is validated on all of it, and no group
-        of `scan` is held out.
+        Separate scan for the validation, in the units of `scan`. Every epoch is validated on the whole of it,
+        and `scan` is used for training only.
     callbacks : sequence, optional
-        The framework's own callbacks (Lightning's ``Callback``, Keras' ``Callback``), which join those of the engine.
-        Where training takes several processes they stay in this one, and are told of every epoch.
+        Callbacks of the framework (Lightning's or Keras' ``Callback``), which run after those of the engine.
+        With several processes they run in this one, once per epoch.
 
     Returns
     -------
@@ -103,37 +103,37 @@ def train(
     TrainingError
         If a loss is not finite.
     TrainingStopped
-        If it was stopped by a signal.
+        If a signal stopped the training.
     """
     started = time.perf_counter()
-    earlier = _earlier(checkpoints) if resume else None
-    training = _own_copy(config or (earlier.training if earlier else TrainingConfig()), scan)
+    previous = _previous_run(checkpoints) if resume else None
+    training = _with_scan_size(config or (previous.training if previous else TrainingConfig()), scan)
     execution = _checked_execution(execution)
     validate(training)
     check_training(training, scan, validation)
-    backend = _backend_for(training)
-    # What can be refused is refused before any work is done.
+    backend = _backend_of(training)
+    # All checks come before the probe refinement, which takes minutes for a large scan.
     resolve_monitor(execution.monitor, loss_names_of(training))
-    rank, own = _place(execution, backend)
+    process, local_execution = _local_process(execution, backend)
     provenance = _provenance(backend, training, scan, validation)
-    training, provenance["start"], weights = _started(training, earlier)
-    if earlier:
-        check_resumable(earlier, training, provenance)
-    metrics = _logger(execution, checkpoints, earlier) if rank.rank == 0 else None
-    grouped = _grouped(scan, training, training.n_groups, 6)
-    apart = None if validation is None else _grouped(validation, training, None, 7)
-    writer = _writer(checkpoints, provenance, execution, rank) if checkpoints else None
-    calibration, refinement = _calibrate_and_refine(scan, training, on_event, earlier)
-    fitting, held_out = _samples(grouped, apart, training, calibration)
-    model = backend.create_model(training, calibration, own)
+    provenance["start"], weights = _initial_weights(training, previous)
+    training = dataclasses.replace(training, learning_rate=first_rate(training, provenance["start"]))
+    if previous:
+        check_resumable(previous, training, provenance)
+    metrics = _logger(execution, checkpoints, previous) if process.rank == 0 else None
+    groups, validation_groups = _groups(scan, validation, training)
+    writer = CheckpointWriter(checkpoints, provenance, execution, process.rank > 0) if checkpoints else None
+    calibration, refinement = _calibrate_and_refine(scan, training, on_event, previous)
+    fitted, held_out = _samples(groups, validation_groups, training, calibration)
+    model = backend.create_model(training, calibration, local_execution)
     model.set_weights({**model.get_weights(), **weights})
     measured = {SCAN_CONDITIONS: scan_conditions(scan, calibration.probe, calibration.photons_per_pattern).to_dict()}
     model.training_domain = training_domain_of(measured, calibration)
-    options = _options(model, writer, earlier, metrics, callbacks)
+    options = _fit_options(model, writer, previous, metrics, callbacks)
     with options.stop.on_signals() if writer else nullcontext(), recording(metrics, training, execution):
-        history = backend.fit(model, fitting, held_out, own, on_event, options)
+        history = backend.fit(model, fitted, held_out, local_execution, on_event, options)
     summary = {"training_seconds": time.perf_counter() - started, **refinement}
-    summary |= _fit_quality(model, held_out or fitting)
+    summary |= _fit_quality(model, held_out or fitted)
     monitor = resolve_monitor(execution.monitor, loss_names_of(training), held_out is not None)
     return Run(model, training, execution, history, monitor, summary, {**provenance, **measured})
 
@@ -146,13 +146,13 @@ def reconstruct(
     **fields: Any,
 ) -> Image:
     """
-    Reconstruct a scan, with a trained model or with the network that ships with the package.
+    Reconstruct a scan with a trained model or with the shipped network.
 
     Parameters
     ----------
     scan : Scan
     model : Model, optional
-        From a :class:`Run`, or from :func:`load_model`; None takes the network that ships with the package.
+        Model of a :class:`Run` or of :func:`load_model`; None takes the shipped network.
     inference : InferenceConfig, optional
     on_event : callable, optional
     **fields
@@ -177,10 +177,9 @@ def load_model(
     Parameters
     ----------
     path : path, optional
-        ``wts.h5.zip``, a run folder, or the folder that the zip unpacks to; None is the network that ships with the
-        package.
+        ``wts.h5.zip``, a run folder, or an unpacked ``wts.h5.zip``; None takes the shipped network.
     backend : str
-        "auto" takes the engine that wrote it, if it is installed, else the one that is.
+        Engine; "auto" takes the engine that wrote the file if it is installed, else an installed one.
     execution : ExecutionConfig, optional
 
     Raises
@@ -198,7 +197,7 @@ def load_model(
 
 def evaluate(image: Image, truth: Scan | Image) -> Comparison:
     """
-    Compare an image with the truth: registered PSNR, SSIM and FRC.
+    Compare an image with the known object: PSNR, SSIM and FRC after registration.
 
     Parameters
     ----------
@@ -208,13 +207,13 @@ def evaluate(image: Image, truth: Scan | Image) -> Comparison:
     Raises
     ------
     DataError
-        If the scan knows no object.
+        If the scan has no known object.
     """
     from ptycho_backend.quality.metrics import compare
 
     if isinstance(truth, Image):
-        seen, known = well_covered(image), well_covered(truth)
-        return compare(seen.obj, seen.origin_px, known.obj, known.origin_px)
+        covered, reference = well_covered(image), well_covered(truth)
+        return compare(covered.obj, covered.origin_px, reference.obj, reference.origin_px)
     if truth.obj is None:
         raise DataError(
             "An evaluation needs a known object.",
@@ -226,21 +225,21 @@ def evaluate(image: Image, truth: Scan | Image) -> Comparison:
 
 
 def with_fields(config: InferenceConfig, fields: dict[str, Any]) -> InferenceConfig:
-    """Return a copy of a config with some fields replaced; unknown names are errors that name the nearest."""
+    """Return a copy of a config with some fields replaced; an error for an unknown name suggests the nearest."""
     from ptycho_backend.config import from_dict, to_dict
 
     return from_dict(InferenceConfig, {**to_dict(config), **fields}, source="the call") if fields else config
 
 
-def _own_copy(config: TrainingConfig, scan: Scan) -> TrainingConfig:
+def _with_scan_size(config: TrainingConfig, scan: Scan) -> TrainingConfig:
     training = copy.deepcopy(config)
     if training.model.N == 0:
         training.model.N = scan.N
     return training
 
 
-def _backend_for(training: TrainingConfig) -> Backend:
-    """Return the engine that a configuration asks for, and write its name into it."""
+def _backend_of(training: TrainingConfig) -> Backend:
+    """Return the engine of a configuration, and replace "auto" by its name."""
     backend = get_backend(training.backend)
     training.backend = backend.name
     return backend
@@ -252,89 +251,73 @@ def _checked_execution(config: ExecutionConfig | None) -> ExecutionConfig:
     return execution
 
 
-def _engine_for(written_by: str, asked: str) -> Backend:
-    from ptycho_backend.engines.registry import available_backends
-
-    if asked == "auto" and written_by in available_backends():
-        return get_backend(written_by)
-    return get_backend(asked)
+def _engine_for(written_by: str, name: str) -> Backend:
+    return get_backend(written_by if name == "auto" and written_by in available_backends() else name)
 
 
-def _earlier(checkpoints: Path | str | None) -> Bundle:
+def _previous_run(checkpoints: Path | str | None) -> Bundle:
     if checkpoints is None:
         raise ConfigError(
             "Resuming needs the folder of the checkpoints.",
             expected="checkpoints=<folder>",
             received="resume=True alone",
-            fix="name the folder that the earlier training was given",
+            fix="give the folder of the stopped training",
         )
     return read_checkpoint(checkpoints)
 
 
-def _place(execution: ExecutionConfig, backend: Backend) -> tuple[ProcessRank, ExecutionConfig]:
-    """Return this process's rank among those that train together, with its own device."""
-    found = backend.devices()
-    check_precision(execution.precision, choose_device(execution.device, found, backend.name))
-    check_processes(execution, backend.name, found)
-    rank = process_rank(execution)
-    return rank, on_own_device(execution, found, rank)
+def _local_process(execution: ExecutionConfig, backend: Backend) -> tuple[ProcessRank, ExecutionConfig]:
+    """Return the rank of this process, and the options with its device."""
+    devices = backend.devices()
+    check_precision(execution.precision, choose_device(execution.device, devices, backend.name))
+    check_processes(execution, backend.name, devices)
+    process = process_rank(execution)
+    return process, on_own_device(execution, devices, process)
 
 
-def _writer(
-    checkpoints: Path | str, provenance: dict[str, Any], execution: ExecutionConfig, rank: ProcessRank
-) -> CheckpointWriter:
-    if rank.rank > 0:
-        return SilentCheckpointWriter(Path(checkpoints), execution.save_top_k)
-    return Checkpoints(checkpoints, provenance, execution)
-
-
-def _logger(execution: ExecutionConfig, checkpoints: Path | str | None, earlier: Bundle | None) -> MetricsLogger | None:
+def _logger(
+    execution: ExecutionConfig, checkpoints: Path | str | None, previous: Bundle | None
+) -> MetricsLogger | None:
     folder = Path(checkpoints) if checkpoints else None
     if folder and folder.name == FOLDER:
         folder = folder.parent
-    return make_logger(execution.logger, folder, history=earlier.history if earlier else [])
+    return make_logger(execution.logger, folder, history=previous.history if previous else [])
 
 
-def _started(training: TrainingConfig, earlier: Bundle | None) -> tuple[TrainingConfig, str, Weights]:
-    """Return the training with its learning rate, where its first weights come from, and those not drawn at random."""
-    start, weights = _start(training, earlier)
-    return dataclasses.replace(training, learning_rate=first_rate(training, start)), start, weights
-
-
-def _start(training: TrainingConfig, earlier: Bundle | None) -> tuple[str, Weights]:
-    """Return where a training's first weights come from, and those that are not drawn at random."""
-    if earlier:
-        return earlier.provenance.get("start", "scratch"), earlier.weights
+def _initial_weights(training: TrainingConfig, previous: Bundle | None) -> tuple[str, Weights]:
+    """Return the origin of the initial weights, and those that are not random."""
+    if previous:
+        return previous.provenance.get("start", "scratch"), previous.weights
     if training.start == "scratch" or training.model.architecture != "unet":
         return "scratch", {}
     weights = pretrained_weights(training.model)
     if weights is None:
-        logger.info("trained from scratch: the network that ships with the package has other sizes than this model")
+        logger.info("training starts from scratch: the shipped network has other sizes than this model")
         return "scratch", {}
-    logger.info("training starts from the network that ships with the package")
+    logger.info("training starts from the shipped network")
     return "pretrained", weights
 
 
-def _options(
+def _fit_options(
     model: Model,
     writer: CheckpointWriter | None,
-    earlier: Bundle | None,
+    previous: Bundle | None,
     metrics: MetricsLogger | None,
     callbacks: Sequence[Any],
 ) -> FitOptions:
     if writer:
-        writer.check_room(model)
+        writer.check_free_space(model)
     options = FitOptions(checkpoints=writer, logger=metrics, callbacks=callbacks)
-    if earlier is not None:
-        options.resume, options.history = earlier.state, earlier.history
+    if previous is not None:
+        options.resume, options.history = previous.state, previous.history
     return options
 
 
 def _calibrate_and_refine(
-    scan: Scan, training: TrainingConfig, on_event: OnEvent, earlier: Bundle | None
+    scan: Scan, training: TrainingConfig, on_event: OnEvent, previous: Bundle | None
 ) -> tuple[Calibration, dict[str, Any]]:
-    if earlier and earlier.state:
-        return earlier.calibration, {"resumed_after_epoch": earlier.state.epoch}
+    if previous and previous.state:
+        return previous.calibration, {"resumed_after_epoch": previous.state.epoch}
     calibration = calibrate(scan, training.model, training.nphotons)
     return refined_calibration(scan, calibration, training, training.probe_iterations, on_event)
 
@@ -344,31 +327,39 @@ def _provenance(backend: Backend, training: TrainingConfig, scan: Scan, validati
     return made_by if validation is None else {**made_by, VALIDATION_HASH: validation.data_hash()}
 
 
-def _grouped(scan: Scan, training: TrainingConfig, n_groups: int | None, stream: int) -> tuple[Scan, Groups]:
-    rng = np.random.default_rng([training.seed, stream])
-    return scan, group_positions(scan.positions_px, training.model.gridsize, training.neighbor_count, n_groups, rng)
+def _groups(
+    scan: Scan, validation: Scan | None, training: TrainingConfig
+) -> tuple[tuple[Scan, Groups], tuple[Scan, Groups] | None]:
+    """Return both scans with their groups."""
+
+    def grouped(data: Scan, n_groups: int | None, stream: int) -> tuple[Scan, Groups]:
+        rng = np.random.default_rng([training.seed, stream])
+        gridsize, neighbors = training.model.gridsize, training.neighbor_count
+        return data, group_positions(data.positions_px, gridsize, neighbors, n_groups, rng)
+
+    return grouped(scan, training.n_groups, 6), None if validation is None else grouped(validation, None, 7)
 
 
 def _samples(
-    grouped: tuple[Scan, Groups],
-    apart: tuple[Scan, Groups] | None,
+    groups: tuple[Scan, Groups],
+    validation_groups: tuple[Scan, Groups] | None,
     training: TrainingConfig,
     calibration: Calibration,
 ) -> tuple[Samples, Samples | None]:
-    """Return what is trained on, and what is held out: a scan of its own, or a part of the one there is."""
+    """Return the samples for training and for validation: a separate scan, or a part of the training scan."""
     with_labels = training.model.model_type == "supervised" or training.realspace_mae_weight > 0
-    samples = Samples(*grouped, calibration, with_labels)
-    if apart is not None:
-        return samples, Samples(*apart, calibration, with_labels)
+    samples = Samples(*groups, calibration, with_labels)
+    if validation_groups is not None:
+        return samples, Samples(*validation_groups, calibration, with_labels)
     fitted, held_out = split(len(samples), training.validation_fraction, training.seed)
     return samples.subset(fitted), samples.subset(held_out) if len(held_out) else None
 
 
 def _fit_quality(model: Model, samples: Samples) -> dict[str, Any]:
-    """Return the mean half-deviance of some groups beside the shot-noise floor, and say which is lower."""
+    """Return the mean half-deviance of some groups, the shot-noise floor, and whether the loss fits the noise."""
     batches = list(samples.subset(np.arange(min(FLOOR_GROUPS, len(samples)))).batches(16))
-    judged = constraint_share(model.training) > 0  # the same patches that the loss has judged
-    expected = np.concatenate([model.expected_counts(batch, amplitude_constraint=judged) for batch in batches])
+    constrained = constraint_share(model.training) > 0  # the patches of the loss
+    expected = np.concatenate([model.expected_counts(batch, amplitude_constraint=constrained) for batch in batches])
     scale = model.calibration.photon_scale / model.calibration.rms_input_scale**2
     counts = np.concatenate([batch.x for batch in batches]).astype(np.float64) ** 2 * scale
     loss, floor = poisson(expected, counts, samples.mask), shot_noise_floor(expected, samples.mask)

@@ -1,4 +1,4 @@
-"""Rules that need more than one field: what fits together, and what has no effect (spec: config 7)."""
+"""Rules for several options together: required combinations, and options without effect (spec: config 7)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ logger = logging.getLogger(__name__)
 
 def check_training(training: TrainingConfig, scan: Scan, validation: Scan | None = None) -> None:
     """
-    Refuse a training configuration that does not fit the scans, and warn of options without effect.
+    Check a training configuration against its scans.
 
     Raises
     ------
     ShapeError
-        If a scan's patterns have another side than the model.
+        If patterns and model have different side lengths.
     ConfigError
-        If no loss is left to minimise.
+        If all weights of the loss are 0.
+
+    Warns
+    -----
+    InertOptionWarning
+        For every option without effect.
     """
     check_size(training.model, scan)
     if validation is not None:
@@ -40,44 +45,44 @@ def check_training(training: TrainingConfig, scan: Scan, validation: Scan | None
 
 
 def check_size(model: ModelConfig, scan: Scan) -> None:
-    """Refuse a scan whose patterns have another side than the model."""
+    """
+    Check that patterns and model have the same side length.
+
+    Raises
+    ------
+    ShapeError
+    """
     if model.N != scan.N:
-        raise ShapeError(
+        raise ShapeError.of_patterns(
             "Model and diffraction patterns must have the same side length.",
-            expected=f"patterns of {model.N}×{model.N}, because N={model.N}",
-            received=f"patterns of {scan.N}×{scan.N} in '{scan.source}'",
-            fix=f"set model.N={scan.N}, or load with load_scan(path, N={model.N}) to crop or pad",
+            f"patterns of {model.N}×{model.N} px, because N={model.N}",
+            scan.N,
+            scan.source,
+            f"set model.N={scan.N}, or load with load_scan(path, N={model.N}) to crop or pad",
         )
 
 
 def inert_options(training: TrainingConfig) -> list[str]:
-    """Return one sentence for every option that was set but has no effect in this combination."""
-    model, default = training.model, TrainingConfig()
+    """Return one sentence for every option that differs from its default without any effect."""
+    model = training.model
     messages = []
     if model.architecture == "unet":
-        messages += _set_without_effect(
-            model,
-            ("amp_activation", "decoder_outputs", "pad_object", "probe_big"),
-            "architecture='unet' has no such head",
-        )
+        heads = ("amp_activation", "decoder_outputs", "pad_object", "probe_big")
+        messages += _inert(model, heads, "architecture='unet' has no such head")
     if model.architecture == "cnn":
-        messages += _set_without_effect(
-            model, ("unrolled_steps", "initial_iterations"), "architecture='cnn' is not unrolled"
-        )
-        messages += _set_without_effect(training, ("constraint_share",), "architecture='cnn' has no such step")
-        if not model.pad_object and model.probe_big != default.model.probe_big:
-            messages.append("probe_big has no effect: pad_object=False already predicts the whole window")
+        messages += _inert(model, ("unrolled_steps", "initial_iterations"), "architecture='cnn' is not unrolled")
+        messages += _inert(training, ("constraint_share",), "architecture='cnn' has no such step")
+        if not model.pad_object:
+            messages += _inert(model, ("probe_big",), "pad_object=False already predicts the whole window")
     if model.gridsize == 1:
-        messages += _set_without_effect(model, ("object_big",), "gridsize=1 has nothing to merge")
-        if training.neighbor_count != default.neighbor_count:
-            messages.append("neighbor_count has no effect: gridsize=1 has no neighbours")
+        messages += _inert(model, ("object_big",), "gridsize=1 has nothing to merge")
+        messages += _inert(training, ("neighbor_count",), "gridsize=1 has no neighbours")
     if model.model_type == "supervised":
-        for name in ("nll_weight", "mae_weight", "realspace_mae_weight"):
-            if getattr(training, name) != getattr(default, name):
-                messages.append(f"{name} has no effect: model_type='supervised' is fitted to labels")
+        weights = ("nll_weight", "mae_weight", "realspace_mae_weight")
+        messages += _inert(training, weights, "model_type='supervised' is fitted to labels")
     return messages
 
 
-def _set_without_effect(config: Any, names: tuple[str, ...], why: str) -> list[str]:
+def _inert(config: Any, names: tuple[str, ...], reason: str) -> list[str]:
     default = type(config)()
-    return [f"{name} has no effect: {why}" for name in names if getattr(config, name) != getattr(default, name)]
+    return [f"{name} has no effect: {reason}" for name in names if getattr(config, name) != getattr(default, name)]

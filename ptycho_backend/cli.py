@@ -1,9 +1,9 @@
 """
-The command ``ptychopinn``.
+The program ``ptychopinn``.
 
-Exit status: 0 done, 1 the work failed, 2 the command line or a configuration is wrong, 130 stopped by Ctrl-C,
-143 by SIGTERM.
-Nothing is imported for a command before it is chosen, and no framework before it is needed.
+Exit status: 0 for success, 1 for a failure, 2 for a wrong command line or configuration.
+Ctrl-C gives 130, SIGTERM 143.
+The program imports only the module of the given command, and a framework only on first use.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from ptycho_backend.errors import (
     TrainingStopped,
     UnknownBackendError,
     first_line,
-    nearest_name,
 )
 
 if TYPE_CHECKING:
     from ptycho_backend.runtime.progress import Terminal
 
-DONE, FAILED, MISUSED = 0, 1, 2
-OWN = ("ptycho_backend", "ptycho", "ptycho_torch")
-OWN_WARNINGS = (InertOptionWarning, DeprecatedNameWarning)
+SUCCESS, FAILURE, MISUSE = 0, 1, 2
+HELP = "'ptychopinn --help' describes the commands"
+PACKAGES = ("ptycho_backend", "ptycho", "ptycho_torch")
+SHOWN_WARNINGS = (InertOptionWarning, DeprecatedNameWarning)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : list of str, optional
-        Arguments without the program's name; None takes those of the process.
+        Arguments after the program's name; None takes those of the process.
     """
     from ptycho_backend.commands.files import Interrupted
     from ptycho_backend.runtime.progress import Terminal
@@ -56,25 +56,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminal = Terminal(quiet="--quiet" in arguments, debug="--debug" in arguments)
     with _logging_to(terminal):
         try:
-            with _interruptible():
+            with _sigint_raises():
                 return _dispatch(arguments, terminal)
         except (Interrupted, KeyboardInterrupt) as stop:
-            terminal.say("Interrupted", getattr(stop, "kept", ""), "bold red")
+            terminal.write("Interrupted", getattr(stop, "saved", ""), "bold red")
             return 128 + getattr(stop, "signal", signal.SIGINT)
         except TrainingStopped as stop:
-            terminal.say("Interrupted", f"{stop.received}; {stop.fix}", "bold red")
+            terminal.write("Interrupted", f"{stop.received}; {stop.fix}", "bold red")
             return 128 + stop.signal
         except PtychoError as error:
-            terminal.complain(type(error).__name__, str(error))
-            return MISUSED if isinstance(error, (ConfigError, UnknownBackendError)) else FAILED
+            terminal.report_error(type(error).__name__, str(error))
+            return MISUSE if isinstance(error, (ConfigError, UnknownBackendError)) else FAILURE
         except Exception as error:
             hint = "" if terminal.debug else " (run again with --debug for the traceback)"
-            terminal.complain(type(error).__name__, f"{first_line(error)}{hint}")
-            return FAILED
+            terminal.report_error(type(error).__name__, f"{first_line(error)}{hint}")
+            return FAILURE
 
 
 def _dispatch(arguments: list[str], terminal: Terminal) -> int:
-    """Carry out a command; one that has a status of its own to give returns it."""
+    """Run a command and return its exit status."""
     command = arguments[0] if arguments else ""
     if command in ("-h", "--help"):
         terminal.out.print(_overview(), markup=False)
@@ -82,15 +82,11 @@ def _dispatch(arguments: list[str], terminal: Terminal) -> int:
         terminal.out.print(f"ptychopinn {__version__}", markup=False)
     elif command in COMMANDS:
         return _run(command, arguments[1:], terminal)
+    elif command:
+        raise ConfigError.unknown("command", command, COMMANDS, otherwise=HELP)
     else:
-        nearest = nearest_name(command, COMMANDS)
-        raise ConfigError(
-            f"Unknown command '{command}'." if command else "A command is needed.",
-            expected=f"one of {', '.join(COMMANDS)}",
-            received=f"'{command}'" if command else "nothing",
-            fix=f"did you mean '{nearest}'?" if nearest else "'ptychopinn --help' says what they do",
-        )
-    return DONE
+        raise ConfigError("A command is needed.", f"one of {', '.join(COMMANDS)}", "no command", HELP)
+    return SUCCESS
 
 
 def _run(command: str, arguments: list[str], terminal: Terminal) -> int:
@@ -98,16 +94,16 @@ def _run(command: str, arguments: list[str], terminal: Terminal) -> int:
 
     module = import_module(f"ptycho_backend.commands.{command}")
     line = module.command_line()
-    if any(argument in ("-h", "--help") for argument in arguments):
+    if {"-h", "--help"} & set(arguments):
         terminal.out.print(line.parser.format_help().rstrip(), markup=False, soft_wrap=True)
-        return DONE
+        return SUCCESS
     options = line.parse(arguments)
     if options.get("print_config"):
         from ptycho_backend.commands.common import yaml_text
 
         terminal.out.print(yaml_text(module.configs(options)), markup=False, soft_wrap=True)
-        return DONE
-    return int(module.run(options, terminal, line) or DONE)
+        return SUCCESS
+    return int(module.run(options, terminal, line) or SUCCESS)
 
 
 def _overview() -> str:
@@ -127,61 +123,61 @@ def _overview() -> str:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _sigint_raises() -> Iterator[None]:
     """
-    Turn Ctrl-C into an exception of our own, for as long as a command runs.
+    Raise Interrupted instead of KeyboardInterrupt on Ctrl-C.
 
-    Lightning answers a KeyboardInterrupt by ending the process with a status of its own.
+    Lightning handles KeyboardInterrupt itself and ends the process with status 1.
     """
     from ptycho_backend.commands.files import Interrupted
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever presses twice means it
+    def handler(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends the process at once
         raise Interrupted
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, stop)
+    previous = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
 
 
 class _LogLines(logging.Handler):
-    """Shows log records on standard error, above the progress bars; of other packages only what is wrong."""
+    """Log handler: records on standard error above the progress bars; of other packages only warnings and errors."""
 
     def __init__(self, terminal: Terminal, level: int) -> None:
         super().__init__()
         self._terminal, self._level = terminal, level
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show a record, if it matters."""
-        own = record.name.partition(".")[0] in OWN
-        if record.levelno >= (self._level if own else max(self._level, logging.WARNING)):
+        """Show a record of sufficient level."""
+        ours = record.name.partition(".")[0] in PACKAGES
+        if record.levelno >= (self._level if ours else max(self._level, logging.WARNING)):
             self._terminal.log(record.levelno, self.format(record))
 
 
 @contextmanager
 def _logging_to(terminal: Terminal) -> Iterator[None]:
-    """Send log records and warnings to the terminal while a command runs, and leave no trace of that."""
+    """Send log records and warnings to the terminal inside the block, and restore the logging afterwards."""
     level = logging.DEBUG if terminal.debug else logging.WARNING if terminal.quiet else logging.INFO
     root, handler = logging.getLogger(), _LogLines(terminal, level)
-    loggers = {log: log.level for log in map(logging.getLogger, OWN)}
+    loggers = {log: log.level for log in map(logging.getLogger, PACKAGES)}
     root.addHandler(handler)
     for log in loggers:
         log.setLevel(level)
     try:
         with warnings.catch_warnings():
-            for category in OWN_WARNINGS:
+            for category in SHOWN_WARNINGS:
                 warnings.simplefilter("always", category)
             warnings.showwarning = _log_warning
             yield
     finally:
         root.removeHandler(handler)
-        for log, before in loggers.items():
-            log.setLevel(before)
+        for log, previous in loggers.items():
+            log.setLevel(previous)
 
 
 def _log_warning(
@@ -192,10 +188,10 @@ def _log_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    # What frameworks and their dependencies warn each other about is of no use at a beamline.
-    own = issubclass(category, OWN_WARNINGS) or any(name in Path(filename).parts for name in OWN)
+    # Frameworks and their dependencies warn about their own interfaces: of no use at a beamline.
+    ours = issubclass(category, SHOWN_WARNINGS) or any(name in Path(filename).parts for name in PACKAGES)
     text = " ".join(str(message).split())
-    logging.getLogger(__name__).log(logging.WARNING if own else logging.DEBUG, "%s", text)
+    logging.getLogger(__name__).log(logging.WARNING if ours else logging.DEBUG, "%s", text)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """
-The one schema: what a model is, how it is trained, how it is applied, and how a run is executed.
+Configuration classes: model, training, inference and execution.
 
-Constraints stand on the fields (`annotated_types`), defaults exist only here. Building a config checks
-nothing, because real clients fill it in afterwards; :func:`validate` checks everything and reports every
-violation at once. YAML, the command line and the JSON Schema all come from these four classes.
+The fields carry their constraints (`annotated_types`) and the only copy of each default.
+Construction checks nothing, because clients fill in the fields later.
+:func:`validate` checks all fields and reports every violation at once.
+YAML files, the command line and the JSON Schema derive from these four classes.
 
 Notes
 -----
@@ -25,6 +26,7 @@ from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
 
 from ptycho_backend.compat.deprecated_names import modern_fields
 from ptycho_backend.errors import ConfigError, nearest_name
+from ptycho_backend.runtime.plain_values import to_plain
 from ptycho_backend.runtime.yaml_files import read_yaml
 
 Fraction = Annotated[float, Interval(ge=0.0, lt=1.0)]
@@ -34,38 +36,38 @@ NonNegative = Annotated[float, Ge(0.0)]
 @dataclass
 class ModelConfig:
     """
-    What the model is: everything that changes the function the network computes.
+    Options of the model: the function that the network computes.
 
     Parameters
     ----------
     N : int
         Side of a diffraction pattern and of a reconstructed patch, pixels; a multiple of 16.
     gridsize : int
-        A group holds gridsize² neighbouring positions.
+        Side of a group, positions; a group holds gridsize² neighbours.
     architecture : {"unet", "cnn"}
-        "unet" is the unrolled reconstruction, "cnn" the published two-decoder network.
+        Network: "unet" is the unrolled reconstruction, "cnn" a network with two decoders.
     model_type : {"pinn", "supervised"}
-        Self-supervised by the diffraction physics, or fitted to labels cut from the known object.
+        Training target: the diffraction physics ("pinn"), or labels cut from the known object ("supervised").
     n_filters_scale : int
-        Multiplies every channel width.
+        Factor of every channel width.
     unrolled_steps : int
-        Network passes of "unet"; each pass after the first follows a data-consistency step.
+        Network evaluations of "unet", with one amplitude constraint and object update between two of them.
     initial_iterations : int
-        Accelerated data-consistency steps of "unet" before the first pass.
+        Accelerated amplitude constraints and object updates of "unet" before the first network evaluation.
     amp_activation : {"sigmoid", "swish", "softplus", "relu"}
-        Amplitude head of "cnn", times 2 ("silu" is accepted as another name of "swish").
+        Activation of the amplitude head of "cnn", times 2; "silu" is another name of "swish".
     decoder_outputs : {"amplitude_phase", "real_imaginary"}
-        What the two decoders of "cnn" predict; the second is for converted models that were trained so.
+        Quantities that the two decoders of "cnn" predict; "real_imaginary" is for converted models.
     object_big : bool
-        Merge the patches of a group into one consistent object before the physics.
+        Merging of the patches of a group into one object before the physics.
     probe_big : bool
-        "cnn" with `pad_object`: predict the frame around the central half too.
+        Prediction of the frame around the central half of the window ("cnn" with `pad_object`).
     pad_object : bool
-        "cnn": the main branch predicts the central half of the window, the rest is padded.
+        Prediction of the central half of the window only, with padding around it ("cnn").
     probe_mask : bool
-        Cut the probe to a centred disc of radius N/4 pixels.
+        Restriction of the probe to a centred disc of radius N/4 pixels.
     gaussian_smoothing_sigma : float
-        Gaussian smoothing of the exit wave, pixels; 0 switches it off.
+        Standard deviation of the Gaussian smoothing of the exit wave, pixels; 0 switches it off.
     """
 
     N: Annotated[int, Ge(32), Le(512), MultipleOf(16)] = 64
@@ -92,44 +94,50 @@ class ModelConfig:
 @dataclass
 class TrainingConfig:
     """
-    How the model is fitted: data selection, loss and optimisation; it changes the weights, not the model.
+    Options of a training: data selection, loss and optimisation.
 
     Parameters
     ----------
     model : ModelConfig
-        The model to train.
-    backend : {"auto", "tensorflow", "pytorch"} or an entry-point name
-        The engine; "auto" takes PyTorch if it is installed, else TensorFlow.
-    nepochs, batch_size : int
-        Passes over the data, and groups per batch.
+        Model to train.
+    backend : str
+        Engine: "auto", "pytorch", "tensorflow" or another entry point; "auto" takes the first installed one.
+    nepochs : int
+        Number of epochs.
+    batch_size : int
+        Groups per batch.
     learning_rate : float, optional
-        Of the optimiser, before scheduling. None: 0.001 for random weights, 0.0001 for the shipped network's.
-    nll_weight, mae_weight : float
-        Weights of the Poisson half-deviance (counts) and of the amplitude mean absolute error.
+        Learning rate before scheduling; None takes 0.001 for random weights and 0.0001 for those of the shipped
+        network.
+    nll_weight : float
+        Weight of the Poisson half-deviance of the counts.
+    mae_weight : float
+        Weight of the mean absolute error of the amplitudes.
     constraint_share : float
-        Share of the data loss that is taken after one more data-consistency step ("unet"): 1 trains the image that
-        is returned, 0 the network's own last estimate.
+        Share of the data loss after one more amplitude constraint ("unet"); 1 trains the returned image, 0 the last
+        estimate of the network.
     realspace_weight : float
         Weight of the total variation of the predicted object.
     realspace_mae_weight : float
-        Weight of the mean absolute error against labels (needs a known object).
+        Weight of the mean absolute error against labels; needs a known object.
     nphotons : float, optional
-        Mean photons per pattern for data whose amplitude has no absolute unit; None takes data as counts.
-    probe_trainable, intensity_scale_trainable : bool
-        Train the probe, and the scale between predicted and measured intensity.
+        Mean photons per pattern of amplitude data without an absolute unit; None takes the data as counts.
+    probe_trainable : bool
+        Training of the probe.
+    intensity_scale_trainable : bool
+        Training of the scale between predicted and measured intensity.
     probe_iterations : int
-        Passes that refine the probe before training (physics 8.4); 0 switches them off.
+        Iterations of probe refinement before training (physics 8.4); 0 switches it off.
     validation_fraction : float
-        Share of the groups held out; at least one group where it is positive.
+        Share of the groups for validation; a positive share takes at least one group.
     start : {"pretrained", "scratch"}
-        Where the weights of a "unet" start: those of the network that ships with the package, where the model has
-        that network, or random ones.
+        Initial weights of a "unet": those of the shipped network if it has the same sizes, or random ones.
     n_groups : int, optional
-        How many groups to train on; None uses one for every position.
+        Number of groups to train on; None takes one for every position.
     neighbor_count : int
-        Nearest neighbours a group's members are drawn from; raised to gridsize² - 1 where it is smaller.
+        Number of nearest neighbours from which a group is drawn; at least gridsize² - 1.
     seed : int
-        Seeds weights, groups, split and batch order.
+        Seed of weights, groups, split and batch order.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -156,33 +164,32 @@ class TrainingConfig:
 @dataclass
 class InferenceConfig:
     """
-    How a trained model is applied to a scan.
+    Options of a reconstruction with a trained model.
 
     Parameters
     ----------
     batch_size : int
-        Groups per forward pass.
+        Groups per evaluation of the network.
     amplitude_constraint : bool
-        End with one more data-consistency step: measured amplitude, predicted phase ("unet").
+        Final amplitude constraint: measured amplitude, predicted phase ("unet").
     phase_alignment : bool
-        Give all groups one phase reference before stitching.
+        Alignment of the global phases of all groups before stitching.
     iterations : int, optional
-        Data-consistency steps on the whole stitched object; 0 leaves it as it is, None takes 16 to 64 (physics 7.8).
+        Solver iterations on the stitched object; 0 leaves it unchanged, None takes 16 to 64 (physics 7.8).
     epie_iterations : int
-        Passes of ePIE that polish the image at last.
+        Iterations of ePIE after the solver.
     probe_iterations : int, optional
-        Passes that adapt the probe first (physics 8.4), for a guess that is wrong; None takes 20 for the network that
-        ships with the package, which never saw this probe, and none for a model trained on a scan.
+        Iterations of probe refinement before the prediction (physics 8.4); None takes 20 for the shipped network and
+        0 for a model that was trained on a scan.
     calibration : {"auto", "model", "scan"}
-        Where probe and scale come from: the model's own when the scan carries the probe guess the model was
-        trained with, else the scan's ("auto"); or always the one or the other.
+        Source of probe and scale: the model, the scan, or with "auto" the model if both have the same probe guess.
     half_datasets : bool
-        Judge an image by two reconstructions of half the patterns each (`assess` and the command line), for about the
-        time of the passes over all patterns; with `gridsize` above 1, of the whole reconstruction.
+        Uncertainty from two reconstructions of half the patterns each, in `assess` and on the command line. It costs
+        about the time of the solver, or for `gridsize` above 1 of the whole reconstruction.
     neighbor_count : int
-        As in training.
+        Number of nearest neighbours from which a group is drawn.
     seed : int
-        Seeds grouping and the polishing order.
+        Seed of the groups and of the order of ePIE.
     """
 
     batch_size: Annotated[int, Ge(1)] = 32
@@ -200,61 +207,62 @@ class InferenceConfig:
 @dataclass
 class ExecutionConfig:
     """
-    How a run is executed; nothing here changes what the model is.
+    Options of the execution of a run, without effect on the definition of the model.
 
     Parameters
     ----------
     device : str
-        "auto", "cpu", "cuda" or "cuda:<index>"; "auto" takes a GPU where the framework sees one.
+        Device: "auto", "cpu", "cuda" or "cuda:<index>"; "auto" takes a GPU if the framework finds one.
     precision : {"auto", "32-true", "bf16-mixed", "16-mixed"}
-        Of the convolutions; FFT, loss and parameters stay float32. "auto" takes bf16 where the processor has it;
-        "16-mixed" needs a GPU.
+        Precision of the convolutions; "auto" takes bf16 on a processor with native bf16, "16-mixed" needs a GPU. FFT,
+        loss and parameters stay float32.
     compile : bool
-        Let the framework compile the training step (torch.compile, XLA).
+        Compilation of the training step by the framework (torch.compile, XLA).
     deterministic : bool
-        Use algorithms whose result does not depend on the order of threads, where a GPU has faster ones.
+        Algorithms without dependence on the order of threads, even if the GPU has faster ones.
     accumulate_grad_batches : int
-        Batches whose mean gradient makes one optimiser step.
+        Batches per optimiser step; the step uses their mean gradient.
     gradient_clip_val : float, optional
         Upper bound of the accumulated gradient.
     gradient_clip_algorithm : {"norm", "value"}
-        What is bounded: the global norm, or each element.
+        Bounded quantity: the global norm, or each element ("value").
     scheduler : {"constant", "cosine", "exponential", "multistep", "plateau"}
-        Learning rate over the epochs: unchanged; half a cosine to `min_lr_ratio`; a steady decay to it; lower
-        from each milestone on; lower whenever the monitor no longer improves.
+        Schedule of the learning rate: constant; decay to `min_lr_ratio` by half a cosine or exponentially; a step
+        down at each milestone ("multistep"); a step down without improvement of the monitor ("plateau").
     warmup_epochs : int
         Epochs of linear warm-up before the schedule.
     min_lr_ratio : float
-        Smallest learning rate over the largest; "cosine" and "exponential" end there.
+        Smallest learning rate over the largest; the end of "cosine" and "exponential".
     scheduler_milestones : list of int, optional
-        Epochs of "multistep", counted from 0; None takes 1/2 and 3/4 of the training.
+        Epochs of the steps of "multistep", counted from 0; None takes 1/2 and 3/4 of the training.
     scheduler_factor : float
         Factor of "multistep" and "plateau" at each step down.
     scheduler_patience : int
-        Epochs without improvement that "plateau" endures.
+        Epochs without improvement before "plateau" lowers the learning rate.
     monitor : str
-        Metric that chooses the best epoch; "val_loss" and "train_loss" stand for the model's own names.
+        Metric for the choice of the best epoch; "val_loss" and "train_loss" stand for the model's own names.
     monitor_mode : {"min", "max"}
-        Whether less or more of the monitor is better.
+        Better direction of the monitor: smaller or larger.
     early_stop_patience : int, optional
         Epochs without improvement of the monitor before training stops; None never stops early.
     restore_best : bool
-        Return the weights of the best epoch instead of the last one.
+        Return of the weights of the best epoch instead of the last one.
     save_top_k : int
-        Checkpoints of the best epochs that a run folder keeps beside the last one; -1 keeps every epoch.
+        Number of saved checkpoints of the best epochs, besides the last one; -1 saves every epoch.
     logger : {"csv", "tensorboard", "mlflow", "none"}
-        What the metrics of every epoch are written with while a run trains.
+        Logger of the metrics of every epoch during training.
     devices : int
-        Devices of each machine that train together, with one process for each; `batch_size` is that of all.
+        Devices of each machine that train together, with one process for each; `batch_size` counts all of them.
     num_nodes : int
-        Machines; with several of them, srun or torchrun starts the processes.
+        Number of machines; for several machines srun or torchrun starts the processes.
     strategy : {"auto", "ddp", "ddp_spawn", "mirrored", "multiworker"}
-        How processes work together: the first two are PyTorch's, the last two TensorFlow's; "auto" suits both.
+        Distribution strategy: "ddp" and "ddp_spawn" for PyTorch, "mirrored" and "multiworker" for TensorFlow, "auto"
+        for both.
     threads : int, optional
-        Processor threads for the framework in each process; None leaves its default to one process, and gives several
-        on one machine equal shares.
+        Processor threads of the framework in each process; None takes its default for one process, and equal shares
+        for several processes on one machine.
     progress : bool
-        Show the progress display on the command line.
+        Progress bars on the command line.
     """
 
     device: str = "auto"
@@ -295,37 +303,30 @@ def _adapter(config_type: Any) -> Any:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return a config as nested plain values, ready for YAML or JSON."""
-    plain: dict[str, Any] = _plain(dataclasses.asdict(config))
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value.item() if getattr(value, "ndim", None) == 0 else value  # NumPy scalars count as numbers
+    """Return a config as nested plain values for YAML or JSON."""
+    values: dict[str, Any] = to_plain(config)
+    return values
 
 
 def from_dict(config_type: type[Config], values: dict[str, Any], source: str = "the given values") -> Config:
     """
-    Build and check a config from nested plain values.
+    Return a checked config from nested plain values.
 
     Raises
     ------
     ConfigError
-        For unknown keys (naming the nearest one that exists) and for every violated constraint.
+        For an unknown key, with the nearest existing one, and for violated constraints.
     """
     if config_type is ExecutionConfig:
         values = modern_fields(values)
-    _refuse_unknown_keys(config_type, values, source)
-    config = _build(config_type, values)
+    config = _build(config_type, values, source)
     validate(config, source)
     return config
 
 
 def validate(config: Any, source: str = "the given values") -> None:
     """
-    Check every constraint of a config, nested ones included.
+    Check every constraint of a config and of its nested configs.
 
     Raises
     ------
@@ -341,12 +342,7 @@ def validate(config: Any, source: str = "the given values") -> None:
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}, not {item['input']!r}"
             for item in error.errors()
         ]
-        raise ConfigError(
-            f"{type(config).__name__} has {len(problems)} invalid value(s).",
-            expected="; ".join(problems),
-            received=source,
-            fix="correct the fields named above; 'ptychopinn train --help' lists every field",
-        ) from None
+        raise ConfigError.invalid_fields(type(config).__name__, problems, source) from None
 
 
 def json_schema(config_type: type[Any]) -> dict[str, Any]:
@@ -356,7 +352,7 @@ def json_schema(config_type: type[Any]) -> dict[str, Any]:
 
 
 def load_yaml(path: Path | str, config_type: type[Config]) -> Config:
-    """Read a config from a YAML file; unknown keys and bad values are errors that name the file."""
+    """Return a checked config from a YAML file; errors contain the path of the file."""
     return from_dict(config_type, read_yaml(path), source=f"file '{path}'")
 
 
@@ -373,20 +369,8 @@ def fields_of(config_type: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(config_type, include_extras=True)
 
 
-def _build(config_type: type[Config], values: dict[str, Any]) -> Config:
-    nested = {name: kind for name, kind in fields_of(config_type).items() if dataclasses.is_dataclass(kind)}
-    arguments = {
-        key: _build(typing.cast(Any, nested[key]), value)
-        if key in nested and isinstance(value, dict)
-        else copy.deepcopy(value)
-        for key, value in values.items()
-    }
-    built: Config = config_type(**arguments)
-    return built
-
-
-def _refuse_unknown_keys(config_type: type[Any], values: dict[str, Any], source: str, prefix: str = "") -> None:
-    known = fields_of(config_type)
+def _build(config_type: type[Config], values: dict[str, Any], source: str, prefix: str = "") -> Config:
+    known, arguments = fields_of(config_type), {}
     for key, value in values.items():
         if key not in known:
             nearest = nearest_name(str(key), known)
@@ -396,5 +380,9 @@ def _refuse_unknown_keys(config_type: type[Any], values: dict[str, Any], source:
                 received=f"'{prefix}{key}' in {source}",
                 fix=f"did you mean '{prefix}{nearest}'?" if nearest else "remove the key",
             )
-        if dataclasses.is_dataclass(known[key]) and isinstance(value, dict):
-            _refuse_unknown_keys(typing.cast(type[Any], known[key]), value, source, f"{prefix}{key}.")
+        nested = dataclasses.is_dataclass(known[key]) and isinstance(value, dict)
+        arguments[key] = (
+            _build(typing.cast(Any, known[key]), value, source, f"{prefix}{key}.") if nested else copy.deepcopy(value)
+        )
+    built: Config = config_type(**arguments)
+    return built

@@ -1,4 +1,4 @@
-"""The engine contract, under the name that external engines import."""
+"""Engine contract, for import by external engines."""
 
 from ptycho_backend.engines.contract import Backend
 from ptycho_backend.engines.model import (

@@ -1,20 +1,25 @@
-"""Errors that say what to do: the rule, what was expected, what came, and the fix."""
+"""Exceptions with four lines (the rule, expected, received, fix) and constructors for rules that recur."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+Error = TypeVar("Error", bound="PtychoError")
+
+OVERWRITE = "overwrite=True in Python, --overwrite on the command line"
 
 
 class PtychoError(Exception):
     """
-    Base of every error this package raises on purpose.
+    Base class of the errors of this package.
 
     Parameters
     ----------
     rule : str
-        The rule that was broken, one sentence.
+        The violated rule, one sentence.
     expected, received, fix : str, optional
-        What should have come, what came (with file and field), and how to mend it.
+        Expected value, received value with its file and field, and a remedy.
 
     Notes
     -----
@@ -29,59 +34,153 @@ class PtychoError(Exception):
     def __reduce__(self) -> tuple[type[PtychoError], tuple[str, str, str, str]]:
         return type(self), (self.rule, self.expected, self.received, self.fix)
 
+    @classmethod
+    def unknown(
+        cls: type[Error], kind: str, name: str, known: Iterable[str], received: str = "", otherwise: str = ""
+    ) -> Error:
+        """
+        Return the error of a name that does not exist; the fix suggests the nearest known name.
+
+        Parameters
+        ----------
+        kind : str
+            Kind of the name, for example "metric".
+        name : str
+            The unknown name.
+        known : iterable of str
+            Names that exist.
+        received : str
+            Name with its option or file; empty for the quoted name.
+        otherwise : str
+            Fix without a similar name; empty for a choice of a known name.
+        """
+        names = list(known)
+        nearest = nearest_name(name, names)
+        return cls(
+            f"Unknown {kind} '{name}'.",
+            expected=f"one of {', '.join(names)}",
+            received=received or f"'{name}'",
+            fix=f"did you mean '{nearest}'?" if nearest else otherwise or f"choose a known {kind}",
+        )
+
+    @classmethod
+    def not_installed(
+        cls: type[Error], owner: str, packages: Sequence[str], missing: Sequence[str], extra: str
+    ) -> Error:
+        """Return the error of missing packages; `extra` is the extra of ``ptychopinn`` that installs them."""
+        return cls(
+            f"{owner} needs packages that are not installed.",
+            expected=f"the packages {', '.join(packages)}",
+            received=f"missing: {', '.join(missing)}",
+            fix=f"pip install 'ptychopinn[{extra}]'",
+        )
+
 
 class ConfigError(PtychoError, ValueError):
-    """A configuration value or key is not allowed."""
+    """Invalid configuration value or key."""
+
+    @classmethod
+    def invalid_fields(cls, owner: str, problems: Sequence[str], source: str) -> ConfigError:
+        """Return the error of a configuration whose values violate their constraints; `problems` names the fields."""
+        return cls(
+            f"{owner} has {len(problems)} invalid value(s).",
+            expected="; ".join(problems),
+            received=source,
+            fix="correct the fields named above; 'ptychopinn train --help' lists every field",
+        )
+
+    @classmethod
+    def changed(cls, rule: str, before: Mapping[str, Any], now: Mapping[str, Any], fix: str) -> ConfigError | None:
+        """Return the error of settings that differ from earlier ones, None for equal settings."""
+        names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        if not names:
+            return None
+        expected, received = (", ".join(f"{name}={values.get(name)!r}" for name in names) for values in (before, now))
+        return cls(rule, expected, received, fix)
 
 
 class DataError(PtychoError, ValueError):
-    """A data file or a scan breaks the data specification."""
+    """Data file or scan against the data specification."""
+
+    @classmethod
+    def in_field(cls: type[Error], rule: str, expected: str, received: str, fix: str, key: str, source: str) -> Error:
+        """Return the error of the field `key` of the file or scan `source`."""
+        return cls(rule, expected, f"{received}, field '{key}' of '{source}'", fix)
 
 
 class ShapeError(DataError):
-    """Arrays do not fit together."""
+    """Arrays with incompatible shapes."""
+
+    @classmethod
+    def of_patterns(cls, rule: str, expected: str, N: int, source: str, fix: str) -> ShapeError:
+        """Return the error of diffraction patterns with the wrong side length `N`, pixels."""
+        return cls(rule, expected, f"patterns of {N}×{N} px in '{source}'", fix)
 
 
 class ModelFileError(PtychoError, ValueError):
-    """A model file is damaged, foreign, or of another version."""
+    """Damaged or foreign model file, or one of another version."""
 
 
 class OutputError(PtychoError, OSError):
-    """A result cannot be written where it was asked for."""
+    """Result that cannot be written to the given path."""
+
+    @classmethod
+    def exists(cls, path: object, fix: str = "choose another name") -> OutputError:
+        """Return the error of an output file that exists and may not be replaced."""
+        return cls(
+            "An existing file is replaced only on request.",
+            expected="a new name",
+            received=f"'{path}', which exists",
+            fix=f"{fix}, or overwrite it: {OVERWRITE}",
+        )
+
+    @classmethod
+    def not_writable(cls, path: object, reason: str, fix: str = "") -> OutputError:
+        """Return the error of a path that the system refuses to write to."""
+        return cls(
+            "Results need a folder with write permission.",
+            expected="an existing folder with write permission and free space",
+            received=f"'{path}': {reason}",
+            fix=fix or "create the folder, free space on the disk, or choose another folder",
+        )
 
 
 class DeviceError(PtychoError, RuntimeError):
-    """A device or precision was asked for that this machine or engine lacks."""
+    """Device or precision that this machine or engine lacks."""
 
 
 class TrainingError(PtychoError, RuntimeError):
-    """Training cannot go on."""
+    """Training that cannot continue."""
 
 
 class TrainingStopped(PtychoError):
-    """Training was asked to stop, and has been kept; `signal` is the number of the signal that asked."""
+    """Training that ended early on a signal, after a checkpoint; `signal` is the number of the signal."""
 
     signal: int = 2
 
 
 class UnknownBackendError(PtychoError, ValueError):
-    """No engine is registered under this name."""
+    """Engine name without a registered engine."""
 
 
 class BackendNotInstalledError(PtychoError, ImportError):
-    """An engine is registered, but its framework cannot be imported."""
+    """Registered engine whose framework cannot be imported."""
 
 
 class BackendSetupError(PtychoError, RuntimeError):
-    """A framework is installed but set up in a way that the engine cannot use."""
+    """Installed framework in a state that the engine cannot use."""
 
 
 class InertOptionWarning(UserWarning):
-    """An option was set that has no effect in this combination."""
+    """Option without effect in this combination."""
+
+
+class DeprecatedNameWarning(DeprecationWarning):
+    """Setting under its earlier name or with an earlier value, which is still accepted."""
 
 
 def first_line(error: BaseException, otherwise: str = "no message") -> str:
-    """Return the first line of what an error says; some say nothing."""
+    """Return the first line of the message of an error, or `otherwise` for an empty message."""
     return next(iter(str(error).splitlines()), otherwise)
 
 
@@ -91,7 +190,3 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
 
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None
-
-
-class DeprecatedNameWarning(DeprecationWarning):
-    """A setting has a new name or value; the old one is still read."""

@@ -1,4 +1,4 @@
-"""What an engine reports while it trains: one stream of events, one progress view for both engines."""
+"""Progress events: one stream for both engines, the solver and the commands."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ptycho_backend.data.image import Image
 
-REPORT_EVERY_S = 0.5  # parts of a step are told no more often
+REPORT_EVERY_S = 0.5  # shortest time between two events inside a step
 
 
 @dataclass(frozen=True)
 class StageEvent:
     """
-    A step outside training goes on or ends, e.g. probe refinement (`done` of `total`).
+    Progress of a stage outside training, for example of probe refinement.
 
     Parameters
     ----------
     stage : str
     done : float
-        Steps done; a fraction where a step takes long.
+        Completed steps; a fraction inside a long step.
     total : int
     message : str
     image : callable, optional
-        Makes the image of the whole scan as it stands after this step; it stays valid when the work goes on.
+        Computes the image of the whole scan after this step. It stays valid while the work continues.
     """
 
     stage: str
@@ -38,7 +38,7 @@ class StageEvent:
 
 @dataclass(frozen=True)
 class BatchEvent:
-    """One batch has been processed: `batch` of `n_batches` in `epoch` of `nepochs` (all counted from 1)."""
+    """Completed batch: `batch` of `n_batches` in `epoch` of `nepochs`, all counted from 1."""
 
     epoch: int
     nepochs: int
@@ -49,7 +49,7 @@ class BatchEvent:
 
 @dataclass(frozen=True)
 class EpochEvent:
-    """One epoch is complete; `metrics` uses the model's own metric names, plus ``lr`` and ``epoch``."""
+    """Completed epoch; `metrics` uses the model's own metric names, plus ``lr`` and ``epoch``."""
 
     epoch: int
     nepochs: int
@@ -61,17 +61,17 @@ OnEvent = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Listen to nothing: the default listener."""
+    """Discard an event: the default callback."""
 
 
 def without_images(on_event: OnEvent) -> OnEvent:
-    """Return a listener for work whose images are not those of the whole scan."""
+    """Return a callback that removes the image from every event, for work on a part of the scan."""
     return lambda event: on_event(replace(event, image=None) if isinstance(event, StageEvent) else event)
 
 
 class ThrottledProgress:
     """
-    Tells how far a step of a stage has come, but only now and then.
+    Throttled StageEvents: at most one every `REPORT_EVERY_S` seconds.
 
     Parameters
     ----------
@@ -84,15 +84,15 @@ class ThrottledProgress:
     def __init__(self, on_event: OnEvent, stage: str, total: int) -> None:
         self._on_event, self._stage, self._total = on_event, stage, total
         self._next_s = time.perf_counter() + REPORT_EVERY_S
-        self._told = False
+        self._reported = False
 
     def report(self, done: float, share: float = 0.0) -> None:
-        """Tell that so many steps are done, and a share of the next one, unless something was told a moment ago."""
+        """Report the completed steps and the share of the next one, unless the last event is too recent."""
         if time.perf_counter() >= self._next_s:
             self._on_event(StageEvent(self._stage, done + share, self._total))
-            self._next_s, self._told = time.perf_counter() + REPORT_EVERY_S, True
+            self._next_s, self._reported = time.perf_counter() + REPORT_EVERY_S, True
 
     def finish(self) -> None:
-        """Tell that the stage is over, if anything was told of it."""
-        if self._told:
+        """Report the end of the stage, if an event has reported its progress."""
+        if self._reported:
             self._on_event(StageEvent(self._stage, self._total, self._total))

@@ -1,4 +1,4 @@
-"""Rules that need more than one option."""
+"""Rules for several options together."""
 
 import warnings
 
@@ -44,7 +44,7 @@ INERT = [
 @pytest.mark.parametrize(
     ("model", "fields", "name", "why"), INERT, ids=[f"{case[2]}-{i}" for i, case in enumerate(INERT)]
 )
-def test_an_option_without_effect_is_one_warning_that_says_why(model, fields, name, why):
+def test_inert_option_gives_one_warning(model, fields, name, why):
     config = training(model, **fields)
     (message,) = inert_options(config)
     assert message.startswith(f"{name} has no effect: ")
@@ -65,17 +65,17 @@ EFFECTIVE = [
 
 
 @pytest.mark.parametrize("model", EFFECTIVE, ids=str)
-def test_an_option_with_an_effect_is_no_warning(model):
+def test_effective_options_give_no_warning(model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_training(training(model), scan())
 
 
-def test_neighbours_matter_for_groups():
+def test_neighbor_count_has_an_effect_on_groups():
     assert inert_options(training({"gridsize": 2}, neighbor_count=12)) == []
 
 
-def test_several_inert_options_are_all_named():
+def test_several_inert_options():
     config = training({"object_big": False, "amp_activation": "swish"}, neighbor_count=3)
     assert [message.split()[0] for message in inert_options(config)] == [
         "amp_activation",
@@ -84,7 +84,7 @@ def test_several_inert_options_are_all_named():
     ]
 
 
-def test_another_size_is_refused_with_both_sizes_and_the_file():
+def test_size_error_contains_both_sizes_and_the_file():
     with pytest.raises(ShapeError) as caught:
         check_size(ModelConfig(N=64), scan(32))
     text = str(caught.value)
@@ -100,11 +100,11 @@ def test_training_needs_a_loss():
 
 
 @pytest.mark.parametrize("name", ["mae_weight", "realspace_mae_weight"])
-def test_one_other_loss_is_enough(name):
+def test_one_other_loss_suffices(name):
     check_training(training(nll_weight=0.0, **{name: 1.0}), scan())
 
 
-def test_smoothness_alone_is_no_loss():
-    """A total variation by itself is least for an empty object."""
+def test_total_variation_alone_is_no_loss():
+    """The total variation alone has its minimum at an empty object."""
     with pytest.raises(ConfigError, match="needs a loss"):
         check_training(training(nll_weight=0.0, realspace_weight=1.0), scan())

@@ -1,4 +1,4 @@
-"""The one schema: what is allowed, what is said when it is not, and that nothing changes unnoticed."""
+"""Configuration classes: defaults, limits, errors, files and JSON Schema."""
 
 import copy
 import dataclasses
@@ -29,7 +29,7 @@ from ptycho_backend.errors import ConfigError
 
 CONFIGS = (ModelConfig, TrainingConfig, InferenceConfig, ExecutionConfig)
 
-# A change here is a change for every user: it needs a line in the changelog and new reference figures.
+# A changed default concerns every user: it needs a line in the changelog and new reference figures.
 DEFAULTS = {
     ModelConfig: {
         "N": 64,
@@ -109,7 +109,7 @@ DEFAULTS = {
 
 
 def changed(config_type, **fields):
-    """Return a config with some fields set after construction, as clients set them."""
+    """Return a config with some fields set after construction, like those of clients."""
     config = config_type()
     for name, value in fields.items():
         setattr(config, name, value)
@@ -141,7 +141,7 @@ def test_construction_checks_nothing():
     validate(config)
 
 
-def test_two_configs_share_nothing():
+def test_configs_have_separate_models():
     one, other = TrainingConfig(), TrainingConfig()
     one.model.N = 256
     assert other.model.N == 64
@@ -240,12 +240,12 @@ def test_nothing_is_converted(name, value):
 
 
 @pytest.mark.parametrize("value", [Path("x"), {1, 2}, 1 + 2j, np.arange(3), object()], ids=lambda v: type(v).__name__)
-def test_values_of_foreign_types_are_errors_like_any_other(value):
+def test_values_of_foreign_types(value):
     with pytest.raises(ConfigError, match="nepochs"):
         validate(TrainingConfig(nepochs=value))
 
 
-def test_infinite_weights_are_refused():
+def test_infinite_weights():
     with pytest.raises(ConfigError, match="nll_weight"):
         validate(TrainingConfig(nll_weight=float("inf")))
 
@@ -259,7 +259,7 @@ def test_numpy_scalars_count_as_numbers():
         validate(ModelConfig(gridsize=np.int64(9)))
 
 
-def test_checking_changes_nothing():
+def test_validate_keeps_the_config():
     config = TrainingConfig(nepochs=np.int64(3))
     validate(config)
     assert isinstance(config.nepochs, np.int64)
@@ -278,7 +278,7 @@ def test_checking_changes_nothing():
         ({1: 2}, "'1'", "remove the key"),
     ],
 )
-def test_unknown_keys_name_the_nearest(values, named, nearest):
+def test_unknown_keys(values, named, nearest):
     with pytest.raises(ConfigError) as caught:
         from_dict(TrainingConfig, values, source="file 'a.yaml'")
     assert named in caught.value.rule
@@ -286,12 +286,12 @@ def test_unknown_keys_name_the_nearest(values, named, nearest):
     assert "file 'a.yaml'" in caught.value.received
 
 
-def test_a_dict_need_not_be_complete():
+def test_from_incomplete_dict():
     config = from_dict(TrainingConfig, {"model": {"N": 128}, "nepochs": 3})
     assert config == TrainingConfig(model=ModelConfig(N=128), nepochs=3)
 
 
-def test_a_dict_is_not_kept():
+def test_from_dict_copies_its_values():
     values = {"model": {"N": 128}}
     config = from_dict(TrainingConfig, values)
     config.model.N = 64
@@ -318,7 +318,7 @@ trainings = st.builds(
 
 
 @given(trainings)
-def test_valid_configs_come_back_from_plain_values_json_and_yaml(config):
+def test_round_trip_through_dict_json_and_yaml(config):
     validate(config)
     plain = to_dict(config)
     assert from_dict(TrainingConfig, plain) == config
@@ -336,13 +336,13 @@ def test_yaml_round_trip(tmp_path):
     assert list(yaml.safe_load((tmp_path / "a.yaml").read_text())) == list(fields_of(TrainingConfig))  # in order
 
 
-def test_an_empty_file_means_the_defaults(tmp_path):
+def test_empty_file_gives_the_defaults(tmp_path):
     (tmp_path / "a.yaml").write_text("# nothing yet\n")
     assert load_yaml(tmp_path / "a.yaml", ExecutionConfig) == ExecutionConfig()
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"nepochs: [1, 2", "not valid YAML"),
         (b"- 1\n- 2\n", "a list"),
@@ -356,17 +356,17 @@ def test_an_empty_file_means_the_defaults(tmp_path):
         (b"model: 64", "model: "),
     ],
 )
-def test_a_bad_file_is_named(content, said, tmp_path):
+def test_error_names_an_invalid_file(content, message, tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         load_yaml(path, TrainingConfig)
     assert "bad.yaml" in str(caught.value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["missing.yaml", "."])
-def test_a_file_that_cannot_be_read_is_named(name, tmp_path):
+def test_error_names_an_unreadable_file(name, tmp_path):
     with pytest.raises(ConfigError, match="cannot be read") as caught:
         load_yaml(tmp_path / name, TrainingConfig)
     assert str(tmp_path / name) in str(caught.value)
@@ -376,7 +376,7 @@ def test_a_file_that_cannot_be_read_is_named(name, tmp_path):
 
 
 @pytest.mark.parametrize("config_type", CONFIGS)
-def test_the_json_schema_holds_every_field_and_default(config_type):
+def test_json_schema_has_every_field_and_default(config_type):
     schema = json_schema(config_type)
     json.dumps(schema)
     assert list(schema["properties"]) == [field.name for field in dataclasses.fields(config_type)]
@@ -385,7 +385,7 @@ def test_the_json_schema_holds_every_field_and_default(config_type):
         assert schema["properties"][name]["default"] == default
 
 
-def test_the_json_schema_holds_limits_and_choices():
+def test_json_schema_has_limits_and_choices():
     model = json_schema(ModelConfig)["properties"]
     assert model["N"] == {
         "default": 64,
@@ -401,8 +401,8 @@ def test_the_json_schema_holds_limits_and_choices():
     assert json_schema(TrainingConfig)["properties"]["model"] == {"$ref": "#/$defs/ModelConfig"}
 
 
-def test_the_json_schema_agrees_with_the_check():
-    """What a JSON Schema validator says of every limit is what `validate` says."""
+def test_json_schema_agrees_with_validate():
+    """A JSON Schema validator and `validate` accept and reject the same values."""
     jsonschema = pytest.importorskip("jsonschema")
     for config_type, name, good, bad in LIMITS:
         check = jsonschema.Draft202012Validator(json_schema(config_type)).is_valid

@@ -1,4 +1,4 @@
-"""What an engine reports while it trains."""
+"""Progress events: pickling, immutability, defaults."""
 
 import dataclasses
 import pickle
@@ -15,21 +15,21 @@ EVENTS = [
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_events_cross_process_boundaries(event):
+def test_events_survive_pickling(event):
     assert pickle.loads(pickle.dumps(event)) == event  # noqa: S301 - our own
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_events_are_not_changed_by_listeners(event):
+def test_events_are_immutable(event):
     name = dataclasses.fields(event)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(event, name, None)
 
 
-def test_epochs_do_not_share_their_metrics():
+def test_epoch_events_have_separate_metrics():
     assert EpochEvent(1, 2).metrics == {}
     assert EpochEvent(1, 2).metrics is not EpochEvent(1, 2).metrics
 
 
-def test_the_default_listener_says_nothing():
+def test_ignore_returns_none():
     assert [ignore(event) for event in EVENTS] == [None, None, None]

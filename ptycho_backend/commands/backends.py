@@ -1,4 +1,4 @@
-"""``ptychopinn backends``: the engines, and the devices they see."""
+"""``ptychopinn backends``: list the engines and their devices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 
 from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import add_message_options
-from ptycho_backend.commands.engines import started_quietly
+from ptycho_backend.commands.engines import captured_library_messages
 from ptycho_backend.engines.registry import FRAMEWORKS, get_backend, missing_packages, registered_backends
 from ptycho_backend.errors import PtychoError
 from ptycho_backend.runtime.progress import Terminal
@@ -26,19 +26,19 @@ class Engine(NamedTuple):
 
 def command_line() -> CommandLine:
     """Return the options."""
-    line = CommandLine("backends", "", "List the engines, their versions and the devices they see.")
+    line = CommandLine("backends", "", "List the engines, their versions and their devices.")
     add_message_options(line)
     return line
 
 
 def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
-    """Ask every engine what it is."""
+    """Show a table of the engines, and the commands that install missing ones."""
     from rich.table import Table
 
     table = Table(box=None, header_style="cyan", pad_edge=False)
     for heading in ("engine", "installed", "versions", "devices"):
         table.add_column(heading, overflow="fold")
-    with started_quietly(terminal):
+    with captured_library_messages(terminal):
         engines = [engine_of(name) for name in registered_backends()]
     for engine in engines:
         table.add_row(engine.name, engine.state, engine.versions, engine.devices)
@@ -49,7 +49,7 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
 
 
 def engine_of(name: str) -> Engine:
-    """Return what is known of an engine; one that is set up wrongly is a line, not an error."""
+    """Return the line of an engine; an error at its import becomes the state "unusable"."""
     _, extra = FRAMEWORKS.get(name, ((), ""))
     missing = missing_packages(name)
     if missing:

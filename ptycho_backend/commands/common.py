@@ -1,49 +1,51 @@
-"""Options that several commands share."""
+"""Options that several commands share, and YAML of configurations."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ptycho_backend.commands.help import documented
-from ptycho_backend.config import Config, fields_of, from_dict, to_dict
+from ptycho_backend.commands.help import descriptions
+from ptycho_backend.config import Config, from_dict, to_dict
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
     from ptycho_backend.commands.command_line import CommandLine
 
-DEFAULT_SIZE = 64  # stands in for the size of a scan that is not loaded yet
+PLACEHOLDER_SIZE = 64  # valid pattern side while the size of the scan is unknown
+COMMENT_COLUMN = 42
 
 
-def add_output_options(line: CommandLine, kind: str) -> None:
-    """Add where results go, and whether they may replace others."""
-    line.add("--output", "-o", metavar="PATH", help=f"{kind}.")
-    line.add("--overwrite", action="store_true", help="Replace results that are there already.")
+def add_output_options(line: CommandLine, description: str) -> None:
+    """Add the path of the results and the permission to replace earlier ones."""
+    line.add("--output", "-o", metavar="PATH", help=f"{description}.")
+    line.add("--overwrite", action="store_true", help="Replace earlier results.")
 
 
 def add_message_options(line: CommandLine) -> None:
-    """Add how much is said."""
-    line.add("--quiet", action="store_true", help="Say nothing but warnings and errors.")
-    line.add("--debug", action="store_true", help="Log more, and show where an error came from.")
+    """Add the options for the amount of messages."""
+    line.add("--quiet", action="store_true", help="Show warnings and errors only.")
+    line.add("--debug", action="store_true", help="Show debug messages, and a traceback with every error.")
 
 
 def add_config_options(line: CommandLine) -> None:
-    """Add configuration files."""
-    line.add("--config", metavar="FILE", help="YAML file with settings; what the command line says comes first.")
+    """Add the options for settings files."""
+    line.add("--config", metavar="FILE", help="YAML file with settings; options of the command line take precedence.")
     line.add("--print_config", action="store_true", help="Print all settings as a YAML file, and stop.")
 
 
 def sections(options: Namespace, config_types: Mapping[str, type[Any]]) -> dict[str, Any]:
-    """Return the configurations of a command by name, checked."""
+    """Return the validated configurations of a command by section."""
     return {key: section(options, key, config_type) for key, config_type in config_types.items()}
 
 
 def section(options: Namespace, key: str, config_type: type[Config]) -> Config:
     """
-    Return a configuration, checked; a model size of 0 stands for the scan's and stays.
+    Return a validated configuration; a model size of 0, which stands for the size of the scan, stays 0.
 
     Raises
     ------
@@ -54,30 +56,28 @@ def section(options: Namespace, key: str, config_type: type[Config]) -> Config:
     model = values.get("model", {})
     unknown_size = model.get("N") == 0
     if unknown_size:
-        model["N"] = DEFAULT_SIZE
-    config: Any = from_dict(config_type, values, source=options.config)
+        model["N"] = PLACEHOLDER_SIZE
+    config: Any = from_dict(config_type, values, source=options.source)
     if unknown_size:
         config.model.N = 0
     return typing.cast(Config, config)
 
 
 def yaml_text(configs: Any) -> str:
-    """Return one configuration, or several by name, as YAML with the meaning of every field beside it."""
+    """Return one configuration, or several by section, as YAML with a comment beside every field."""
     if dataclasses.is_dataclass(configs):
         return "\n".join(_yaml_lines(configs, ""))
     return "\n".join(line for key, config in configs.items() for line in [f"{key}:", *_yaml_lines(config, "  ")])
 
 
-def _yaml_lines(config: Any, indent: str) -> list[str]:
+def _yaml_lines(config: Any, indent: str) -> Iterator[str]:
     import yaml
 
-    texts, values = documented(type(config)), to_dict(config)
-    lines: list[str] = []
-    for name in fields_of(type(config)):
-        value = getattr(config, name)
-        if dataclasses.is_dataclass(value):
-            lines += [f"{indent}{name}:", *_yaml_lines(value, indent + "  ")]
-            continue
-        entry = yaml.safe_dump({name: values[name]}).strip()
-        lines.append(f"{indent}{entry}".ljust(42) + f"  # {texts[name].text}")
-    return lines
+    texts = descriptions(type(config))
+    for name, value in to_dict(config).items():
+        if dataclasses.is_dataclass(nested := getattr(config, name)):
+            yield f"{indent}{name}:"
+            yield from _yaml_lines(nested, indent + "  ")
+        else:
+            entry = yaml.safe_dump({name: value}, default_flow_style=True, width=math.inf).strip()[1:-1]
+            yield f"{indent}{entry}".ljust(COMMENT_COLUMN) + f"  # {texts[name]}"

@@ -1,4 +1,4 @@
-"""What files hold, in the words and units of a beamline."""
+"""Descriptions of scans, reconstructions and model files: rows of names and values with units."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from ptycho_backend.model_file.bundle import Bundle
 
 Rows = list[tuple[str, str]]
-ENERGY_SHARE = 0.8  # of a probe, inside the circle whose size is measured
+ENERGY_SHARE = 0.8  # share of the probe's energy inside the measured circle
 
 
 def scan_rows(scan: Scan) -> Rows:
-    """Return what a scan holds."""
+    """Return the size, measurement, geometry and attributes of a scan."""
     photons = photons_per_pattern(scan)
     unit = "photons" if scan.measurement == "counts" else "squared units of amplitude"
     bad = 1.0 - float(scan.mask.mean())
@@ -38,14 +38,13 @@ def scan_rows(scan: Scan) -> Rows:
 
 
 def product_rows(product: Product, path: Path) -> Rows:
-    """Return what a reconstruction holds."""
+    """Return the object, geometry, loss and attributes of a reconstruction."""
     obj = product.obj
     losses = product.costs[np.isfinite(product.costs)]
-    seen = "none" if obj is None else _object_text(obj, product.obj_origin_px)
-    rows = [("object", seen)]
+    rows = [("object", "none" if obj is None else _object_text(obj, product.obj_origin_px))]
     if obj is not None:
-        lit = np.abs(obj[np.abs(obj) > 0])
-        rows.append(("amplitude", f"median {np.median(lit):.3g}" if lit.size else "0 everywhere"))
+        amplitude = np.abs(obj[np.abs(obj) > 0])
+        rows.append(("amplitude", f"median {np.median(amplitude):.3g}" if amplitude.size else "0 everywhere"))
     rows += geometry_rows(product.positions_px, np.asarray(product.probe), product.pixel_size_m)
     if len(losses):
         rows.append(("loss", f"{losses[-1]:.4g} after {len(losses)} epochs"))
@@ -53,22 +52,22 @@ def product_rows(product: Product, path: Path) -> Rows:
 
 
 def model_rows(bundle: Bundle, path: Path) -> Rows:
-    """Return what a model file holds."""
-    training, model, made = bundle.training, bundle.training.model, bundle.provenance
-    network = sum(array.size for name, array in bundle.weights.items() if name not in (LOG_SCALE, PROBE))
+    """Return the network, training and calibration of a model file."""
+    training, model, provenance = bundle.training, bundle.training.model, bundle.provenance
+    n_parameters = sum(array.size for name, array in bundle.weights.items() if name not in (LOG_SCALE, PROBE))
     size = f"any pattern size (trained on {model.N}×{model.N})"
-    versions = ", ".join(f"{name} {version}" for name, version in made.get("versions", {}).items())
+    versions = ", ".join(f"{name} {version}" for name, version in provenance.get("versions", {}).items())
     calibration = bundle.calibration
     return [
-        ("architecture", f"{model.architecture}, {model.model_type}, {network:,} parameters"),
+        ("architecture", f"{model.architecture}, {model.model_type}, {n_parameters:,} parameters"),
         ("patterns", size if model.architecture == "unet" else f"{model.N}×{model.N} px"),
         ("gridsize", f"{model.gridsize} ({model.channels} pattern(s) per group)"),
-        ("trained by", f"{made.get('backend', training.backend)}, seed {training.seed}"),
+        ("trained by", f"{provenance.get('backend', training.backend)}, seed {training.seed}"),
         ("epochs", f"{len(bundle.history)}; {_last_losses(bundle.history)}"),
         ("trained on", f"{calibration.photons_per_pattern:.3g} photons per pattern"),
         ("probe", probe_text(calibration.probe)),
         ("versions", versions or "unknown"),
-        ("SHA-256 of the data", str(made.get("data_sha256", "unknown"))),
+        ("SHA-256 of the data", str(provenance.get("data_sha256", "unknown"))),
         ("SHA-256 of the file", file_hash(path)),
     ]
 
@@ -83,12 +82,12 @@ def geometry_rows(
         dy, dx = pixel_size_m
         extent += f", {height * dy * 1e6:.3g} × {width * dx * 1e6:.3g} µm; pixel {dy * 1e9:.3g} × {dx * 1e9:.3g} nm"
     diameter, step = probe_diameter_px(probe), neighbour_distance_px(positions_px)
-    several = np.isfinite(step) and np.isfinite(diameter)
+    measurable = np.isfinite(step) and np.isfinite(diameter)
     return [
         ("scan extent", extent),
-        ("neighbour distance", f"{step:.3g} px (median)" if several else "n/a"),
+        ("neighbour distance", f"{step:.3g} px (median)" if measurable else "n/a"),
         ("probe", probe_text(probe)),
-        ("probe overlap", f"{max(0.0, 1 - step / diameter):.0%} of its diameter" if several else "n/a"),
+        ("probe overlap", f"{max(0.0, 1 - step / diameter):.0%} of its diameter" if measurable else "n/a"),
     ]
 
 
@@ -97,18 +96,19 @@ def probe_text(probe: NDArray[Any]) -> str:
     modes = np.asarray(probe).reshape(-1, *np.shape(probe)[-2:])
     energy = (np.abs(modes) ** 2).sum(axis=(1, 2))
     shares = ", ".join(f"{share:.0%}" for share in energy / max(float(energy.sum()), 1e-300))
-    several = f"{len(modes)} modes ({shares})" if len(modes) > 1 else "1 mode"
-    return f"{several}, about {probe_diameter_px(modes):.3g} px wide in a window of {modes.shape[-1]} px"
+    n_modes = f"{len(modes)} modes ({shares})" if len(modes) > 1 else "1 mode"
+    return f"{n_modes}, about {probe_diameter_px(modes):.3g} px wide in a window of {modes.shape[-1]} px"
 
 
 def probe_diameter_px(probe: NDArray[Any]) -> float:
     """
-    Return the diameter of the evenly lit disc that spreads like a probe, pixels.
+    Return the diameter of a uniform disc with the spread of a probe, pixels.
 
-    A circle about the centre of mass that holds 80 % of the energy; tails and speckle hardly move it.
+    A circle around the centre of mass holds 80 % of the energy of both.
+    Faint tails and speckle have little influence on it.
     """
-    wide = np.asarray(probe, dtype=np.complex128).reshape(-1, *np.shape(probe)[-2:])
-    intensity = (np.abs(wide) ** 2).sum(axis=0)
+    modes = np.asarray(probe, dtype=np.complex128).reshape(-1, *np.shape(probe)[-2:])
+    intensity = (np.abs(modes) ** 2).sum(axis=0)
     total = float(intensity.sum())
     if total <= 0.0:
         return float("nan")
@@ -117,7 +117,7 @@ def probe_diameter_px(probe: NDArray[Any]) -> float:
     radius = np.hypot(y - centre_y, x - centre_x).ravel()
     order = np.argsort(radius, kind="stable")
     inside = int(np.searchsorted(np.cumsum(intensity.ravel()[order]), ENERGY_SHARE * total))
-    # Pixels inside count as area: the radius of the last one alone is a step function.
+    # The number of pixels inside gives the area; the radius of the last pixel would be a step function.
     return float(2 * np.sqrt((inside + 1) / ENERGY_SHARE / np.pi))
 
 
@@ -132,7 +132,7 @@ def neighbour_distance_px(positions_px: NDArray[np.float64]) -> float:
 
 
 def photons_per_pattern(scan: Scan) -> NDArray[np.float64]:
-    """Return the counts of every pattern on good pixels."""
+    """Return the total counts of every pattern on good pixels."""
     from ptycho_backend.runtime.memory_map import CHUNK
 
     starts = range(0, len(scan), CHUNK)
@@ -155,7 +155,7 @@ def _object_text(obj: NDArray[Any], origin_px: tuple[float, float]) -> str:
 
 
 def _attribute_rows(attributes: dict[str, Any]) -> Rows:
-    """Return short plain attributes on one line; nested ones stay in the file."""
+    """Return the plain attributes on one line, without nested ones."""
     plain = {key: value for key, value in attributes.items() if isinstance(value, (str, int, float)) and value != ""}
     shown = {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in plain.items()}
     text = ", ".join(f"{key}={value}" for key, value in shown.items())

@@ -1,4 +1,4 @@
-"""Engines as commands start them: with their errors, without their chatter."""
+"""Start of an engine without the messages of its libraries."""
 
 from __future__ import annotations
 
@@ -12,33 +12,32 @@ from ptycho_backend.runtime.progress import Terminal
 
 
 @contextmanager
-def started_quietly(terminal: Terminal) -> Iterator[None]:
+def captured_library_messages(terminal: Terminal) -> Iterator[None]:
     """
-    Hold back what a framework's own libraries write while they are loaded; show it if loading fails.
+    Capture the standard error of a framework during its import, and show it after a failure.
 
-    TensorFlow's libraries write to the file descriptor of standard error, past every log level and through the
-    progress bars.
+    TensorFlow's libraries write to the file descriptor itself, past every log level and through the progress bars.
     """
     if terminal.debug:
         yield
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with tempfile.TemporaryFile() as held:
+    with tempfile.TemporaryFile() as captured:
         try:
-            with _standard_error_into(held.fileno()):
+            with _redirected_stderr(captured.fileno()):
                 yield
         except Exception:
-            held.seek(0)
-            terminal.err.out(held.read().decode(errors="replace"), end="")
+            captured.seek(0)
+            terminal.err.out(captured.read().decode(errors="replace"), end="")
             raise
 
 
 @contextmanager
-def _standard_error_into(target: int) -> Iterator[None]:
+def _redirected_stderr(target: int) -> Iterator[None]:
     sys.stderr.flush()
     try:
         original = os.dup(2)
-    except OSError:  # a process without standard error has nothing to hold back
+    except OSError:  # a process without standard error
         yield
         return
     os.dup2(target, 2)

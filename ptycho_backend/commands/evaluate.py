@@ -1,4 +1,4 @@
-"""``ptychopinn evaluate``: a reconstruction against the truth, or against another one."""
+"""``ptychopinn evaluate``: compare a reconstruction with the known object or with another reconstruction."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import Namespace
 
+from ptycho_backend import api, plots
 from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import add_message_options, add_output_options
 from ptycho_backend.commands.describe import Rows
 from ptycho_backend.commands.figures import number, show_rows
-from ptycho_backend.commands.files import EVALUATION, draw, is_product, remove_earlier, result_folder
-from ptycho_backend.commands.results import show_comparisons, show_place, write_evaluation
+from ptycho_backend.commands.files import EVALUATION, draw, is_product, remove_files, result_folder
+from ptycho_backend.commands.results import show_comparisons, show_files, write_evaluation
 from ptycho_backend.config import InferenceConfig, ModelConfig, from_dict
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.product import Product, read_product
@@ -20,7 +21,6 @@ from ptycho_backend.data.readers import existing_file, load_scan
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import DataError
 from ptycho_backend.physics.calibration import calibrate
-from ptycho_backend.plots import pictures
 from ptycho_backend.quality.metrics import Comparison, compare
 from ptycho_backend.reconstruction import without_network
 from ptycho_backend.runtime.progress import Terminal
@@ -31,17 +31,17 @@ def command_line() -> CommandLine:
     line = CommandLine(
         "evaluate",
         "RECONSTRUCTION.h5 REFERENCE [--output FOLDER]",
-        "Compare a reconstruction with a scan's known object, or with another reconstruction.",
+        "Compare a reconstruction with the known object of a scan, or with another reconstruction.",
     )
     line.add("reconstruction", nargs="?", metavar="RECONSTRUCTION.h5", help="Reconstruction (ptychodus product).")
     line.add("reference", nargs="?", metavar="REFERENCE", help="Scan with a known object, or a reconstruction.")
-    add_output_options(line, "Folder for figures (JSON) and a picture; without it they are only shown")
+    add_output_options(line, "Folder for the figures (JSON) and a picture")
     add_message_options(line)
     return line
 
 
 def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
-    """Compare, show, and write where asked to."""
+    """Compare, show the figures, and write them with `--output`."""
     image_path = line.require(options, "reconstruction", "RECONSTRUCTION.h5")
     reference = Path(line.require(options, "reference", "REFERENCE (a scan with a known object, or a reconstruction)"))
     if options.output is None:
@@ -49,45 +49,36 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
         return
     with result_folder(options.output, options.overwrite) as folder:
         comparisons = comparisons_of(image_path, reference)
-        remove_earlier(folder, (EVALUATION, "comparison.png"))
+        remove_files(folder, (EVALUATION, "comparison.png"))
         write_evaluation(folder / EVALUATION, comparisons, str(reference))
         first = next(iter(comparisons.values()))
-        draw(pictures.plot_comparison, folder / "comparison.png", first, title=f"{image_path} against {reference}")
+        draw(plots.plot_comparison, folder / "comparison.png", first, title=f"{image_path} against {reference}")
         show(terminal, comparisons, reference)
-        show_place(terminal, folder)
+        show_files(terminal, folder)
 
 
 def comparisons_of(image_path: str, reference: Path) -> dict[str, Comparison]:
-    """Compare a reconstruction with a reference and, where that is a scan, also the image without a network."""
-    product = _image_product(Path(image_path))
+    """Compare a reconstruction with another one, or with a scan, then also for the image without a network."""
+    product, image = _read_image(Path(image_path))
     if is_product(existing_file(reference)):
-        truth = _image_product(reference)
-        assert truth.obj is not None
-        return {"reconstruction": _compared(product, _image(truth), product.positions_px)}
+        _, other = _read_image(reference)
+        return {"reconstruction": compare(image.obj, image.origin_px, other.obj, other.origin_px, product.positions_px)}
     scan = load_scan(reference)
-    if scan.obj is None:
-        raise DataError(
-            "An evaluation needs a known object.",
-            expected="an object in the scan ('objectGuess' in an NPZ file), or another reconstruction",
-            received=f"none in '{scan.source}'",
-            fix="compare with another reconstruction.h5 instead",
-        )
-    truth_image = Image(scan.obj, np.ones(scan.obj.shape, np.float32), scan.obj_origin_px)
     return {
-        "reconstruction": _compared(product, truth_image, scan.positions_px),
-        "no network": _compared(_without_network(scan, product), truth_image, scan.positions_px),
+        "reconstruction": api.evaluate(image, scan),
+        "no network": api.evaluate(_without_network(scan, product), scan),
     }
 
 
 def show(terminal: Terminal, comparisons: dict[str, Comparison], reference: Path) -> None:
-    """Show the figures, and what was removed before they were taken."""
+    """Show the compared area, the registration and the comparisons."""
     first = next(iter(comparisons.values()))
     show_rows(terminal, "Compared area", registration_rows(first))
     show_comparisons(terminal, comparisons, f"Against {reference}")
 
 
 def registration_rows(comparison: Comparison) -> Rows:
-    """Return what registration found."""
+    """Return the compared area and the parameters of the registration."""
     c = comparison
     return [
         ("area", f"{c.area[2]} × {c.area[3]} px from y={c.area[0]:.5g}, x={c.area[1]:.5g}"),
@@ -97,11 +88,11 @@ def registration_rows(comparison: Comparison) -> Rows:
     ]
 
 
-def _image_product(path: Path) -> Product:
+def _read_image(path: Path) -> tuple[Product, Image]:
     if not is_product(existing_file(path)):
         raise DataError(
             "A reconstruction is a ptychodus product.",
-            expected="a reconstruction.h5 that 'ptychopinn train' or 'reconstruct' wrote, or another product",
+            expected="a reconstruction.h5 of 'ptychopinn train' or 'reconstruct', or another product",
             received=f"'{path}'",
             fix="give the reconstruction first, the scan second",
         )
@@ -111,24 +102,14 @@ def _image_product(path: Path) -> Product:
             "A reconstruction holds an object.",
             expected="an array (y, x) under 'object'",
             received=f"none in '{path}'",
-            fix="choose a product that was reconstructed",
+            fix="choose a product with an object",
         )
-    return product
-
-
-def _image(product: Product) -> Image:
-    assert product.obj is not None
     obj = product.obj.astype(np.complex64)
-    return Image(obj, (np.abs(obj) > 0).astype(np.float32), product.obj_origin_px)
-
-
-def _compared(image: Product | Image, truth: Image, positions_px: np.ndarray) -> Comparison:
-    seen = _image(image) if isinstance(image, Product) else image
-    return compare(seen.obj, seen.origin_px, truth.obj, truth.origin_px, positions_px)
+    return product, Image(obj, (np.abs(obj) > 0).astype(np.float32), product.obj_origin_px)
 
 
 def _without_network(scan: Scan, product: Product) -> Image:
-    """Reconstruct without a network, with the probe and the settings of the reconstruction where it carries them."""
+    """Reconstruct without a network, with the probe and the settings of a product if they fit the scan."""
     probe = np.asarray(product.probe)
     fits = probe.shape[-2:] == (scan.N, scan.N) and bool(np.abs(probe).max() > 0)
     settings = {name: product.attributes.get(name, {}) for name in ("model", "inference")}

@@ -1,4 +1,4 @@
-"""Figures as a person reads them: short tables and plain sentences."""
+"""Figures for the terminal: tables of rows, comparisons and assessments, durations and sentences."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from ptycho_backend.quality.assessment import Assessment
     from ptycho_backend.runtime.progress import Terminal
 
-NAME_COLUMN, SMALLEST_COLUMN = 22, 40
+NAME_COLUMN, MIN_VALUE_COLUMN = 22, 40
 SCORES = {"amplitude_psnr_db": "the amplitude", "phase_psnr_db": "the phase"}
 
 
 def show_rows(terminal: Terminal, title: str, rows: Sequence[tuple[str, str]]) -> None:
-    """Show names and values in two columns; words wrap inside the second, hashes and paths stay whole."""
+    """Show names and values in two columns; the second wraps between words, never inside a hash or path."""
     from rich.text import Text
 
-    room = max(terminal.out.width - NAME_COLUMN, SMALLEST_COLUMN)
+    width = max(terminal.out.width - NAME_COLUMN, MIN_VALUE_COLUMN)
     text = Text.assemble((title, "bold"))
     for name, value in rows:
-        lines = textwrap.wrap(value, room, break_long_words=False, break_on_hyphens=False)
+        lines = textwrap.wrap(value, width, break_long_words=False, break_on_hyphens=False)
         text.append("\n").append(name.ljust(NAME_COLUMN), "cyan")
         text.append(("\n" + " " * NAME_COLUMN).join(lines))
     terminal.show(text)
@@ -48,14 +48,14 @@ def comparison_table(title: str, comparisons: Mapping[str, Comparison]) -> Table
 
 
 def number(value: Any, form: str) -> str:
-    """Return a number as text, or "n/a" where there is none."""
+    """Return a number as text, "n/a" for a missing or non-finite one."""
     if value is None or not math.isfinite(value):
         return "n/a"
     return format(value, form)
 
 
 def seconds(value: float) -> str:
-    """Return a duration as a person says it."""
+    """Return a duration in seconds, minutes or hours."""
     if value < 60:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
@@ -63,45 +63,45 @@ def seconds(value: float) -> str:
 
 
 def loss_rows(summary: Mapping[str, Any], data: str) -> list[tuple[str, str]]:
-    """Return the loss beside the shot-noise floor, and what that means."""
+    """Return the loss and the shot-noise floor, with their ratio."""
     loss, floor = summary.get("half_deviance"), summary.get("shot_noise_floor")
     return [
         ("loss", f"{number(loss, '.4g')} half-deviance per pixel, {data}"),
-        ("shot-noise floor", f"{number(floor, '.4g')} {_meaning(loss, floor, bool(summary.get('overfitted')))}"),
+        ("shot-noise floor", f"{number(floor, '.4g')} {_floor_note(loss, floor, bool(summary.get('overfitted')))}"),
     ]
 
 
-def assessment_rows(found: Assessment) -> list[tuple[str, str]]:
-    """Return what the patterns say about an image."""
-    ratio = found.residual / max(found.shot_noise_floor, 1e-30)
-    misfits = f"{len(found.outliers)} of {len(found.residual_per_pattern)} patterns fit much worse than the others"
-    halves = found.halves
-    agreed = (
+def assessment_rows(assessment: Assessment) -> list[tuple[str, str]]:
+    """Return the figures of an assessment by the patterns alone."""
+    ratio = assessment.residual / max(assessment.shot_noise_floor, 1e-30)
+    outliers, n_patterns = len(assessment.outliers), len(assessment.residual_per_pattern)
+    halves = assessment.halves
+    agreement = (
         f"agree up to {halves.resolution:.2f} of Nyquist; spread {halves.spread_amplitude:.2%} in amplitude, "
         f"{halves.spread_phase_rad:.2g} rad in phase"
         if halves
-        else f"not compared: {found.no_halves}"
+        else f"not compared: {assessment.no_halves}"
     )
     return [
-        ("residual", f"{found.residual:.4g} half-deviance per pixel, {ratio:.3g} times the shot noise"),
-        ("unexplained", f"{max(found.unexplained_variance, 0.0):.2%} of what patterns differ in"),
-        ("misfits", misfits if found.outliers else "none: all patterns fit alike"),
-        ("patches", f"differ from the image by {found.disagreement:.1%}"),
-        ("half scans", agreed),
+        ("residual", f"{assessment.residual:.4g} half-deviance per pixel, {ratio:.3g} times the shot noise"),
+        ("unexplained", f"{max(assessment.unexplained_variance, 0.0):.2%} of the variance between patterns"),
+        ("outliers", f"{outliers} of {n_patterns} patterns fit much worse than the others" if outliers else "none"),
+        ("patches", f"differ from the image by {assessment.disagreement:.1%}"),
+        ("half datasets", agreement),
     ]
 
 
-def verdict(network: Comparison, baseline: Comparison) -> str:
-    """Say plainly whether the network does better than no network at all."""
-    lost = [part for score, part in SCORES.items() if not getattr(network, score) > getattr(baseline, score)]
-    if not lost:
+def network_comparison(network: Comparison, baseline: Comparison) -> str:
+    """Return a sentence if the network does not beat the reconstruction without a network, else ""."""
+    worse = [part for score, part in SCORES.items() if not getattr(network, score) > getattr(baseline, score)]
+    if not worse:
         return ""
-    if len(lost) == len(SCORES):
+    if len(worse) == len(SCORES):
         return "The network does not beat the reconstruction without a network, in amplitude or phase."
-    return f"The network does not beat the reconstruction without a network in {lost[0]}."
+    return f"The network does not beat the reconstruction without a network in {worse[0]}."
 
 
-def _meaning(loss: Any, floor: Any, overfitted: bool) -> str:
+def _floor_note(loss: Any, floor: Any, overfitted: bool) -> str:
     if overfitted:
         return "(the loss lies below it: the noise was fitted)"
     if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in (loss, floor)) or not floor:

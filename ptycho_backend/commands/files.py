@@ -1,4 +1,4 @@
-"""Files of a command: scans that come in, and a folder that holds whole results or nothing."""
+"""Files of a command: input scans, output folders, the reconstruction and its pictures."""
 
 from __future__ import annotations
 
@@ -23,101 +23,98 @@ from ptycho_backend.training.checkpoints import FOLDER as CHECKPOINTS
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
+    from ptycho_backend.commands.command_line import CommandLine
+
 logger = logging.getLogger(__name__)
 
 RECONSTRUCTION = "reconstruction.h5"
 EVALUATION = "evaluation.json"
 ASSESSMENT = "assessment.json"
 PICTURES = ("object.png", "probe.png", "baseline.png", "comparison.png", "assessment.png")
-IMAGE_FILES = (RECONSTRUCTION, EVALUATION, ASSESSMENT, *PICTURES)
-BESIDE_IMAGE = tuple(name for name in IMAGE_FILES if name != RECONSTRUCTION)
+EVALUATION_FILES = (EVALUATION, ASSESSMENT, *PICTURES)
+IMAGE_FILES = (RECONSTRUCTION, *EVALUATION_FILES)
 
 
 class Interrupted(BaseException):
-    """A command was stopped by a signal; `kept` says what it leaves behind."""
+    """Command that ended on a signal; `saved` describes the files that it leaves."""
 
-    def __init__(self, kept: str = "", number: int = signal.SIGINT) -> None:
-        self.kept, self.signal = kept, number
-        super().__init__(kept)
+    def __init__(self, saved: str = "", number: int = signal.SIGINT) -> None:
+        self.saved, self.signal = saved, number
+        super().__init__(saved)
 
 
 @contextmanager
 def result_folder(path: str, overwrite: bool) -> Iterator[Path]:
     """
-    Give a folder for results that has been checked before any work is done.
+    Yield a writable folder for results.
 
-    When the work fails, folders that were made for it and hold nothing are removed again.
+    If the work fails, new folders that are still empty are removed.
 
     Raises
     ------
     OutputError
-        If the folder holds something and `overwrite` is off, or cannot be written to.
+        If the folder holds files without `overwrite`, or cannot be written to.
     Interrupted
-        On Ctrl-C or another signal, with the names of the files that the command had completed.
+        On Ctrl-C or another signal, with the names of the completed files.
     """
     target = Path(path)
-    made = [folder for folder in (target / CHECKPOINTS, target, *target.parents) if not folder.exists()]
-    before = _files_in(target)
+    new_folders = [folder for folder in (target / CHECKPOINTS, target, *target.parents) if not folder.exists()]
+    previous = _files_in(target)
     try:
         yield prepare_run_folder(target, overwrite)
     except BaseException as error:
-        _remove_empty(made)
-        new = sorted(name for name, stamp in _files_in(target).items() if before.get(name) != stamp)
-        kept = f"kept in '{target}': {', '.join(new)}" if new else ""
+        for folder in new_folders:
+            with suppress(OSError):  # a folder with files stays
+                folder.rmdir()
+        names = sorted(name for name, stamp in _files_in(target).items() if previous.get(name) != stamp)
+        saved = f"saved in '{target}': {', '.join(names)}" if names else ""
         if isinstance(error, (Interrupted, KeyboardInterrupt)):
-            said = (kept or "nothing was complete yet, nothing is kept", getattr(error, "kept", ""))
-            raise Interrupted("; ".join(filter(None, said)), getattr(error, "signal", signal.SIGINT)) from None
-        if kept and not isinstance(error, TrainingStopped):
-            logger.warning("%s", kept)
-        if isinstance(error, OutputError):
-            raise _in_words_of_the_command(error) from error
+            parts = (saved or "no file was complete", getattr(error, "saved", ""))
+            raise Interrupted("; ".join(filter(None, parts)), getattr(error, "signal", signal.SIGINT)) from None
+        if saved and not isinstance(error, TrainingStopped):
+            logger.warning("%s", saved)
         raise
 
 
 def check_new_file(path: str, suffix: str, overwrite: bool) -> Path:
-    """Refuse, before any work is done, an output file that could not be written in the end."""
+    """
+    Return the path of an output file after a check of its suffix and folder, before any work.
+
+    Raises
+    ------
+    OutputError
+    """
     target = Path(path)
     if target.suffix.lower() != suffix:
         raise OutputError(
-            "The name of an output file tells its kind.",
+            "The suffix of an output file gives its format.",
             expected=f"a name that ends with {suffix}",
             received=f"'{target}'",
             fix=f"--output {target.with_suffix(suffix)}",
         )
     if not target.parent.is_dir():
-        raise OutputError(
-            "Results need a place that can be written to.",
-            expected="an existing folder",
-            received=f"'{target}', whose folder '{target.parent}' does not exist",
-            fix=f"create it: mkdir -p '{target.parent}'",
-        )
+        reason = f"folder '{target.parent}' does not exist"
+        raise OutputError.not_writable(target, reason, fix=f"create it: mkdir -p '{target.parent}'")
     if target.exists() and not overwrite:
-        raise OutputError(
-            "An existing file is replaced only on request.",
-            expected="a name that is free",
-            received=f"'{target}', which exists",
-            fix="choose another name, or add --overwrite",
-        )
+        raise OutputError.exists(target)
     return target
 
 
-def remove_earlier(folder: Path, names: tuple[str, ...]) -> None:
-    """Remove results of an earlier run that would no longer belong to what the folder holds."""
+def remove_files(folder: Path, names: tuple[str, ...]) -> None:
+    """Remove the results of an earlier run from a folder; missing files are ignored."""
     for name in names:
         (folder / name).unlink(missing_ok=True)
 
 
-def add_scan_options(line: Any) -> None:
-    """Add the scan, and how it is loaded."""
+def add_scan_options(line: CommandLine) -> None:
+    """Add the scan file and the options for its loading."""
     line.add("scan", nargs="?", metavar="SCAN", help="Scan file: .npz, .h5 (ptychodus) or .cxi.")
-    line.add(
-        "--patterns", metavar="FILE", help="HDF5 file with the patterns, where SCAN is a ptychodus product without."
-    )
-    line.add("--resize", type=int, metavar="INT", help="Crop or zero-pad the detector to this many pixels a side.")
+    line.add("--patterns", metavar="FILE", help="HDF5 file with the patterns of a ptychodus product SCAN.")
+    line.add("--resize", type=int, help="Side of the detector in pixels, after cropping or zero-padding.")
 
 
 def load(options: Namespace, path: str) -> Scan:
-    """Load the scan that a command line names."""
+    """Load a scan with the options of the command line."""
     from ptycho_backend.data.readers import load_scan
 
     return load_scan(path, N=options.resize, patterns=options.patterns)
@@ -131,7 +128,7 @@ def write_image(
     costs: list[float],
     attributes: dict[str, Any],
 ) -> None:
-    """Write what ptychodus reads of a reconstruction, with the loss of every epoch and what made it."""
+    """Write a reconstruction as a ptychodus product, with the loss of every epoch and further attributes."""
     product = Product(
         positions_px=scan.positions_px,
         probe=photon_probe(calibration),
@@ -158,7 +155,7 @@ def photon_probe(calibration: Calibration) -> NDArray[np.complex64]:
 
 
 def is_product(path: Path) -> bool:
-    """Whether a file is a ptychodus product: positions in metres, and no patterns."""
+    """Return True for a ptychodus product: positions in metres, and no patterns."""
     from ptycho_backend.data.fields import opened_hdf5
     from ptycho_backend.data.product import POSITIONS
     from ptycho_backend.data.readers import HDF5
@@ -169,11 +166,11 @@ def is_product(path: Path) -> bool:
         return POSITIONS[0] in file
 
 
-def draw(picture: Callable[..., None], path: Path, *arguments: Any, **settings: Any) -> None:
-    """Draw a picture; pictures are optional, so one that fails is a warning."""
+def draw(plot: Callable[..., None], path: Path, *arguments: Any, **settings: Any) -> None:
+    """Draw a picture; a failure is a warning, because pictures are optional."""
     try:
-        picture(path, *arguments, **settings)
-    except Exception as error:  # whatever it is, the results are already safe
+        plot(path, *arguments, **settings)
+    except Exception as error:  # of any kind: the results are already complete
         logger.warning("picture '%s' could not be drawn: %s: %s", path.name, type(error).__name__, error)
         logger.debug("", exc_info=True)
 
@@ -186,14 +183,3 @@ def _files_in(folder: Path) -> dict[str, tuple[int, int]]:
             if item.is_file() and not item.name.endswith(".tmp")
         }
     return {}
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()
-
-
-def _in_words_of_the_command(error: OutputError) -> OutputError:
-    fix = error.fix.replace("pass overwrite=True", "add --overwrite")
-    return OutputError(error.rule, error.expected, error.received, fix)

@@ -1,94 +1,62 @@
-"""Help that reads well: texts from the parameter sections of docstrings, and one column for names."""
+"""Help texts: descriptions from numpydoc docstrings, one column for names, types in plain words."""
 
 from __future__ import annotations
 
 import inspect
-import re
 import shutil
+import types
 import typing
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from argparse import SUPPRESS, Action
+from typing import Any
 
+from docstring_parser import DocstringStyle, parse
 from jsonargparse import DefaultHelpFormatter
 
 METAVARS = {int: "INT", float: "FLOAT", str: "NAME"}
-HELP_COLUMN, WIDEST = 30, 110
-
-UNDERLINE = re.compile(r"-{3,}")
-POINTER = re.compile(r"See :\w+:`[^`]+`\.")  # of use to a reader of the code only
-ROLE = re.compile(r":\w+:`~?([^`]+)`")
-
-
-class Parameter(NamedTuple):
-    """The type slot and the text of a documented parameter."""
-
-    kind: str
-    text: str
-
-
-def documented(documented_type: type[Any]) -> dict[str, Parameter]:
-    """Return what a numpydoc docstring says about each parameter; "a, b : int" counts for both."""
-    found: dict[str, Parameter] = {}
-    for head, body in _entries(_parameter_lines(inspect.getdoc(documented_type) or "")):
-        names, _, kind = head.partition(" : ")
-        for name in names.split(","):
-            found[name.strip()] = Parameter(kind.strip(), _plain(" ".join(body)))
-    return found
+TYPE_NAMES = {int: "a whole number", float: "a number", str: "text"}
+HELP_COLUMN, MAX_WIDTH = 30, 110
 
 
 class HelpFormatter(DefaultHelpFormatter):
-    """Compact help: one column for names, the text beside it, no Python types."""
+    """Compact help: names in one column, descriptions and defaults beside them."""
 
     def __init__(self, prog: str, **settings: Any) -> None:
-        width = min(shutil.get_terminal_size().columns, WIDEST) - 2
+        width = min(shutil.get_terminal_size().columns, MAX_WIDTH) - 2
         super().__init__(prog, max_help_position=HELP_COLUMN, width=width)  # type: ignore[no-untyped-call]
 
-    def _get_help_string(self, action: Any) -> str:
-        return action.help or ""
+    def _get_help_string(self, action: Action) -> str:
+        text, default = action.help or "", action.default
+        if action.nargs == 0 or default is None or default == SUPPRESS:
+            return text
+        return f"{text} (default: {str(default).lower() if isinstance(default, bool) else default})"
 
 
-def metavar(action: Any) -> str:
-    """Return the choices of an option, or a word for its type."""
-    if action.choices:
-        return "{" + ",".join(str(choice) for choice in action.choices) + "}"
-    kind = getattr(action, "_typehint", str)
-    choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
-    if choices:
-        return "{" + ",".join(choices) + "}"
-    inner = [part for part in typing.get_args(kind) if part is not type(None)]
-    return METAVARS.get(inner[0] if inner else kind, "VALUE")
+def descriptions(documented_type: type[Any]) -> dict[str, str]:
+    """Return the description of each parameter in the numpydoc docstring of a class."""
+    docstring = parse(inspect.getdoc(documented_type) or "", DocstringStyle.NUMPYDOC)
+    return {parameter.arg_name: " ".join((parameter.description or "").split()) for parameter in docstring.params}
 
 
-def help_text(kind: str, text: str, default: Any) -> str:
-    """Return what an option means, the names its type slot lists, and its default."""
-    names = re.findall(r'"([^"]+)"', kind)
-    choices = f" One of {', '.join(names)}." if names else ""
-    shown = str(default).lower() if isinstance(default, bool) else default
-    ending = "" if default is None else f" (default: {shown})"
-    return f"{text}{choices}{ending}".strip()
+def metavar(option_type: Any) -> str:
+    """Return the placeholder of a value in the help; jsonargparse itself lists the choices."""
+    return METAVARS.get(_without_none(option_type), "LIST")
 
 
-def _parameter_lines(docstring: str) -> list[str]:
-    lines = docstring.splitlines()
-    if "Parameters" not in lines:
-        return []
-    rest = lines[lines.index("Parameters") + 2 :]
-    after = [number for number, line in enumerate(rest) if UNDERLINE.fullmatch(line)]
-    return rest[: after[0] - 1] if after else rest
+def choices(option_type: Any) -> tuple[str, ...]:
+    """Return the allowed names of a type, none for a number or free text."""
+    plain = _without_none(option_type)
+    if plain is bool:
+        return "true", "false"
+    return typing.get_args(plain) if typing.get_origin(plain) is typing.Literal else ()
 
 
-def _entries(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
-    head, body = "", []
-    for line in lines:
-        if line[:1].isspace() or not line:
-            body.append(line.strip())
-            continue
-        if head:
-            yield head, body
-        head, body = line, []
-    if head:
-        yield head, body
+def type_text(option_type: Any) -> str:
+    """Return a type in words."""
+    names = choices(option_type)
+    return f"one of {', '.join(names)}" if names else TYPE_NAMES.get(_without_none(option_type), "a list, as [1, 2]")
 
 
-def _plain(text: str) -> str:
-    return ROLE.sub(r"\1", POINTER.sub("", text)).replace("``", "").strip()
+def _without_none(option_type: Any) -> Any:
+    if typing.get_origin(option_type) not in (typing.Union, types.UnionType):
+        return option_type
+    return next(part for part in typing.get_args(option_type) if part is not type(None))

@@ -1,4 +1,4 @@
-"""An image that is written while it grows, and kept when the work is stopped (spec: data 6.4)."""
+"""Incremental image: unfinished images during a reconstruction, and the last one on a signal (spec: data 6.4)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptycho_backend.commands.files import BESIDE_IMAGE, Interrupted, remove_earlier, write_image
+from ptycho_backend.commands.files import EVALUATION_FILES, Interrupted, remove_files, write_image
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.product import INCOMPLETE
 from ptycho_backend.data.scan import Scan
@@ -21,94 +21,109 @@ from ptycho_backend.training.signals import Stop
 
 logger = logging.getLogger(__name__)
 
-WRITE_EVERY_S = 60.0  # an unfinished image is written no more often
-WRITING_SHARE = 0.05  # and takes no more of the time than this
+WRITE_EVERY_S = 60.0  # shortest time between two unfinished images
+WRITING_SHARE = 0.05  # largest share of the time for writing them
 
 
 class IncrementalImage:
     """
-    The image of a reconstruction that goes on.
+    File of the image of a running reconstruction.
 
     Parameters
     ----------
     folder : path
-        Receives the image under its final name, with the attribute "incomplete" until it is whole.
+        Folder of the image, which has its final name and until its completion the attribute "incomplete".
     scan : Scan
     costs : list of float
     attributes : dict
-        As of the finished image.
+        Attributes of the finished image.
     """
 
     def __init__(self, folder: Path, scan: Scan, costs: list[float], attributes: dict[str, Any]) -> None:
-        self._folder, self._scan, self._costs, self._attributes = folder, scan, costs, attributes
-        self._latest: _Latest | None = None
-        self._due_s = time.perf_counter() + WRITE_EVERY_S
+        self.folder, self.scan, self._costs, self._attributes = folder, scan, costs, attributes
+        self._snapshot: _Snapshot | None = None
+        self._next_write_s = time.perf_counter() + WRITE_EVERY_S
 
-    def listener(self, calibration: Calibration, on_event: OnEvent) -> OnEvent:
-        """Return a listener for the making of the image with some calibration; it passes all events on."""
+    def recorder(self, calibration: Calibration, on_event: OnEvent) -> OnEvent:
+        """Return a callback that records the image of every event and forwards the event."""
 
-        def listen(event: Event) -> None:
+        def record(event: Event) -> None:
             if isinstance(event, StageEvent) and event.image is not None:
-                self._latest = _Latest(event.image, calibration, f"{event.stage}: {event.done:g} of {event.total}")
-                if time.perf_counter() >= self._due_s:
-                    self._write(self._latest)
+                progress = f"{event.stage}: {event.done:g} of {event.total}"
+                self._snapshot = _Snapshot(event.image, calibration, progress)
+                if time.perf_counter() >= self._next_write_s:
+                    self._try_write()
             on_event(event)
 
-        return listen
+        return record
 
-    def complete(self, image: Image, calibration: Calibration) -> None:
-        """Take the finished image, which is written if the work is stopped before its result is."""
-        self._latest = _Latest(lambda: image, calibration, "")
+    def set_complete(self, image: Image, calibration: Calibration) -> None:
+        """Record the finished image, which a signal before the end of the command still writes."""
+        self._snapshot = _Snapshot(lambda: image, calibration, "")
+
+    def write(self) -> None:
+        """
+        Write the recorded image, and remove the evaluation of an earlier one.
+
+        Raises
+        ------
+        OutputError
+        """
+        if snapshot := self._snapshot:
+            remove_files(self.folder, EVALUATION_FILES)
+            attributes = self._attributes | ({INCOMPLETE: snapshot.progress} if snapshot.progress else {})
+            write_image(self.folder, self.scan, snapshot.image(), snapshot.calibration, self._costs, attributes)
 
     @contextmanager
-    def kept_on_signals(self, on_event: OnEvent) -> Iterator[OnEvent]:
+    def saved_on_signal(self, on_event: OnEvent) -> Iterator[OnEvent]:
         """
-        Give a listener that ends the work after SIGINT or SIGTERM, with what there is of the image kept.
+        Yield a callback that ends the work after SIGINT or SIGTERM and saves the last image.
+
+        A second signal ends the process at once, with the image that was written last.
 
         Raises
         ------
         Interrupted
-            After the image was written. A second signal ends the work at once, with the image that was written last.
+            After a signal, once the image is saved.
         """
         stop = Stop()
 
-        def listen(event: Event) -> None:
+        def forward(event: Event) -> None:
             on_event(event)
             if stop.requested:
-                raise _Stopped
+                raise _StopRequested
 
         try:
             with stop.on_signals():
-                yield listen
-        except _Stopped:
-            logger.info("stopped: what there is is being written; another signal ends that too")
-            note = self._write(self._latest) if self._latest else ""
-            raise Interrupted(note, stop.signal or 0) from None
+                yield forward
+        except _StopRequested:
+            logger.info("stopped: the last image is being written; another signal ends that too")
+            raise Interrupted(self._try_write(), stop.signal or 0) from None
 
-    def _write(self, latest: _Latest) -> str:
-        """Write an image, and say of which kind it is; what cannot be written is a warning, for the work may go on."""
-        started = time.perf_counter()
-        attributes = self._attributes | ({INCOMPLETE: latest.reached} if latest.reached else {})
+    def _try_write(self) -> str:
+        """Write the image and return its status; a failure is a warning, because the work may continue."""
+        if self._snapshot is None:
+            return ""
+        started, progress = time.perf_counter(), self._snapshot.progress
         try:
-            remove_earlier(self._folder, BESIDE_IMAGE)
-            write_image(self._folder, self._scan, latest.image(), latest.calibration, self._costs, attributes)
+            self.write()
         except OutputError as error:
-            logger.warning("the image so far is not written: %s", error.received)
+            logger.warning("the unfinished image is not written: %s", error.received)
             return ""
         finally:
             now = time.perf_counter()
-            self._due_s = now + max(WRITE_EVERY_S, (now - started) / WRITING_SHARE)
-        return f"the image is incomplete ({latest.reached})" if latest.reached else "the image is complete"
+            self._next_write_s = now + max(WRITE_EVERY_S, (now - started) / WRITING_SHARE)
+        return f"the image is incomplete ({progress})" if progress else "the image is complete"
 
 
 @dataclass(frozen=True)
-class _Latest:
-    """How to make the latest image, with its calibration, and how far it has come."""
+class _Snapshot:
+    """Latest image, computed on demand, with its calibration and the progress of the work; "" for a complete one."""
 
     image: Callable[[], Image]
     calibration: Calibration
-    reached: str
+    progress: str
 
 
-class _Stopped(BaseException):
-    """Ends the work between two of its steps."""
+class _StopRequested(BaseException):
+    """End of the work between two of its steps."""

@@ -1,4 +1,4 @@
-"""``ptychopinn info``: what a file holds."""
+"""``ptychopinn info``: describe a scan, a model or a reconstruction."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from ptycho_backend.runtime.progress import Terminal
 
 def command_line() -> CommandLine:
     """Return the options."""
-    line = CommandLine("info", "FILE", "Say what a scan, a model or a reconstruction holds.")
+    line = CommandLine("info", "FILE", "Describe a scan, a model or a reconstruction.")
     line.add("file", nargs="?", metavar="FILE", help="Scan, model file, run folder or reconstruction.")
-    line.add("--patterns", metavar="FILE", help="HDF5 file with the patterns, where FILE is a ptychodus product.")
+    line.add("--patterns", metavar="FILE", help="HDF5 file with the patterns of a ptychodus product FILE.")
     add_message_options(line)
     return line
 
 
 def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
-    """Find out what a file is, and describe it."""
+    """Show the content of a file."""
     path = Path(line.require(options, "file", "FILE"))
     kind, rows = described(path, options.patterns)
     show_rows(terminal, f"{kind}, {path}", rows)
 
 
 def described(path: Path, patterns: str | None) -> tuple[str, Rows]:
-    """Return the kind of a file and what it holds."""
+    """Return the kind and the content of a file."""
     if path.is_dir() or path.suffix.lower() == ".zip":
-        inside = path / FILE_NAME if (path / FILE_NAME).is_file() else path
-        hashed = inside if inside.is_file() else path / "weights.h5"
+        archive = path / FILE_NAME if (path / FILE_NAME).is_file() else path
+        hashed = archive if archive.is_file() else path / "weights.h5"
         return "Model", model_rows(read_bundle(path), hashed)
     if patterns is None and is_product(existing_file(path)):
         return "Reconstruction", product_rows(read_product(path), path)

@@ -1,4 +1,4 @@
-"""What `train` and `reconstruct` have in common: an image, its files, its pictures, and how good it is."""
+"""Result of `train` and `reconstruct`: an image with its files, pictures, comparisons and assessment."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ptycho_backend import api
-from ptycho_backend.commands.figures import assessment_rows, comparison_table, number, seconds, show_rows, verdict
-from ptycho_backend.commands.files import ASSESSMENT, EVALUATION, draw, write_image
+from ptycho_backend import api, plots
+from ptycho_backend.commands.figures import (
+    assessment_rows,
+    comparison_table,
+    network_comparison,
+    number,
+    seconds,
+    show_rows,
+)
+from ptycho_backend.commands.files import ASSESSMENT, EVALUATION, draw
 from ptycho_backend.commands.incremental_image import IncrementalImage
 from ptycho_backend.config import InferenceConfig, to_dict
 from ptycho_backend.data.image import Image
@@ -22,8 +29,6 @@ from ptycho_backend.events import OnEvent
 from ptycho_backend.model_file.run import write_json
 from ptycho_backend.network.prediction import Predicted, predict
 from ptycho_backend.physics.calibration import Calibration
-from ptycho_backend.plots import pictures
-from ptycho_backend.plots.assessment import plot_assessment
 from ptycho_backend.quality.assessment import Assessment, assess
 from ptycho_backend.quality.metrics import Comparison
 from ptycho_backend.reconstruction import fit_to_scan, image_of, without_network
@@ -35,27 +40,27 @@ logger = logging.getLogger(__name__)
 @dataclass(eq=False)
 class Result:
     """
-    A reconstruction with what is known about it.
+    Reconstruction with its baseline, comparisons and assessment.
 
     Parameters
     ----------
     scan : Scan
     image, baseline : Image
-        By the network, and without one.
+        Images with and without the network.
     calibration : Calibration
-        That both were made with.
+        Calibration of both images.
     seconds : float
-        That the network's image took.
+        Duration of the image with the network.
     model : Model
-        As it was fitted to the scan.
+        Model after its fit to the scan.
     inference : InferenceConfig
-        As the network's image was made with that model.
+        Options of the image with this model.
     predicted : Predicted, optional
-        What the model predicted, until the image has been judged.
+        Patches of the model; removed after the assessment.
     comparisons : dict of str to Comparison
-        With the known object; empty where there is none.
+        Comparisons with the known object; empty without one.
     assessment : Assessment, optional
-        What the patterns say about the image, once they have been asked.
+        Assessment by the patterns alone; None before its end.
     """
 
     scan: Scan
@@ -70,41 +75,43 @@ class Result:
     assessment: Assessment | None = None
 
 
-def make_result(
-    scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent, incremental: IncrementalImage
+def run_reconstruction(
+    incremental: IncrementalImage, model: Model, inference: InferenceConfig, on_event: OnEvent
 ) -> Result:
-    """Reconstruct a scan with a model, while its image is written as it grows, and without one."""
-    started = time.perf_counter()
-    fitted = fit_to_scan(model, scan, inference, on_event)
-    as_fitted = dataclasses.replace(inference, calibration="model", probe_iterations=0)
-    calibration = fitted.trained_calibration()
-    heard = incremental.listener(calibration, on_event)
-    predicted = predict(scan, fitted, as_fitted, heard)
-    image = image_of(scan, fitted, predicted, as_fitted, heard)
-    incremental.complete(image, calibration)
-    duration = time.perf_counter() - started
-    baseline = without_network(scan, calibration, fitted.config, inference, on_event)
-    result = Result(scan, image, baseline, calibration, duration, fitted, as_fitted, predicted)
-    result.comparisons = compared({"network": image, "no network": result.baseline}, scan)
+    """Reconstruct a scan with a model and without one, and write, draw and assess the image."""
+    folder, scan = incremental.folder, incremental.scan
+    with incremental.saved_on_signal(on_event) as forward:
+        result = make_result(incremental, model, inference, forward)
+    incremental.write()
+    if result.comparisons:
+        write_evaluation(folder / EVALUATION, result.comparisons, scan.source)
+    draw_result(folder, result)
+    predicted, result.predicted = result.predicted, None  # releases their memory or disk space
+    result.assessment = assess(scan, result.image, result.model, result.inference, on_event, predicted)
+    write_json(folder / ASSESSMENT, result.assessment.to_dict())
+    title = "Assessment of the reconstruction"
+    draw(plots.plot_assessment, folder / "assessment.png", result.assessment, scan, title=title)
     return result
 
 
-def judge(folder: Path, result: Result, on_event: OnEvent) -> None:
-    """Ask the patterns how far the image can be trusted, and write and draw the answer."""
-    predicted, result.predicted = result.predicted, None  # memory, or room on a disk, that nothing else needs
-    result.assessment = assess(result.scan, result.image, result.model, result.inference, on_event, predicted)
-    write_json(folder / ASSESSMENT, result.assessment.to_dict())
-    draw(
-        plot_assessment,
-        folder / "assessment.png",
-        result.assessment,
-        result.scan,
-        title="How far to trust the reconstruction",
-    )
+def make_result(incremental: IncrementalImage, model: Model, inference: InferenceConfig, on_event: OnEvent) -> Result:
+    """Reconstruct a scan with a model, writing unfinished images, and then without a network."""
+    started, scan = time.perf_counter(), incremental.scan
+    fitted = fit_to_scan(model, scan, inference, on_event)
+    fitted_inference = dataclasses.replace(inference, calibration="model", probe_iterations=0)
+    calibration = fitted.trained_calibration()
+    record = incremental.recorder(calibration, on_event)
+    predicted = predict(scan, fitted, fitted_inference, record)
+    image = image_of(scan, fitted, predicted, fitted_inference, record)
+    incremental.set_complete(image, calibration)
+    duration = time.perf_counter() - started
+    baseline = without_network(scan, calibration, fitted.config, inference, on_event)
+    comparisons = compare_with_truth({"network": image, "no network": baseline}, scan)
+    return Result(scan, image, baseline, calibration, duration, fitted, fitted_inference, predicted, comparisons)
 
 
-def compared(images: dict[str, Image], truth: Scan) -> dict[str, Comparison]:
-    """Compare images with a scan's known object; nothing where there is none, or too little of it."""
+def compare_with_truth(images: dict[str, Image], truth: Scan) -> dict[str, Comparison]:
+    """Compare images with the known object of a scan; {} without one, or if it covers too little."""
     if truth.obj is None:
         return {}
     try:
@@ -114,41 +121,35 @@ def compared(images: dict[str, Image], truth: Scan) -> dict[str, Comparison]:
         return {}
 
 
-def write_result(folder: Path, result: Result, costs: list[float], attributes: dict[str, Any]) -> None:
-    """Write what decides over success: the image, and the figures where the object is known."""
-    write_image(folder, result.scan, result.image, result.calibration, costs, attributes)
-    if result.comparisons:
-        write_evaluation(folder / EVALUATION, result.comparisons, result.scan.source)
-
-
 def write_evaluation(path: Path, comparisons: dict[str, Comparison], truth: str) -> None:
-    """Write comparisons as JSON; what is not a number becomes null."""
+    """Write comparisons as JSON; NaN becomes null."""
     figures: dict[str, Any] = {name.replace(" ", "_"): comparison.to_dict() for name, comparison in comparisons.items()}
     if len(comparisons) == 2:
-        figures["verdict"] = verdict(*comparisons.values()) or "The network beats the reconstruction without one."
+        sentence = network_comparison(*comparisons.values())
+        figures["comparison"] = sentence or "The network beats the reconstruction without one."
     write_json(path, {"truth": truth, **figures})
 
 
 def draw_result(folder: Path, result: Result) -> None:
-    """Draw the object with and without network, the probe, and the comparison."""
+    """Draw the object with and without the network, the probe, and the comparison."""
     pixel_size_m = result.scan.pixel_size_m
     for name, image, title in (
         ("object.png", result.image, "Reconstruction"),
         ("baseline.png", result.baseline, "Without a network"),
     ):
-        draw(pictures.plot_object, folder / name, image.obj, image.origin_px, pixel_size_m, title=title)
-    draw(pictures.plot_probe, folder / "probe.png", result.calibration.probe, title="Probe")
+        draw(plots.plot_object, folder / name, image.obj, image.origin_px, pixel_size_m, title=title)
+    draw(plots.plot_probe, folder / "probe.png", result.calibration.probe, title="Probe")
     if result.comparisons:
-        draw(pictures.plot_comparison, folder / "comparison.png", result.comparisons["network"])
+        draw(plots.plot_comparison, folder / "comparison.png", result.comparisons["network"])
 
 
 def provenance(model: Model, inference: InferenceConfig, more: dict[str, Any]) -> dict[str, Any]:
-    """Return what made an image, as plain values."""
+    """Return the origin of an image as plain values: model, options, engine and further entries."""
     return {"model": to_dict(model.config), "inference": to_dict(inference), "backend": model.backend, **more}
 
 
 def result_rows(result: Result) -> list[tuple[str, str]]:
-    """Return the lines of a table that every reconstruction has."""
+    """Return the size of the image and the duration of the reconstruction."""
     height, width = result.image.obj.shape
     rate = len(result.scan) / max(result.seconds, 1e-9)
     return [
@@ -157,18 +158,19 @@ def result_rows(result: Result) -> list[tuple[str, str]]:
     ]
 
 
-def show_assessment(terminal: Terminal, result: Result) -> None:
-    """Show what the patterns say about the image, and what to do about it."""
-    if result.assessment is None:
-        return
-    terminal.show()
-    show_rows(terminal, "By the patterns alone", assessment_rows(result.assessment))
-    for warning in result.assessment.warnings:
-        terminal.show(f"Warning: {warning}", style="bold red")
+def show_result(terminal: Terminal, folder: Path, result: Result) -> None:
+    """Show the comparisons with the known object, the assessment, and the files of a result."""
+    show_comparisons(terminal, result.comparisons, "Against the known object")
+    if result.assessment is not None:
+        terminal.show()
+        show_rows(terminal, "By the patterns alone", assessment_rows(result.assessment))
+        for warning in result.assessment.warnings:
+            terminal.show(f"Warning: {warning}", style="bold red")
+    show_files(terminal, folder)
 
 
 def show_comparisons(terminal: Terminal, comparisons: dict[str, Comparison], title: str) -> None:
-    """Show how good images are, what to know before quoting it, and whether the network was worth it."""
+    """Show comparisons with their warnings, and a sentence if the network is no better than its baseline."""
     if not comparisons:
         return
     terminal.show()
@@ -176,12 +178,12 @@ def show_comparisons(terminal: Terminal, comparisons: dict[str, Comparison], tit
     for name, comparison in comparisons.items():
         for warning in comparison.warnings:
             terminal.show(f"Note on '{name}': {warning}.")
-    if len(comparisons) == 2 and (sentence := verdict(*comparisons.values())):
+    if len(comparisons) == 2 and (sentence := network_comparison(*comparisons.values())):
         terminal.show(sentence, style="bold red")
 
 
-def show_place(terminal: Terminal, folder: Path) -> None:
-    """Say where things are."""
+def show_files(terminal: Terminal, folder: Path) -> None:
+    """Show the path of a folder with the names of its files."""
     names = sorted(item.name for item in folder.iterdir() if item.is_file() and not item.name.startswith("."))
     terminal.show()
     terminal.show(f"Written to {folder}: {', '.join(names)}")

@@ -1,8 +1,6 @@
-"""``ptychopinn simulate``: a scan whose object is known."""
+"""``ptychopinn simulate``: simulate a scan with a known object."""
 
 from __future__ import annotations
-
-import dataclasses
 
 from jsonargparse import Namespace
 
@@ -11,6 +9,7 @@ from ptycho_backend.commands.common import add_config_options, add_message_optio
 from ptycho_backend.commands.describe import scan_rows
 from ptycho_backend.commands.figures import show_rows
 from ptycho_backend.commands.files import check_new_file
+from ptycho_backend.config import fields_of
 from ptycho_backend.data.npz import write_npz
 from ptycho_backend.runtime.progress import Terminal
 from ptycho_backend.simulation.simulate import SimulationConfig, simulate_scan
@@ -19,27 +18,25 @@ from ptycho_backend.simulation.simulate import SimulationConfig, simulate_scan
 def command_line() -> CommandLine:
     """Return the options."""
     line = CommandLine(
-        "simulate", "--output SCAN.npz [options]", "Simulate a scan whose object, probe and positions are known."
+        "simulate", "--output SCAN.npz [options]", "Simulate a scan with a known object, probe and positions."
     )
     add_output_options(line, "NPZ file to write")
     add_config_options(line)
     add_message_options(line)
-    line.add_fields(SimulationConfig, "Simulation")
+    line.add_section("", SimulationConfig, "Simulation")
     return line
 
 
 def configs(options: Namespace) -> SimulationConfig:
-    """Return what ``--print_config`` prints."""
-    names = [field.name for field in dataclasses.fields(SimulationConfig)]
-    return SimulationConfig(**{name: options[name] for name in names})
+    """Return the content of ``--print_config``."""
+    return SimulationConfig(**{name: options[name] for name in fields_of(SimulationConfig)})
 
 
 def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
-    """Simulate, write, describe."""
+    """Simulate, write and describe a scan."""
     config = configs(options)
     output = check_new_file(line.require(options, "output", "--output scan.npz"), ".npz", options.overwrite)
     scan = simulate_scan(config)
     write_npz(scan, output, options.overwrite)
     show_rows(terminal, f"Simulated scan, {output}", scan_rows(scan))
-    terminal.show()
-    terminal.show(f"Next: ptychopinn train {output} --output {output.with_suffix('')}-run")
+    terminal.show(f"\nNext: ptychopinn train {output} --output {output.with_suffix('')}-run")

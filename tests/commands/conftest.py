@@ -1,4 +1,4 @@
-"""One way to run the command, and one small scan and run that all tests share."""
+"""Fixtures: the command as a function and as a process, one small scan and one trained run."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ QUICK = (
 
 
 class Outcome(NamedTuple):
-    """What a command said and returned."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
@@ -47,32 +47,32 @@ def ptychopinn():
 
 @pytest.fixture(scope="session")
 def scan():
-    """Return a small scan whose object is known."""
+    """Return a small scan with a known object."""
     return simulate_scan(N=32, n_positions=64, photons_per_pattern=1e5, seed=3)
 
 
 @pytest.fixture(scope="session")
 def scan_file(scan, tmp_path_factory):
-    """Write the scan."""
+    """Return the file of the scan."""
     return write_npz(scan, tmp_path_factory.mktemp("scan") / "scan.npz")
 
 
 @pytest.fixture(scope="session")
-def blind_file(scan, tmp_path_factory):
-    """Write the scan without its object."""
+def file_without_object(scan, tmp_path_factory):
+    """Return the file of the scan without its object."""
     return write_npz(dataclasses.replace(scan, obj=None), tmp_path_factory.mktemp("blind") / "blind.npz")
 
 
 @pytest.fixture(scope="session")
 def needs_pytorch():
-    """Skip where the engine is not installed."""
+    """Skip without PyTorch."""
     if missing_packages("pytorch"):
         pytest.skip("PyTorch is not installed")
 
 
 @pytest.fixture(scope="session")
 def trained(ptychopinn, scan_file, tmp_path_factory, needs_pytorch):
-    """Train once, with everything that belongs to it."""
+    """Return the folder and the output of one training."""
     folder = tmp_path_factory.mktemp("runs") / "first"
     outcome = ptychopinn("train", scan_file, "--output", folder, *QUICK)
     assert outcome.status == 0, outcome.err
@@ -81,13 +81,13 @@ def trained(ptychopinn, scan_file, tmp_path_factory, needs_pytorch):
 
 @pytest.fixture
 def quick():
-    """Return options that make a training short."""
+    """Return the options of a short training."""
     return QUICK
 
 
 @pytest.fixture
-def complains():
-    """Check that a command failed as users may expect: told in four short lines, without a traceback."""
+def fails_with():
+    """Return a check of a failed command: its status, four lines with some words, no traceback."""
 
     def check(outcome, status, *words):
         assert outcome.status == status, outcome.err
@@ -103,7 +103,7 @@ def complains():
 
 @pytest.fixture
 def started():
-    """Return a function that starts the command as a process, and one that reads what it says up to some words."""
+    """Return a function that starts the command as a process."""
     processes = []
 
     def start(*argv):
@@ -121,13 +121,13 @@ def started():
 
 @pytest.fixture
 def wait_for():
-    """Return a function that reads what a process says until a line begins with some words."""
+    """Return a function that reads the messages of a process until a line begins with some words."""
 
     def wait(process, words):
-        said = []
-        while not (said and said[-1].startswith(words)):
+        lines = []
+        while not (lines and lines[-1].startswith(words)):
             line = process.stderr.readline()
-            assert line, "".join(said)
-            said.append(line)
+            assert line, "".join(lines)
+            lines.append(line)
 
     return wait

@@ -1,4 +1,4 @@
-"""The image that needs no network: what the first estimate of the physics is worth."""
+"""Baseline image without a network: quality, symmetries and events."""
 
 import dataclasses
 
@@ -36,29 +36,29 @@ def uniform(scan, amplitude):
 
 
 @pytest.mark.parametrize("amplitude", [0.3, 1.0])
-def test_a_uniform_object_comes_out_as_1(scan, amplitude):
+def test_uniform_object_gives_1(scan, amplitude):
     """The calibration puts the mean transmission into the scale, so 1 is exact, up to one phase."""
     flat = uniform(scan, amplitude)
     image = baseline_image(flat, calibrated(flat))
-    seen = image.obj[image.coverage > 0.05 * image.coverage.max()]
-    turned = seen * np.exp(-1j * np.angle(seen.mean()))
-    np.testing.assert_allclose(turned, 1.0, atol=5e-3)
+    covered = image.obj[image.coverage > 0.05 * image.coverage.max()]
+    phase_removed = covered * np.exp(-1j * np.angle(covered.mean()))
+    np.testing.assert_allclose(phase_removed, 1.0, atol=5e-3)
 
 
-def test_it_sees_the_object(scan, image):
+def test_image_resembles_the_object(scan, image):
     scores = evaluate(image, scan)
     assert scores.phase_psnr_db > 15.0
     assert scores.phase_correlation > 0.8
     assert 0.3 < scores.frc_half
 
 
-def test_photons_help(scan, image):
+def test_more_photons_give_better_resolution(scan, image):
     dim = simulate_scan(N=32, n_positions=100, photons_per_pattern=1e2, seed=1)
     np.testing.assert_array_equal(dim.obj, scan.obj)
     assert evaluate(baseline_image(dim, calibrated(dim)), dim).frc_half < evaluate(image, scan).frc_half - 0.1
 
 
-def test_the_order_of_the_patterns_does_not_matter(scan, image):
+def test_order_of_patterns(scan, image):
     order = np.random.default_rng(0).permutation(len(scan))
     mixed = scan.subset(order)
     again = baseline_image(mixed, calibrated(mixed))
@@ -69,7 +69,7 @@ def test_the_order_of_the_patterns_does_not_matter(scan, image):
     np.testing.assert_allclose(ratio / ratio.mean(), 1.0, atol=2e-3)
 
 
-def test_a_dead_pixel_does_little_harm(scan, image):
+def test_dead_pixels(scan, image):
     mask = np.ones((32, 32), bool)
     mask[16, 16] = mask[15, 17] = False
     patterns = np.where(mask, scan.patterns, 65000).astype(scan.patterns.dtype)
@@ -78,7 +78,7 @@ def test_a_dead_pixel_does_little_harm(scan, image):
     assert scores.phase_psnr_db > evaluate(image, scan).phase_psnr_db - 3.0
 
 
-def test_progress_is_told_in_chunks(scan):
+def test_progress_events_per_chunk(scan):
     events = []
     baseline_image(scan, calibrated(scan), events.append)
     first = [event for event in events if event.stage == "baseline"]
@@ -87,14 +87,14 @@ def test_progress_is_told_in_chunks(scan):
     assert list(dict.fromkeys(event.stage for event in events)) == ["baseline", "phase alignment", "stitching"]
 
 
-def test_an_image_without_a_network_is_not_offered_as_the_image(scan):
+def test_baseline_events_carry_no_image(scan):
     events = []
     without_network(scan, calibrated(scan), ModelConfig(N=scan.N), InferenceConfig(iterations=1), events.append)
-    assert events[-1].stage == "overlap"
+    assert events[-1].stage == "iterations"
     assert {event.image for event in events} == {None}
 
 
-def test_where_no_probe_falls_there_is_nothing(scan, image):
+def test_object_is_0_outside_the_probe(scan, image):
     assert image.obj.shape == image.coverage.shape
     assert (image.obj[image.coverage == 0] == 0).all()
     assert image.coverage[0, 0] == 0

@@ -1,4 +1,4 @@
-"""From a simulated scan to figures: what each command writes, says and keeps to itself."""
+"""Commands from a simulated scan to figures: files, output and messages."""
 
 import json
 import logging
@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 import yaml
 
-from ptycho_backend import api
+from ptycho_backend import api, plots
 from ptycho_backend.cli import main
 from ptycho_backend.commands import results
-from ptycho_backend.commands.figures import number, seconds, verdict
+from ptycho_backend.commands.figures import network_comparison, number, seconds
 from ptycho_backend.config import TrainingConfig, from_dict
 from ptycho_backend.data.npz import write_npz
 from ptycho_backend.data.product import read_product
 from ptycho_backend.data.readers import load_scan
 from ptycho_backend.engines.registry import missing_packages
-from ptycho_backend.plots import pictures
 from ptycho_backend.quality.metrics import Comparison
 
 CORE = {"wts.h5.zip", "config.yaml", "metrics.csv", "summary.json", "checkpoints"}
@@ -33,7 +32,7 @@ def names(folder):
 
 
 class TestSimulate:
-    def test_the_scan_is_what_was_asked_for(self, ptychopinn, tmp_path):
+    def test_scan_follows_the_options(self, ptychopinn, tmp_path):
         target = tmp_path / "scan.npz"
         argv = ("--N", 32, "--n_positions", 16, "--photons_per_pattern", "2e4", "--modes", 2, "--bad_pixels", 0.01)
         outcome = ptychopinn("simulate", "--output", target, *argv)
@@ -46,7 +45,7 @@ class TestSimulate:
         assert scan.data_hash() in outcome.out
         assert f"Next: ptychopinn train {target}" in outcome.out
 
-    def test_settings_come_from_a_file_too(self, ptychopinn, tmp_path):
+    def test_settings_from_a_file(self, ptychopinn, tmp_path):
         (tmp_path / "settings.yaml").write_text("N: 32\nn_positions: 5\nseed: 7\n", encoding="utf-8")
         argv = ("--config", tmp_path / "settings.yaml", "--n_positions", 4)
         assert ptychopinn("simulate", "--output", tmp_path / "scan.npz", *argv).status == 0
@@ -55,12 +54,12 @@ class TestSimulate:
 
 
 class TestTrain:
-    def test_everything_is_written(self, trained):
+    def test_written_files(self, trained):
         folder, _ = trained
         assert names(folder) == CORE | IMAGE | {"losses.png"}
         assert all((folder / name).read_bytes().startswith(PNG) for name in names(folder) if name.endswith(".png"))
 
-    def test_the_figures_are_those_of_the_files(self, trained):
+    def test_shown_figures_match_the_files(self, trained):
         folder, outcome = trained
         summary = json.loads((folder / "summary.json").read_text())
         figures = json.loads((folder / "evaluation.json").read_text())
@@ -75,7 +74,7 @@ class TestTrain:
         assert "patterns/s" in outcome.out
         assert f"Written to {folder}:" in outcome.out
 
-    def test_what_the_patterns_say_is_told_and_kept(self, trained):
+    def test_assessment_is_shown_and_written(self, trained):
         folder, outcome = trained
         found = json.loads((folder / "assessment.json").read_text())
         assert len(found["residual_per_pattern"]) == 64
@@ -84,19 +83,19 @@ class TestTrain:
         assert f"agree up to {found['halves']['resolution']:.2f} of Nyquist" in outcome.out
         assert outcome.out.count("Warning: ") == len(found["warnings"])
 
-    def test_size_and_settings_stand_in_the_configuration(self, trained):
+    def test_written_configuration(self, trained):
         values = yaml.safe_load((trained[0] / "config.yaml").read_text())
         config = from_dict(TrainingConfig, values["training"])
         assert (config.model.N, config.nepochs, config.backend) == (32, 1, "pytorch")
 
-    def test_one_log_line_for_an_epoch_where_nobody_watches(self, trained):
+    def test_one_log_line_per_epoch_without_a_terminal(self, trained):
         lines = [line for line in trained[1].err.splitlines() if line.startswith("epoch ")]
         assert len(lines) == 1
         assert lines[0].startswith("epoch 1/1: poisson_train_loss ")
         assert "poisson_val_loss" in lines[0]
         assert "\x1b" not in trained[1].err + trained[1].out
 
-    def test_the_reconstruction_is_a_product_in_photons(self, trained, scan):
+    def test_reconstruction_is_a_product_in_photons(self, trained, scan):
         product = read_product(trained[0] / "reconstruction.h5")
         np.testing.assert_allclose(product.positions_px, scan.positions_px, atol=1e-9)
         assert product.pixel_size_m == scan.pixel_size_m
@@ -108,7 +107,7 @@ class TestTrain:
         with h5py.File(trained[0] / "reconstruction.h5") as file:
             assert file["ptychopinn/coverage"].shape == product.obj.shape
 
-    def test_the_run_folder_repeats_the_run(self, trained, scan_file, ptychopinn, tmp_path):
+    def test_configuration_of_a_run_repeats_it(self, trained, scan_file, ptychopinn, tmp_path):
         argv = ("--config", trained[0] / "config.yaml", "--no-reconstruct", "--output", tmp_path / "again")
         outcome = ptychopinn("train", scan_file, *argv)
         assert outcome.status == 0, outcome.err
@@ -116,13 +115,13 @@ class TestTrain:
         for name in ("config.yaml", "metrics.csv"):
             assert (tmp_path / "again" / name).read_bytes() == (trained[0] / name).read_bytes()
 
-    def test_without_truth_there_are_no_scores(self, blind_file, ptychopinn, quick, needs_pytorch, tmp_path):
-        outcome = ptychopinn("train", blind_file, "--output", tmp_path / "run", *quick)
+    def test_no_scores_without_known_object(self, file_without_object, ptychopinn, quick, needs_pytorch, tmp_path):
+        outcome = ptychopinn("train", file_without_object, "--output", tmp_path / "run", *quick)
         assert outcome.status == 0, outcome.err
         assert names(tmp_path / "run") == CORE | IMAGE - {"evaluation.json", "comparison.png"} | {"losses.png"}
         assert "PSNR" not in outcome.out
 
-    def test_overwriting_leaves_nothing_of_the_earlier_run(self, scan_file, ptychopinn, quick, needs_pytorch, tmp_path):
+    def test_overwrite_removes_earlier_results(self, scan_file, ptychopinn, quick, needs_pytorch, tmp_path):
         for name in (*IMAGE, "wts.h5.zip", "notes.txt"):
             (tmp_path / name).write_text("earlier", encoding="utf-8")
         argv = ("train", scan_file, "--output", tmp_path, "--overwrite", "--no-reconstruct", *quick)
@@ -130,28 +129,25 @@ class TestTrain:
         assert names(tmp_path) == CORE | {"losses.png", "notes.txt"}
         assert (tmp_path / "notes.txt").read_text() == "earlier"
 
-    def test_a_failed_run_leaves_the_earlier_one_alone(self, scan_file, ptychopinn, tmp_path):
+    def test_failed_run_keeps_earlier_results(self, scan_file, ptychopinn, tmp_path):
         (tmp_path / "wts.h5.zip").write_text("earlier", encoding="utf-8")
         argv = ("--output", tmp_path, "--overwrite", "--training.model.N", 64)
         assert ptychopinn("train", scan_file, *argv).status == 1
         assert names(tmp_path) == {"wts.h5.zip"}
         assert (tmp_path / "wts.h5.zip").read_text() == "earlier"
 
-    def test_a_picture_that_fails_is_a_warning(
-        self, scan_file, ptychopinn, quick, needs_pytorch, tmp_path, monkeypatch
-    ):
+    def test_failed_picture_is_a_warning(self, scan_file, ptychopinn, quick, needs_pytorch, tmp_path, monkeypatch):
         def broken(*_, **__):
             raise ValueError("no font")
 
-        for name in ("plot_object", "plot_probe", "plot_losses", "plot_comparison"):
-            monkeypatch.setattr(pictures, name, broken)
-        monkeypatch.setattr(results, "plot_assessment", broken)
+        for name in ("plot_object", "plot_probe", "plot_losses", "plot_comparison", "plot_assessment"):
+            monkeypatch.setattr(plots, name, broken)
         outcome = ptychopinn("train", scan_file, "--output", tmp_path / "run", *quick)
         assert outcome.status == 0
         assert names(tmp_path / "run") == CORE | IMAGE - PICTURES
         assert outcome.err.count("could not be drawn: ValueError: no font") == 6
 
-    def test_a_failure_after_training_keeps_the_model(
+    def test_failure_after_training_keeps_the_model(
         self, scan_file, ptychopinn, quick, needs_pytorch, tmp_path, monkeypatch
     ):
         def broken(*_, **__):
@@ -161,20 +157,20 @@ class TestTrain:
         outcome = ptychopinn("train", scan_file, "--output", tmp_path / "run", *quick)
         assert outcome.status == 1
         assert "MemoryError" in outcome.err
-        assert f"kept in '{tmp_path / 'run'}': config.yaml, metrics.csv, summary.json, wts.h5.zip" in outcome.err
+        assert f"saved in '{tmp_path / 'run'}': config.yaml, metrics.csv, summary.json, wts.h5.zip" in outcome.err
         assert names(tmp_path / "run") == CORE
 
-    def test_quiet_means_quiet(self, scan_file, ptychopinn, quick, needs_pytorch, tmp_path):
+    def test_quiet_shows_nothing(self, scan_file, ptychopinn, quick, needs_pytorch, tmp_path):
         argv = ("--output", tmp_path / "run", "--quiet", "--no-reconstruct", *quick)
         assert ptychopinn("train", scan_file, *argv)[:] == (0, "", "")
 
-    def test_options_without_effect_are_told_once(self, scan_file, ptychopinn, quick, needs_pytorch, tmp_path):
+    def test_one_warning_per_inert_option(self, scan_file, ptychopinn, quick, needs_pytorch, tmp_path):
         argv = ("--output", tmp_path / "run", "--training.model.object_big=false", "--no-reconstruct", *quick)
         outcome = ptychopinn("train", scan_file, *argv)
         assert outcome.err.count("warning: object_big has no effect: gridsize=1 has nothing to merge\n") == 1
         assert "InertOptionWarning" not in outcome.err
 
-    def test_patterns_are_cropped_on_request_only(self, ptychopinn, quick, needs_pytorch, tmp_path):
+    def test_resize_crops_the_patterns(self, ptychopinn, quick, needs_pytorch, tmp_path):
         assert ptychopinn("simulate", "--output", tmp_path / "s.npz", "--N", 48, "--n_positions", 9).status == 0
         argv = ("--output", tmp_path / "run", "--resize", 32, "--no-reconstruct", *quick)
         assert ptychopinn("train", tmp_path / "s.npz", *argv).status == 0
@@ -190,35 +186,35 @@ class TestReconstruct:
         assert outcome.status == 0, outcome.err
         return folder, outcome
 
-    def test_everything_is_written(self, image):
+    def test_written_files(self, image):
         assert names(image[0]) == IMAGE
 
-    def test_the_image_is_that_of_the_training(self, image, trained):
+    def test_image_equals_the_image_of_train(self, image, trained):
         ours, theirs = (read_product(folder / "reconstruction.h5") for folder in (image[0], trained[0]))
         np.testing.assert_allclose(ours.obj, theirs.obj, atol=1e-5)
         assert ours.obj_origin_px == theirs.obj_origin_px
         np.testing.assert_array_equal(ours.costs, theirs.costs)
 
-    def test_the_table_says_how_good_it_is(self, image):
+    def test_comparison_table(self, image):
         out = image[1].out
         assert "network " in out
         assert "no network " in out
         assert "64 patterns" in out
 
-    def test_polishing_is_passed_on(self, image, trained, scan_file, ptychopinn, tmp_path):
-        argv = ("--model", trained[0] / "wts.h5.zip", "--epie_iterations", 3, "--output", tmp_path / "polished")
+    def test_epie_iterations(self, image, trained, scan_file, ptychopinn, tmp_path):
+        argv = ("--model", trained[0] / "wts.h5.zip", "--epie_iterations", 3, "--output", tmp_path / "epie")
         outcome = ptychopinn("reconstruct", scan_file, *argv, "--execution.precision=32-true")
         assert outcome.status == 0, outcome.err
         assert "ePIE: 3 of 3" in outcome.err
-        polished, plain = (read_product(folder / "reconstruction.h5") for folder in (tmp_path / "polished", image[0]))
-        assert polished.attributes["inference"]["epie_iterations"] == 3
-        assert np.abs(polished.obj - plain.obj).max() > 1e-2
-        scores = [json.loads((folder / "evaluation.json").read_text()) for folder in (tmp_path / "polished", image[0])]
-        # The image without a network gets the same passes.
+        refined, plain = (read_product(folder / "reconstruction.h5") for folder in (tmp_path / "epie", image[0]))
+        assert refined.attributes["inference"]["epie_iterations"] == 3
+        assert np.abs(refined.obj - plain.obj).max() > 1e-2
+        scores = [json.loads((folder / "evaluation.json").read_text()) for folder in (tmp_path / "epie", image[0])]
+        # The image without a network has the same iterations.
         assert scores[0]["no_network"] != scores[1]["no_network"]
 
     @pytest.mark.skipif(bool(missing_packages("tensorflow")), reason="TensorFlow is not installed")
-    def test_the_other_engine_gives_the_same_image(self, trained, scan_file, ptychopinn, image, tmp_path):
+    def test_other_engine_gives_the_same_image(self, trained, scan_file, ptychopinn, image, tmp_path):
         argv = ("--model", trained[0], "--output", tmp_path / "twin", "--backend=tensorflow")
         outcome = ptychopinn("reconstruct", scan_file, *argv, "--execution.precision=32-true")
         assert outcome.status == 0, outcome.err
@@ -228,7 +224,7 @@ class TestReconstruct:
 
 
 @pytest.mark.skipif(bool(missing_packages("tensorflow")), reason="TensorFlow is not installed")
-def test_tensorflow_trains_by_the_same_command(scan_file, ptychopinn, quick, tmp_path):
+def test_train_with_tensorflow(scan_file, ptychopinn, quick, tmp_path):
     options = [option for option in quick if not option.startswith("--backend")]
     argv = ("--backend=tensorflow", "--output", tmp_path / "run", *options)
     outcome = ptychopinn("train", scan_file, *argv)
@@ -238,7 +234,7 @@ def test_tensorflow_trains_by_the_same_command(scan_file, ptychopinn, quick, tmp
 
 
 class TestEvaluate:
-    def test_against_a_scan_it_says_what_training_said(self, trained, scan_file, ptychopinn, tmp_path):
+    def test_scores_against_a_scan_equal_those_of_train(self, trained, scan_file, ptychopinn, tmp_path):
         argv = (trained[0] / "reconstruction.h5", scan_file, "--output", tmp_path / "scores")
         outcome = ptychopinn("evaluate", *argv)
         assert outcome.status == 0, outcome.err
@@ -249,7 +245,7 @@ class TestEvaluate:
             assert ours[mine]["phase_psnr_db"] == pytest.approx(theirs[its]["phase_psnr_db"], abs=1e-3)
         assert "removed shift" in outcome.out
 
-    def test_against_itself_an_image_is_perfect(self, trained, ptychopinn, tmp_path):
+    def test_image_against_itself(self, trained, ptychopinn, tmp_path):
         image = trained[0] / "reconstruction.h5"
         outcome = ptychopinn("evaluate", image, image, "--output", tmp_path / "same")
         assert outcome.status == 0
@@ -261,14 +257,14 @@ class TestEvaluate:
         assert scores["shift_px"] == pytest.approx([0.0, 0.0], abs=1e-3)
         assert "no network" not in outcome.out
 
-    def test_without_a_folder_nothing_is_written(self, trained, scan_file, ptychopinn, tmp_path, monkeypatch):
+    def test_no_output_writes_no_file(self, trained, scan_file, ptychopinn, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert ptychopinn("evaluate", trained[0] / "reconstruction.h5", scan_file).status == 0
         assert names(tmp_path) == set()
 
 
 class TestInfo:
-    def test_a_scan(self, scan_file, scan, ptychopinn):
+    def test_scan(self, scan_file, scan, ptychopinn):
         out = ptychopinn("info", scan_file).out
         counts = scan.patterns.sum(axis=(1, 2))
         assert f"{counts.mean():.3g} (from {counts.min():.3g} to {counts.max():.3g})" in out
@@ -277,7 +273,7 @@ class TestInfo:
         assert f"{scan.obj.shape[0]} × {scan.obj.shape[1]} px" in out
 
     @pytest.mark.parametrize("name", ["", "wts.h5.zip"])
-    def test_a_model(self, name, trained, scan, ptychopinn):
+    def test_model(self, name, trained, scan, ptychopinn):
         out = ptychopinn("info", trained[0] / name).out
         model = api.load_model(trained[0], "pytorch")
         weights = model.get_weights()
@@ -287,7 +283,7 @@ class TestInfo:
         assert "torch 2" in out
         assert scan.data_hash() in out
 
-    def test_a_reconstruction(self, trained, ptychopinn):
+    def test_reconstruction(self, trained, ptychopinn):
         outcome = ptychopinn("info", trained[0] / "reconstruction.h5")
         product = read_product(trained[0] / "reconstruction.h5")
         assert outcome.out.startswith("Reconstruction, ")
@@ -295,13 +291,13 @@ class TestInfo:
         assert f"{product.costs[-1]:.4g} after 1 epochs" in outcome.out
 
 
-class TestHonesty:
+class TestFigures:
     @staticmethod
     def scored(amplitude, phase):
         return Comparison(amplitude, 0.5, phase, 0.5, 0.5, 0.5, 0.5, (0, 0), (0, 0), 1.0, (0, 0, 16, 16))
 
     @pytest.mark.parametrize(
-        ("network", "said"),
+        ("network", "words"),
         [
             ((31.0, 21.0), ""),
             ((29.0, 19.0), "in amplitude or phase"),
@@ -311,23 +307,23 @@ class TestHonesty:
             ((float("nan"), 21.0), "in the amplitude."),
         ],
     )
-    def test_a_network_that_is_no_better_is_called_so(self, network, said):
-        sentence = verdict(self.scored(*network), self.scored(30.0, 20.0))
-        assert said in sentence
-        assert bool(sentence) == bool(said)
+    def test_sentence_for_a_network_below_its_baseline(self, network, words):
+        sentence = network_comparison(self.scored(*network), self.scored(30.0, 20.0))
+        assert words in sentence
+        assert bool(sentence) == bool(words)
 
-    def test_the_sentence_is_shown_and_written(self, trained, scan_file, ptychopinn, tmp_path, monkeypatch):
+    def test_sentence_is_shown_and_written(self, trained, scan_file, ptychopinn, tmp_path, monkeypatch):
         monkeypatch.setattr(results, "without_network", lambda scan, *_: truth_of(scan))
         argv = ("--model", trained[0], "--output", tmp_path / "image")
         outcome = ptychopinn("reconstruct", scan_file, *argv)
         assert "The network does not beat the reconstruction without a network" in outcome.out
-        assert "does not beat" in json.loads((tmp_path / "image/evaluation.json").read_text())["verdict"]
+        assert "does not beat" in json.loads((tmp_path / "image/evaluation.json").read_text())["comparison"]
 
-    def test_what_is_not_a_number_is_not_shown_as_one(self):
+    def test_missing_numbers(self):
         assert (number(float("nan"), ".1f"), number(None, ".1f"), number(float("inf"), ".1f")) == ("n/a",) * 3
         assert number(1.26, ".1f") == "1.3"
 
-    def test_durations_read_well(self):
+    def test_durations(self):
         assert [seconds(value) for value in (0.04, 59.94, 61.0, 3600.0, 7325.0)] == [
             "0.0 s",
             "59.9 s",
@@ -344,7 +340,7 @@ def truth_of(scan):
 
 
 class TestMessages:
-    def test_an_unexpected_failure_is_one_line(self, scan_file, ptychopinn, monkeypatch):
+    def test_unexpected_failure_is_one_line(self, scan_file, ptychopinn, monkeypatch):
         def broken(*_):
             raise RuntimeError("first line\nsecond line")
 
@@ -357,17 +353,17 @@ class TestMessages:
         assert "Traceback" in outcome.err
         assert outcome.err.endswith("RuntimeError: first line\n")
 
-    def test_a_refusal_has_a_traceback_only_in_debug(self, ptychopinn):
+    def test_traceback_only_with_debug(self, ptychopinn):
         assert "Traceback" not in ptychopinn("info", "nowhere.npz").err
         assert "Traceback" in ptychopinn("info", "nowhere.npz", "--debug").err
 
-    def test_logging_is_set_up_for_the_command_only(self, scan_file, ptychopinn):
+    def test_logging_is_restored_after_the_command(self, scan_file, ptychopinn):
         root, own = logging.getLogger(), logging.getLogger("ptycho_backend")
         before = (list(root.handlers), root.level, own.level, warnings.showwarning)
         assert ptychopinn("info", scan_file, "--debug").status == 0
         assert (list(root.handlers), root.level, own.level, warnings.showwarning) == before
 
-    def test_logs_go_to_standard_error(self, capsys, tmp_path, scan):
+    def test_log_records_on_standard_error(self, capsys, tmp_path, scan):
         file = write_npz(scan, tmp_path / "scan.npz")
         with np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files if key != "measurement"}
@@ -380,7 +376,7 @@ class TestMessages:
         assert capsys.readouterr() == ("", "")
 
 
-def test_the_list_of_engines(ptychopinn, needs_pytorch):
+def test_backends(ptychopinn, needs_pytorch):
     import torch
 
     outcome = ptychopinn("backends")
@@ -391,7 +387,7 @@ def test_the_list_of_engines(ptychopinn, needs_pytorch):
     assert "cpu" in line
 
 
-def test_results_are_found_by_relative_names(scan_file, ptychopinn, tmp_path, monkeypatch):
+def test_relative_output_path(scan_file, ptychopinn, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert ptychopinn("simulate", "-o", "scan.npz", "--N", 32, "--n_positions", 4).status == 0
     assert Path("scan.npz").is_file()

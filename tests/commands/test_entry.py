@@ -1,4 +1,4 @@
-"""The command as users start it: quick, and without a framework until one is needed."""
+"""Start of the command: import time, and no framework before its first use."""
 
 import subprocess
 import sys
@@ -14,18 +14,18 @@ def python(*argv):
 
 
 def loaded_after(code):
-    """Return the packages that are loaded after some code, and the seconds that it took."""
-    script = f"import sys, time; start = time.perf_counter(); {code}; took = time.perf_counter() - start"
-    result = python("-c", f"{script}; print(took, *sorted(sys.modules), file=sys.stderr)")
+    """Return the duration of some code in seconds, and the packages it loads."""
+    script = f"import sys, time; start = time.perf_counter(); {code}; duration = time.perf_counter() - start"
+    result = python("-c", f"{script}; print(duration, *sorted(sys.modules), file=sys.stderr)")
     assert result.returncode == 0, result.stderr
-    took, *modules = result.stderr.split()
-    return float(took), {name.partition(".")[0] for name in modules}
+    duration, *modules = result.stderr.split()
+    return float(duration), {name.partition(".")[0] for name in modules}
 
 
-def test_importing_the_command_is_quick_and_loads_next_to_nothing():
-    took, loaded = loaded_after("import ptycho_backend.cli")
+def test_import_is_fast_and_small():
+    duration, loaded = loaded_after("import ptycho_backend.cli")
     assert not loaded & {*FRAMEWORKS, *HEAVY, "rich"}
-    assert took < 1.0
+    assert duration < 1.0
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["train", "--print_config"], ["simulate", "--help"]])
@@ -34,7 +34,7 @@ def test_help_loads_no_framework(argv):
     assert not loaded & {*FRAMEWORKS, "matplotlib"}
 
 
-def test_a_scan_is_made_and_described_without_a_framework(tmp_path):
+def test_simulate_and_info_load_no_framework(tmp_path):
     make = ["simulate", "--output", str(tmp_path / "scan.npz"), "--N=32", "--n_positions=4", "--quiet"]
     code = f"from ptycho_backend.cli import main; main({make!r}); main(['info', {str(tmp_path / 'scan.npz')!r}])"
     _, loaded = loaded_after(code)
@@ -42,7 +42,7 @@ def test_a_scan_is_made_and_described_without_a_framework(tmp_path):
     assert not loaded & {*FRAMEWORKS, "matplotlib"}
 
 
-def test_the_module_runs_as_a_program(tmp_path):
+def test_module_runs_as_a_program(tmp_path):
     good = python("-m", "ptycho_backend.cli", "--version")
     assert (good.returncode, good.stderr) == (0, "")
     assert good.stdout.startswith("ptychopinn ")

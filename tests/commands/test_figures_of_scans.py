@@ -1,4 +1,4 @@
-"""Sizes, distances and photons that `info` reports, against scans whose figures are known."""
+"""Sizes, distances and photons of `info`, against scans with known figures."""
 
 import dataclasses
 
@@ -24,34 +24,34 @@ def disc(N, diameter, centre=(0.0, 0.0)):
 
 
 @given(st.floats(6.0, 40.0), st.floats(-5.0, 5.0), st.floats(-5.0, 5.0))
-def test_the_diameter_of_a_disc_is_its_diameter_wherever_it_lies(diameter, y, x):
+def test_diameter_of_a_disc(diameter, y, x):
     assert probe_diameter_px(disc(64, diameter, (y, x))) == pytest.approx(diameter, abs=0.7)
 
 
-def test_the_diameter_ignores_scale_phase_and_a_faint_tail():
+def test_diameter_ignores_scale_phase_and_a_faint_tail():
     probe = disc(64, 20.0)
     tail = probe + 1e-3
     assert probe_diameter_px(3e5j * probe) == probe_diameter_px(probe)
     assert probe_diameter_px(tail) == pytest.approx(probe_diameter_px(probe), abs=0.5)
 
 
-def test_modes_count_by_their_energy():
+def test_modes_count_by_energy():
     modes = np.stack([disc(64, 20.0), 1e-6 * disc(64, 40.0)])
     assert probe_diameter_px(modes) == pytest.approx(20.0, abs=0.7)
     assert probe_text(np.stack([2 * disc(32, 8.0), disc(32, 8.0)])).startswith("2 modes (80%, 20%), about 7.98 px wide")
 
 
-def test_a_dark_probe_has_no_diameter():
+def test_dark_probe_has_no_diameter():
     assert np.isnan(probe_diameter_px(np.zeros((16, 16))))
 
 
-def test_the_simulated_probe_is_as_wide_as_it_was_made():
+def test_diameter_of_a_simulated_probe():
     probe = make_probe("disc", 128, np.random.default_rng(0), diameter_fraction=0.4)
     assert probe_diameter_px(probe) == pytest.approx(0.4 * 128, rel=0.05)
 
 
 @given(st.floats(0.5, 20.0), st.integers(2, 6))
-def test_the_distance_of_a_grid_is_its_step(step, side):
+def test_neighbour_distance_of_a_grid(step, side):
     positions = np.stack(np.mgrid[0:side, 0:side], axis=-1).reshape(-1, 2) * step
     assert neighbour_distance_px(positions) == pytest.approx(step)
 
@@ -62,7 +62,7 @@ def test_one_position_has_no_neighbour():
     assert rows["neighbour distance"] == rows["probe overlap"] == "n/a"
 
 
-def test_overlap_is_the_share_of_the_diameter_that_neighbours_share():
+def test_probe_overlap():
     positions = np.stack(np.mgrid[0:3, 0:4], axis=-1).reshape(-1, 2) * 5.0
     rows = dict(geometry_rows(positions, disc(64, 20.0), (1e-8, 2e-8)))
     assert rows["probe overlap"] == "75% of its diameter"
@@ -70,7 +70,7 @@ def test_overlap_is_the_share_of_the_diameter_that_neighbours_share():
     assert dict(geometry_rows(positions * 10, disc(64, 20.0), None))["probe overlap"] == "0% of its diameter"
 
 
-def test_photons_are_those_on_good_pixels():
+def test_photons_count_good_pixels_only():
     scan = simulate_scan(N=32, n_positions=300, photons_per_pattern=2e3, bad_pixels=0.05)
     expected = (scan.patterns.astype(float) * scan.mask).sum(axis=(1, 2))
     np.testing.assert_allclose(photons_per_pattern(scan), expected, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""The guide shows commands that exist, and says what the code does."""
+"""The how-to page of the command line: its examples, commands, files and options exist."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ EXAMPLES = [line for block in BLOCKS for line in block.splitlines()]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_every_example_is_accepted(example, tmp_path, monkeypatch):
+def test_examples_parse(example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("run.yaml", "runs/first/config.yaml"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -26,14 +26,14 @@ def test_every_example_is_accepted(example, tmp_path, monkeypatch):
     import_module(f"ptycho_backend.commands.{command}").command_line().parse(rest)
 
 
-def test_every_command_and_every_file_is_named():
+def test_commands_and_files_are_listed():
     assert all(f"| `{command}` |" in TEXT for command in COMMANDS)
     assert all(f"`{name}`" in TEXT for name in (*IMAGE_FILES, "wts.h5.zip", "losses.png"))
     assert len(EXAMPLES) >= 8
 
 
-def test_every_option_that_is_named_exists():
+def test_named_options_exist():
     named = set(re.findall(r"`(--[\w-]+)", TEXT))
     lines = [import_module(f"ptycho_backend.commands.{command}").command_line() for command in COMMANDS]
-    known = {option for line in lines for option in line.parser._option_string_actions}
+    known = {option for line in lines for option in line.options}
     assert named - known == set()

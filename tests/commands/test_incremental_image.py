@@ -1,4 +1,4 @@
-"""A reconstruction that is written while it grows, and kept when it is stopped (data 6.4)."""
+"""Incremental image: unfinished images during a reconstruction, and the last one on a signal (data 6.4)."""
 
 import os
 import signal
@@ -23,9 +23,9 @@ FINISHED = {RECONSTRUCTION, "evaluation.json", "assessment.json", *PICTURES}
 def reconstruct(ptychopinn, scan_file, trained, tmp_path):
     """Return a function that reconstructs the scan into a folder."""
 
-    def run(name, *options, passes=3):
+    def run(name, *options, iterations=3):
         folder = tmp_path / name
-        settings = ("--inference.batch_size=16", f"--inference.iterations={passes}")
+        settings = ("--inference.batch_size=16", f"--inference.iterations={iterations}")
         return folder, ptychopinn(
             "reconstruct", scan_file, "--model", trained[0], "--output", folder, *settings, *options
         )
@@ -35,25 +35,25 @@ def reconstruct(ptychopinn, scan_file, trained, tmp_path):
 
 @pytest.fixture
 def when(monkeypatch):
-    """Let something happen when a stage has come to a step."""
+    """Return a function that runs an action at one step of a stage."""
 
     plain = progress.EventLog
 
-    def let(stage, done, act):
-        class Watching(plain):
+    def set_action(stage, done, act):
+        class Acting(plain):
             def __call__(self, event):
                 super().__call__(event)
                 if (event.stage, event.done) == (stage, done):
                     act()
 
-        monkeypatch.setattr(progress, "EventLog", Watching)
+        monkeypatch.setattr(progress, "EventLog", Acting)
 
-    return let
+    return set_action
 
 
 @pytest.fixture
 def image_of(scan_file, trained):
-    """Return a function that makes the image by itself, which is faster."""
+    """Return a function that computes the image without the command."""
 
     def make(**fields):
         settings = {"batch_size": 16, "iterations": 0, **fields}
@@ -67,13 +67,13 @@ def names(folder):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_keeps_the_image_of_the_patterns_so_far(reconstruct, image_of, when, ptychopinn, number):
+def test_signal_saves_the_unfinished_image(reconstruct, image_of, when, ptychopinn, number):
     when("reconstruction", 32, lambda: signal.raise_signal(number))
     before = signal.getsignal(number)
     folder, outcome = reconstruct("stopped")
     assert outcome.status == 128 + number
     assert outcome.err.splitlines()[-1] == (
-        f"Interrupted: kept in '{folder}': {RECONSTRUCTION}; the image is incomplete (reconstruction: 32 of 64)"
+        f"Interrupted: saved in '{folder}': {RECONSTRUCTION}; the image is incomplete (reconstruction: 32 of 64)"
     )
     assert "Traceback" not in outcome.err
     assert names(folder) == {RECONSTRUCTION}
@@ -87,8 +87,8 @@ def test_a_signal_keeps_the_image_of_the_patterns_so_far(reconstruct, image_of, 
     assert "is incomplete: reconstruction: 32 of 64" in ptychopinn("info", folder / RECONSTRUCTION).err
 
 
-@pytest.mark.parametrize(("stage", "option"), [("overlap", "iterations"), ("ePIE", "epie_iterations")])
-def test_a_signal_during_passes_keeps_the_last_whole_pass(reconstruct, image_of, monkeypatch, stage, option):
+@pytest.mark.parametrize(("stage", "option"), [("iterations", "iterations"), ("ePIE", "epie_iterations")])
+def test_signal_inside_an_iteration_saves_the_previous_one(reconstruct, image_of, monkeypatch, stage, option):
     expected = image_of(**{option: 1})
     monkeypatch.setattr("ptycho_backend.events.REPORT_EVERY_S", 0.0)
     pressed = []
@@ -101,7 +101,7 @@ def test_a_signal_during_passes_keeps_the_last_whole_pass(reconstruct, image_of,
 
     monkeypatch.setattr(progress, "EventLog", Pressing)
     monkeypatch.setattr("ptycho_backend.solver.solver.CHUNK_PIXELS", 16 * 32**2)
-    folder, outcome = reconstruct("stopped", f"--inference.{option}=3", passes=0)
+    folder, outcome = reconstruct("stopped", f"--inference.{option}=3", iterations=0)
     assert outcome.status == 130
     assert pressed
     found = read_product(folder / RECONSTRUCTION)
@@ -109,7 +109,7 @@ def test_a_signal_during_passes_keeps_the_last_whole_pass(reconstruct, image_of,
     np.testing.assert_array_equal(found.obj, expected.obj)
 
 
-def test_a_signal_after_the_image_keeps_it_whole(reconstruct, image_of, when):
+def test_signal_after_the_image_saves_it_complete(reconstruct, image_of, when):
     when("baseline", 32, lambda: signal.raise_signal(signal.SIGINT))
     folder, outcome = reconstruct("stopped")
     assert outcome.status == 130
@@ -119,7 +119,7 @@ def test_a_signal_after_the_image_keeps_it_whole(reconstruct, image_of, when):
     np.testing.assert_array_equal(found.obj, image_of(iterations=3).obj)
 
 
-def test_a_second_signal_ends_the_work_at_once(reconstruct, when):
+def test_second_signal_ends_the_command_at_once(reconstruct, when):
     def press_twice():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -127,37 +127,37 @@ def test_a_second_signal_ends_the_work_at_once(reconstruct, when):
     when("reconstruction", 32, press_twice)
     folder, outcome = reconstruct("stopped")
     assert outcome.status == 130
-    assert outcome.err.splitlines()[-1] == "Interrupted: nothing was complete yet, nothing is kept"
+    assert outcome.err.splitlines()[-1] == "Interrupted: no file was complete"
     assert not folder.exists()
 
 
-def test_the_image_is_there_while_it_grows_and_whole_at_the_end(reconstruct, monkeypatch, tmp_path):
-    folder = tmp_path / "growing"
+def test_unfinished_images_are_written_on_the_way(reconstruct, monkeypatch, tmp_path):
+    folder = tmp_path / "image"
     monkeypatch.setattr(incremental, "WRITE_EVERY_S", 0.0)
     monkeypatch.setattr(incremental, "WRITING_SHARE", float("inf"))
-    seen = []
+    images = []
 
     class Reading(progress.EventLog):
         def __call__(self, event):
             if event.image:
                 product = read_product(folder / RECONSTRUCTION)
-                seen.append((product.attributes.get("incomplete"), np.count_nonzero(product.obj)))
+                images.append((product.attributes.get("incomplete"), np.count_nonzero(product.obj)))
 
     monkeypatch.setattr(progress, "EventLog", Reading)
-    _, outcome = reconstruct("growing")
+    _, outcome = reconstruct("image")
     assert outcome.status == 0, outcome.err
-    reached = [text for text, _ in seen]
-    assert reached == [
+    progress_texts = [text for text, _ in images]
+    assert progress_texts == [
         *(f"reconstruction: {done} of 64" for done in (16, 32, 48, 64)),
-        *(f"overlap: {done} of 3" for done in (1, 2, 3)),
+        *(f"iterations: {done} of 3" for done in (1, 2, 3)),
     ]
-    sizes = [size for _, size in seen]
+    sizes = [size for _, size in images]
     assert sizes[0] < sizes[1] < sizes[2] < sizes[3] == sizes[-1]
     assert "incomplete" not in read_product(folder / RECONSTRUCTION).attributes
     assert names(folder) == FINISHED
 
 
-def test_results_of_an_earlier_run_stay_until_there_is_something_new(reconstruct, when, tmp_path):
+def test_earlier_results_stay_until_the_first_image(reconstruct, when, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     for name in FINISHED:
@@ -168,10 +168,10 @@ def test_results_of_an_earlier_run_stay_until_there_is_something_new(reconstruct
     assert kept == dict.fromkeys(FINISHED, "earlier")
     when("reconstruction", 16, lambda: signal.raise_signal(signal.SIGINT))
     assert reconstruct("run", "--overwrite")[1].status == 130
-    assert names(folder) == {RECONSTRUCTION}  # pictures of another image would mislead
+    assert names(folder) == {RECONSTRUCTION}  # without pictures of the earlier image
 
 
-def test_a_full_disk_on_the_way_is_a_warning(reconstruct, monkeypatch):
+def test_full_disk_is_a_warning(reconstruct, monkeypatch):
     real, calls = incremental.write_image, []
 
     def fail_first(*arguments):
@@ -185,13 +185,13 @@ def test_a_full_disk_on_the_way_is_a_warning(reconstruct, monkeypatch):
     monkeypatch.setattr(incremental, "WRITING_SHARE", float("inf"))
     folder, outcome = reconstruct("run")
     assert outcome.status == 0
-    assert "warning: the image so far is not written: no space left" in outcome.err
+    assert "warning: the unfinished image is not written: no space left" in outcome.err
     assert names(folder) == FINISHED
     assert len(calls) > 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_a_process_that_is_stopped_leaves_a_valid_image(scan_file, trained, tmp_path, started, wait_for):
+def test_stopped_process_leaves_a_valid_image(scan_file, trained, tmp_path, started, wait_for):
     folder = tmp_path / "image"
     options = ("--output", folder, "--inference.iterations=1000000")
     process = started("reconstruct", scan_file, "--model", trained[0], *options)
@@ -200,8 +200,8 @@ def test_a_process_that_is_stopped_leaves_a_valid_image(scan_file, trained, tmp_
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    said = f"Interrupted: kept in '{folder}': {RECONSTRUCTION}; the image is incomplete (overlap: "
-    assert err.splitlines()[-1].startswith(said)
+    message = f"Interrupted: saved in '{folder}': {RECONSTRUCTION}; the image is incomplete (iterations: "
+    assert err.splitlines()[-1].startswith(message)
     assert out == ""
     assert names(folder) == {RECONSTRUCTION}
     product = read_product(folder / RECONSTRUCTION)

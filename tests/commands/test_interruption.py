@@ -1,4 +1,4 @@
-"""Ctrl-C: status 130, a sentence on what was kept, no traceback, no unfinished file."""
+"""Ctrl-C: status 130, a sentence on the saved files, no traceback, no unfinished file."""
 
 import os
 import shutil
@@ -21,72 +21,67 @@ def interrupting(*_, **__):
     raise KeyboardInterrupt
 
 
-def test_before_anything_is_complete_nothing_is_kept(scan_file, ptychopinn, tmp_path, monkeypatch):
+def test_interrupt_before_the_first_file(scan_file, ptychopinn, tmp_path, monkeypatch):
     monkeypatch.setattr(api, "train", interrupting)
     monkeypatch.setattr("ptycho_backend.commands.train.get_backend", lambda name: type("E", (), {"devices": list}))
     outcome = ptychopinn("train", scan_file, "--output", tmp_path / "deep" / "run")
     assert outcome.status == 130
-    assert outcome.err == "Interrupted: nothing was complete yet, nothing is kept\n"
+    assert outcome.err == "Interrupted: no file was complete\n"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_after_training_the_model_is_kept(scan_file, ptychopinn, quick, needs_pytorch, tmp_path, monkeypatch):
+def test_interrupt_after_training_keeps_the_model(scan_file, ptychopinn, quick, needs_pytorch, tmp_path, monkeypatch):
     monkeypatch.setattr(results, "fit_to_scan", interrupting)
     outcome = ptychopinn("train", scan_file, "--output", tmp_path / "run", *quick)
     assert outcome.status == 130
-    assert f"Interrupted: kept in '{tmp_path / 'run'}': {CORE}\n" in outcome.err
+    assert f"Interrupted: saved in '{tmp_path / 'run'}': {CORE}\n" in outcome.err
     assert "Traceback" not in outcome.err
 
 
-def test_outside_of_a_run_folder_it_is_one_word(ptychopinn, tmp_path, monkeypatch):
+def test_interrupt_without_a_run_folder(ptychopinn, tmp_path, monkeypatch):
     monkeypatch.setattr("ptycho_backend.commands.simulate.simulate_scan", interrupting)
     outcome = ptychopinn("simulate", "--output", tmp_path / "scan.npz")
     assert (outcome.status, outcome.err) == (130, "Interrupted\n")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_signal_during_training_ends_the_command(
-    scan_file, ptychopinn, quick, needs_pytorch, tmp_path, monkeypatch
-):
-    """Lightning would turn a KeyboardInterrupt into an exit of its own, with status 1."""
-    seen = []
+def test_signal_during_training(scan_file, ptychopinn, quick, needs_pytorch, tmp_path, monkeypatch):
+    """Lightning itself handles a KeyboardInterrupt and ends the process with status 1."""
+    events = []
 
     class Pressing(progress.EventLog):
         def __call__(self, event):
-            seen.append(event)
+            events.append(event)
             if isinstance(event, BatchEvent):
                 signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(progress, "EventLog", Pressing)
-    before = signal.getsignal(signal.SIGINT)
+    previous = signal.getsignal(signal.SIGINT)
     outcome = ptychopinn("train", scan_file, "--output", tmp_path / "run", *quick)
     assert outcome.status == 130
-    assert [type(event) for event in seen] == [BatchEvent]
+    assert [type(event) for event in events] == [BatchEvent]
     last = tmp_path / "run" / "checkpoints" / "last.h5.zip"
     assert outcome.err.endswith(
-        f"Interrupted: a signal after epoch 0 and batch 1 of the next one; kept in '{last}'; "
+        f"Interrupted: a signal after epoch 0 and batch 1 of the next one; saved in '{last}'; "
         "go on with --resume (in Python: resume=True)\n"
     )
     assert "Traceback" not in outcome.err
     assert {item.name for item in (tmp_path / "run").iterdir()} == {"checkpoints"}
-    assert signal.getsignal(signal.SIGINT) == before
+    assert signal.getsignal(signal.SIGINT) == previous
 
 
-def test_an_earlier_run_survives_the_interruption_of_its_successor(
-    scan_file, ptychopinn, needs_pytorch, tmp_path, monkeypatch
-):
+def test_interrupt_keeps_earlier_results(scan_file, ptychopinn, needs_pytorch, tmp_path, monkeypatch):
     (tmp_path / "wts.h5.zip").write_text("earlier", encoding="utf-8")
     monkeypatch.setattr(api, "train", interrupting)
     outcome = ptychopinn("train", scan_file, "--output", tmp_path, "--overwrite", "--backend=pytorch")
-    assert (outcome.status, outcome.err) == (130, "Interrupted: nothing was complete yet, nothing is kept\n")
+    assert (outcome.status, outcome.err) == (130, "Interrupted: no file was complete\n")
     assert [item.name for item in tmp_path.iterdir()] == ["wts.h5.zip"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
-def test_a_process_that_is_stopped_goes_on_later(
-    ptychopinn, scan_file, needs_pytorch, quick, tmp_path, number, started, wait_for
-):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_process_resumes(ptychopinn, scan_file, needs_pytorch, quick, tmp_path, number, started, wait_for):
     run = tmp_path / "run"
     process = started("train", scan_file, "--output", run, *quick, "--epochs=100000")
     wait_for(process, "epoch 2/")
@@ -105,23 +100,24 @@ def test_a_process_that_is_stopped_goes_on_later(
     assert [float(epoch) for epoch in epochs] == list(range(1, finished + 2))
 
 
-@pytest.mark.parametrize("attempt", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, 10))])
-def test_killed_at_any_moment_a_run_leaves_a_checkpoint_that_loads(
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(10))
+def test_killed_process_leaves_a_valid_checkpoint(
     scan_file, needs_pytorch, quick, tmp_path, attempt, started, wait_for
 ):
-    # From the second epoch on; most of the time goes into writing, for the epochs are short.
+    # Epochs are short, so that checkpoints take most of the time.
     run = tmp_path / "run"
     process = started("train", scan_file, "--output", run, *quick, "--epochs=100000")
     wait_for(process, "epoch 2/")
     rng = np.random.default_rng(attempt)
-    seen = []
+    copies = []
     for delay in rng.uniform(0.0, 0.3, size=4):
         time.sleep(delay)
-        folder = tmp_path / f"seen {len(seen)}"
+        folder = tmp_path / f"copy {len(copies)}"
         folder.mkdir()
-        shutil.copy(run / "checkpoints" / LAST, folder)  # what another process finds at this moment
-        seen.append(folder)
+        shutil.copy(run / "checkpoints" / LAST, folder)
+        copies.append(folder)
     process.kill()
     process.communicate()
-    for folder in (run / "checkpoints", *seen):
+    for folder in (run / "checkpoints", *copies):
         assert read_checkpoint(folder).state.epoch >= 1

@@ -1,4 +1,4 @@
-"""``ptychopinn parity``: what it shows, writes and returns, for engines that are right and for one that is wrong."""
+"""``ptychopinn parity``: output, report and exit status, for correct engines and for a wrong one."""
 
 import json
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not ENGINES, reason="no engine is installed")
 
 
 def rows_of(out):
-    """Return the lines of the table, by clause and check."""
+    """Return the lines of the table."""
     return [line for line in out.splitlines() if line.endswith(("yes", "NO"))]
 
 
@@ -28,7 +28,7 @@ def quick(ptychopinn, tmp_path_factory):
     return ptychopinn("parity", "--quick", "--device", "cpu", "--seed", 3, "--json", file), file
 
 
-def test_engines_that_are_right_end_with_status_0(quick):
+def test_status_0_for_correct_engines(quick):
     outcome, file = quick
     assert outcome.status == 0, outcome.out
     assert f"All {len(FAST) * len(ENGINES)} checks passed" in outcome.out
@@ -36,22 +36,22 @@ def test_engines_that_are_right_end_with_status_0(quick):
     assert f"Written to {file}" in outcome.out
 
 
-def test_the_table_has_a_line_for_every_check_and_engine(quick):
+def test_table_has_one_line_per_check_and_engine(quick):
     lines = rows_of(quick[0].out)
     assert len(lines) == len(FAST) * len(ENGINES)
     for name in ENGINES:
-        own = [line for line in lines if f" {name} " in line]
-        assert all(any(check.name in line and line.startswith(check.clause) for line in own) for check in FAST)
+        of_engine = [line for line in lines if f" {name} " in line]
+        assert all(any(check.name in line and line.startswith(check.clause) for line in of_engine) for check in FAST)
     headings = next(line for line in quick[0].out.splitlines() if line.startswith("clause"))
     assert headings.split() == ["clause", "check", "engine", "device", "error", "tolerance", "passed"]
 
 
-def test_progress_is_told_on_standard_error(quick):
+def test_progress_on_standard_error(quick):
     for name in ENGINES:
         assert f"{name} on cpu: {len(FAST)} of {len(FAST)}" in quick[0].err
 
 
-def test_the_file_holds_every_figure_and_what_made_it(quick):
+def test_json_report(quick):
     report = json.loads(quick[1].read_text(encoding="utf-8"))
     assert (report["passed"], report["seed"], len(report["rows"])) == (True, 3, len(FAST) * len(ENGINES))
     assert set(report["versions"]) >= {"ptychopinn", "numpy", "python"}
@@ -64,7 +64,7 @@ def test_the_file_holds_every_figure_and_what_made_it(quick):
         assert (row["device"], row["passed"], row["message"]) == ("cpu", True, "")
 
 
-def test_equal_seeds_give_equal_figures(quick):
+def test_equal_seeds_give_equal_errors(quick):
     report = parity.run_parity([ENGINES[0]], "cpu", seed=3, quick=True)
     written = json.loads(quick[1].read_text(encoding="utf-8"))["rows"]
     assert [row.error for row in report.rows] == [row["error"] for row in written if row["engine"] == ENGINES[0]]
@@ -72,10 +72,10 @@ def test_equal_seeds_give_equal_figures(quick):
     assert [row.error for row in other.rows] != [row.error for row in report.rows]
 
 
-class TestAWrongEngine:
+class TestWrongEngine:
     @pytest.fixture
     def wrong(self, monkeypatch):
-        """Let an engine's propagation forget its norm, and its losses fail."""
+        """Change the norm of an engine's propagation, and make its losses fail."""
         operators = type(get_backend(ENGINES[0]).operators("cpu"))
         correct = operators.evaluate
 
@@ -87,7 +87,7 @@ class TestAWrongEngine:
         monkeypatch.setattr(operators, "evaluate", evaluate)
         return ENGINES[0]
 
-    def test_it_ends_with_status_1_without_a_traceback(self, wrong, ptychopinn, tmp_path):
+    def test_status_1_without_a_traceback(self, wrong, ptychopinn, tmp_path):
         file = tmp_path / "report.json"
         outcome = ptychopinn("parity", "--quick", "--backend", wrong, "--device=cpu", "--json", file)
         assert outcome.status == 1
@@ -101,7 +101,7 @@ class TestAWrongEngine:
         assert by_name["far field"]["error"] == pytest.approx(7, rel=1e-3)
         assert by_name["near field"]["passed"]
 
-    def test_a_check_that_raises_is_a_row(self, wrong, ptychopinn, tmp_path):
+    def test_check_that_raises_is_a_row(self, wrong, ptychopinn, tmp_path):
         file = tmp_path / "report.json"
         outcome = ptychopinn("parity", "--quick", "--backend", wrong, "--device=cpu", "--json", file)
         (line,) = (line for line in rows_of(outcome.out) if line.startswith("physics 5.1") and " poisson  " in line)
@@ -113,17 +113,15 @@ class TestAWrongEngine:
         assert (row["error"], row["tolerance"], row["passed"]) == (None, None, False)
         assert row["message"] == "RuntimeError: first line"
 
-    def test_quiet_runs_still_say_what_missed(self, wrong, ptychopinn):
+    def test_quiet_shows_failed_checks(self, wrong, ptychopinn):
         outcome = ptychopinn("parity", "--quick", "--backend", wrong, "--device=cpu", "--quiet")
         assert (outcome.status, outcome.out) == (1, "")
         assert "not passed: far field (physics 3.1)" in outcome.err
 
 
 class TestScans:
-    def test_models_are_asked_about_a_scan(self, scan_file, ptychopinn, tmp_path, monkeypatch):
-        chosen = [
-            check for check in CHECKS if check.name in ("patches of a cnn", "an object of 1 gives the measured energy")
-        ]
+    def test_models_are_checked_on_the_scan(self, scan_file, ptychopinn, tmp_path, monkeypatch):
+        chosen = [check for check in CHECKS if check.name in ("patches of a cnn", "energy of a unit object")]
         monkeypatch.setattr(parity, "CHECKS", tuple(chosen))
         file = tmp_path / "report.json"
         argv = ("--backend", ENGINES[0], "--device=cpu", "--json", file)
@@ -133,39 +131,39 @@ class TestScans:
         assert report["scan"] == str(scan_file)
         assert len(report["rows"]) == 2
 
-    def test_a_part_of_it_is_used(self, scan):
-        assert len(parity.part_of(scan)) == parity.MOST
-        np.testing.assert_array_equal(parity.part_of(scan).patterns, scan.patterns[: parity.MOST])
+    def test_first_positions_are_used(self, scan):
+        assert len(parity.first_positions(scan)) == parity.MAX_POSITIONS
+        np.testing.assert_array_equal(parity.first_positions(scan).patterns, scan.patterns[: parity.MAX_POSITIONS])
 
-    def test_scans_that_no_model_takes_are_refused(self, scan, scan_file, ptychopinn, complains):
-        complains(ptychopinn("parity", scan_file, "--resize", 40, "--quick"), 1, "40×40", "--resize 64")
+    def test_unsuitable_scans(self, scan, scan_file, ptychopinn, fails_with):
+        fails_with(ptychopinn("parity", scan_file, "--resize", 40, "--quick"), 1, "40×40", "--resize 64")
         with pytest.raises(parity.DataError, match="at least 12"):
-            parity.part_of(scan.subset(slice(0, 11)))
+            parity.first_positions(scan.subset(slice(0, 11)))
 
 
-class TestMistakes:
-    def test_an_engine_that_is_not_installed(self, ptychopinn, complains, monkeypatch):
+class TestInvalidOptions:
+    def test_engine_that_is_not_installed(self, ptychopinn, fails_with, monkeypatch):
         def missing(name):
             raise BackendNotInstalledError("The engine needs a framework.", "the package", "missing", "pip install it")
 
         monkeypatch.setattr("ptycho_backend.commands.parity.get_backend", missing)
-        complains(ptychopinn("parity", "--backend", "tensorflow"), 1, "BackendNotInstalledError", "pip install")
+        fails_with(ptychopinn("parity", "--backend", "tensorflow"), 1, "BackendNotInstalledError", "pip install")
 
-    def test_an_engine_that_nobody_knows(self, ptychopinn, complains):
-        complains(ptychopinn("parity", "--backend", "pytorhc"), 2, "did you mean 'pytorch'?")
+    def test_unknown_engine_name(self, ptychopinn, fails_with):
+        fails_with(ptychopinn("parity", "--backend", "pytorhc"), 2, "did you mean 'pytorch'?")
 
-    def test_a_device_that_is_not_there(self, ptychopinn, complains):
-        complains(ptychopinn("parity", "--quick", "--backend", ENGINES[0], "--device", "cuda:99"), 1, "cuda:99")
+    def test_missing_device(self, ptychopinn, fails_with):
+        fails_with(ptychopinn("parity", "--quick", "--backend", ENGINES[0], "--device", "cuda:99"), 1, "cuda:99")
 
-    def test_a_file_that_could_not_be_written_is_refused_before_any_work(self, ptychopinn, complains, tmp_path):
-        complains(ptychopinn("parity", "--json", tmp_path / "no/report.json"), 1, "does not exist")
-        complains(ptychopinn("parity", "--json", tmp_path / "report.txt"), 1, ".json")
+    def test_report_file_is_checked_first(self, ptychopinn, fails_with, tmp_path):
+        fails_with(ptychopinn("parity", "--json", tmp_path / "no/report.json"), 1, "does not exist")
+        fails_with(ptychopinn("parity", "--json", tmp_path / "report.txt"), 1, ".json")
 
 
 @pytest.mark.skipif(len(ENGINES) < 2, reason="one engine has nothing to be compared with")
-def test_engines_are_compared_with_the_first(ptychopinn, monkeypatch, tmp_path):
+def test_engines_are_compared_with_each_other(ptychopinn, monkeypatch, tmp_path):
     monkeypatch.setattr(parity, "CHECKS", ())
-    chosen = tuple(check for check in CROSS_CHECKS if check.name == "model files, both ways")
+    chosen = tuple(check for check in CROSS_CHECKS if check.name == "model files in both directions")
     monkeypatch.setattr(parity, "CROSS_CHECKS", chosen)
     file = tmp_path / "report.json"
     outcome = ptychopinn("parity", "--device=cpu", "--json", file)
@@ -174,7 +172,7 @@ def test_engines_are_compared_with_the_first(ptychopinn, monkeypatch, tmp_path):
     assert (row["engine"], row["device"]) == (", ".join(ENGINES), "cpu")
 
 
-def test_every_operator_and_gradient_is_in_the_list():
+def test_every_operator_and_gradient_is_checked():
     names = {check.name for check in FAST}
     for name, operator in OPERATORS.items():
         assert name.replace("_", " ") in names

@@ -1,4 +1,4 @@
-"""``ptychopinn migrate`` and ``convert``: files of PtychoPINN at the command line."""
+"""``ptychopinn migrate`` and ``convert``: configurations and models of PtychoPINN."""
 
 import pickle
 import zipfile
@@ -32,7 +32,7 @@ def old_config(tmp_path):
     return tmp_path / "old.yaml"
 
 
-def test_a_migrated_configuration_trains(old_config, ptychopinn, needs_pytorch, tmp_path):
+def test_migrated_configuration_trains(old_config, ptychopinn, needs_pytorch, tmp_path):
     new = tmp_path / "new.yaml"
     outcome = ptychopinn("migrate", old_config, "--output", new)
     assert outcome.status == 0, outcome.err
@@ -41,7 +41,7 @@ def test_a_migrated_configuration_trains(old_config, ptychopinn, needs_pytorch, 
         "training.probe_trainable = True",
         "data_source",
         "oddity",
-        "unknown here and there",
+        "unknown in both packages",
     ):
         assert words in outcome.out
     scan = write_npz(simulate_scan(N=32, n_positions=16, photons_per_pattern=1e5, seed=3), tmp_path / "scan.npz")
@@ -52,7 +52,7 @@ def test_a_migrated_configuration_trains(old_config, ptychopinn, needs_pytorch, 
     assert (used.model.architecture, used.probe_trainable, used.nepochs) == ("cnn", True, 1)
 
 
-def test_without_a_file_to_write_the_configuration_is_printed(old_config, ptychopinn):
+def test_migrate_prints_without_output(old_config, ptychopinn):
     outcome = ptychopinn("migrate", old_config)
     assert outcome.status == 0
     values = yaml.safe_load(outcome.out)
@@ -61,19 +61,19 @@ def test_without_a_file_to_write_the_configuration_is_printed(old_config, ptycho
     assert "# Not carried over: model.fno_width = 32" in outcome.out
 
 
-def test_bad_configurations_are_refused(old_config, ptychopinn, complains, tmp_path):
-    complains(ptychopinn("migrate"), 2, "OLD.yaml")
-    complains(ptychopinn("migrate", tmp_path / "missing.yaml"), 2, "missing.yaml")
+def test_invalid_configurations(old_config, ptychopinn, fails_with, tmp_path):
+    fails_with(ptychopinn("migrate"), 2, "OLD.yaml")
+    fails_with(ptychopinn("migrate", tmp_path / "missing.yaml"), 2, "missing.yaml")
     (tmp_path / "list.yaml").write_text("- 1\n")
-    complains(ptychopinn("migrate", tmp_path / "list.yaml"), 2, "a list")
+    fails_with(ptychopinn("migrate", tmp_path / "list.yaml"), 2, "a list")
     (tmp_path / "code.yaml").write_text("a: !!python/object/apply:os.system ['true']\n")
-    complains(ptychopinn("migrate", tmp_path / "code.yaml"), 2, "not valid YAML")
-    complains(ptychopinn("migrate", old_config, "--output", tmp_path / "new.txt"), 1, ".yaml")
-    complains(ptychopinn("migrate", old_config, "--output", old_config), 1, "--overwrite")
+    fails_with(ptychopinn("migrate", tmp_path / "code.yaml"), 2, "not valid YAML")
+    fails_with(ptychopinn("migrate", old_config, "--output", tmp_path / "new.txt"), 1, ".yaml")
+    fails_with(ptychopinn("migrate", old_config, "--output", old_config), 1, "--overwrite")
     assert old_config.read_text() == OLD
 
 
-def test_help_of_both(ptychopinn):
+def test_help(ptychopinn):
     for command, words in {
         "convert": ("OLD NEW", "--decoder-outputs", "--N"),
         "migrate": ("OLD.yaml", "--output"),
@@ -83,20 +83,20 @@ def test_help_of_both(ptychopinn):
         assert all(word in outcome.out for word in words)
 
 
-def test_files_that_are_no_archive_are_refused_and_leave_nothing(scan_file, ptychopinn, complains, tmp_path):
+def test_invalid_archives(scan_file, ptychopinn, fails_with, tmp_path):
     with zipfile.ZipFile(tmp_path / "half.zip", "w") as archive:
         archive.writestr("manifest.dill", pickle.dumps({"models": ["autoencoder"]}))
     (tmp_path / "model.pt").write_bytes(b"x")
     new = tmp_path / "new"
-    complains(ptychopinn("convert", tmp_path / "half.zip", new), 1, "autoencoder/params.dill", "half.zip")
-    complains(ptychopinn("convert", scan_file, new), 1, "manifest.dill", scan_file.name)
-    complains(ptychopinn("convert", tmp_path / "missing.zip", new), 1, "no such file")
-    complains(ptychopinn("convert", tmp_path / "model.pt", new), 1, "PyTorch")
-    complains(ptychopinn("convert", tmp_path / "half.zip"), 2, "NEW")
-    complains(ptychopinn("convert"), 2, "OLD")
-    complains(ptychopinn("convert", tmp_path / "half.zip", new, "--decoder-outputs", "polar"), 2, "decoder-outputs")
+    fails_with(ptychopinn("convert", tmp_path / "half.zip", new), 1, "autoencoder/params.dill", "half.zip")
+    fails_with(ptychopinn("convert", scan_file, new), 1, "manifest.dill", scan_file.name)
+    fails_with(ptychopinn("convert", tmp_path / "missing.zip", new), 1, "no such file")
+    fails_with(ptychopinn("convert", tmp_path / "model.pt", new), 1, "PyTorch")
+    fails_with(ptychopinn("convert", tmp_path / "half.zip"), 2, "NEW")
+    fails_with(ptychopinn("convert"), 2, "OLD")
+    fails_with(ptychopinn("convert", tmp_path / "half.zip", new, "--decoder-outputs", "polar"), 2, "decoder-outputs")
     assert not new.exists()
 
 
-def test_our_own_model_is_refused(trained, ptychopinn, complains, tmp_path):
-    complains(ptychopinn("convert", trained[0], tmp_path / "new"), 1, "already", "--model")
+def test_convert_rejects_a_model_of_this_package(trained, ptychopinn, fails_with, tmp_path):
+    fails_with(ptychopinn("convert", trained[0], tmp_path / "new"), 1, "already", "--model")

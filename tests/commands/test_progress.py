@@ -1,4 +1,4 @@
-"""One view of progress: bars for a person, lines for a log, the same events from both engines."""
+"""Progress: bars on a terminal, lines in a log."""
 
 import io
 import logging
@@ -24,7 +24,7 @@ def run_of(nepochs=2, n_batches=3):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Let time pass by hand."""
+    """Return a clock with a settable time."""
 
     class Clock:
         now = 100.0
@@ -33,32 +33,32 @@ def clock(monkeypatch):
     return Clock
 
 
-def test_a_long_stage_is_logged_now_and_then_with_the_time_left(caplog, clock):
+def test_long_stage_logs_the_time_left(caplog, clock):
     log = EventLog()
     with caplog.at_level(logging.INFO):
         for done in range(0, 1001):  # 10 a second
             clock.now = 100.0 + done / 10
             log(StageEvent("reconstruction", done, 1000))
         clock.now = 300.0
-        log(StageEvent("overlap", 0.25, 16))
+        log(StageEvent("iterations", 0.25, 16))
         clock.now = 400.0
-        log(StageEvent("overlap", 0.5, 16))
-        log(StageEvent("overlap", 0.51, 16))
+        log(StageEvent("iterations", 0.5, 16))
+        log(StageEvent("iterations", 0.51, 16))
     assert [record.getMessage() for record in caplog.records] == [
         "reconstruction: 300 of 1000, about 70 s left",
         "reconstruction: 600 of 1000, about 40 s left",
         "reconstruction: 900 of 1000, about 10 s left",
         "reconstruction: 1000 of 1000",
-        "overlap: 0.5 of 16, about 103 min left",
+        "iterations: 0.5 of 16, about 103 min left",
     ]
 
 
-def test_a_stage_that_comes_again_has_times_of_its_own():
+def test_repeated_stage_restarts_its_bar():
     with progress_bars(screen()) as bars:
         for done in (1, 2):
-            bars(StageEvent("overlap", done, 2))
+            bars(StageEvent("iterations", done, 2))
         first = bars._progress.tasks[0].finished_time
-        bars(StageEvent("overlap", 0.5, 2))
+        bars(StageEvent("iterations", 0.5, 2))
         (task,) = bars._progress.tasks
         assert first is not None
         assert (task.completed, task.finished) == (0.5, False)
@@ -68,7 +68,7 @@ def screen(width=80):
     return Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
 
 
-def test_the_log_has_one_line_for_every_stage_and_epoch(caplog):
+def test_one_log_line_per_stage_and_epoch(caplog):
     with caplog.at_level(logging.INFO):
         log = EventLog()
         for event in run_of():
@@ -83,7 +83,7 @@ def test_the_log_has_one_line_for_every_stage_and_epoch(caplog):
     assert "poisson_val_loss 0.5, lr 0.001, " in messages[1]
 
 
-def test_every_bar_ends_full():
+def test_bars_end_full():
     console = screen()
     with progress_bars(console) as bars:
         for event in run_of():
@@ -105,7 +105,7 @@ def test_batches_move_the_training_bar():
         assert task.fields["note"] == "epoch 2/4, loss 0.123"
 
 
-def test_a_bar_fits_a_terminal_of_80_columns():
+def test_bar_fits_80_columns():
     console = screen(80)
     with progress_bars(console) as bars:
         bars(BatchEvent(100, 100, 1, 5, 0.123456))
@@ -115,7 +115,7 @@ def test_a_bar_fits_a_terminal_of_80_columns():
 
 
 @pytest.mark.parametrize("metrics", [{"mae_train_loss": 0.5}, {"mae_train_loss": 0.5, "mae_val_loss": float("nan")}])
-def test_a_loss_that_is_not_there_is_left_out(metrics):
+def test_missing_loss_is_omitted(metrics):
     with progress_bars(screen()) as bars:
         bars(BatchEvent(1, 1, 1, 1, 0.5))
         bars(EpochEvent(1, 1, metrics))
@@ -123,7 +123,7 @@ def test_a_loss_that_is_not_there_is_left_out(metrics):
         assert task.fields["note"] == "epoch 1/1, train 0.5"
 
 
-def test_bars_are_cleared_away_when_the_work_fails():
+def test_bars_are_removed_after_a_failure():
     console = screen()
 
     def fail():
@@ -147,7 +147,7 @@ def test_bars_are_cleared_away_when_the_work_fails():
         (True, True, False, False, EventLog),
     ],
 )
-def test_bars_are_for_people_only(out, err, quiet, wanted, expected, monkeypatch):
+def test_bars_on_interactive_terminals_only(out, err, quiet, wanted, expected, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal(quiet=quiet)
     terminal.out = Console(file=io.StringIO(), force_terminal=out)
@@ -156,7 +156,7 @@ def test_bars_are_for_people_only(out, err, quiet, wanted, expected, monkeypatch
         assert isinstance(listener, expected)
 
 
-def test_text_is_shown_as_it_is():
+def test_text_is_not_wrapped():
     terminal = Terminal()
     terminal.out = Console(file=io.StringIO(), width=20)
     terminal.show("a/path[with]/brackets-and-more-than-twenty-letters")

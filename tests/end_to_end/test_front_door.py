@@ -1,4 +1,4 @@
-"""The front door, the way users walk through it: README, train, save, load anywhere, reconstruct, judge."""
+"""Public functions on every engine: train, save, load, reconstruct, evaluate, and the README example."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ptycho_backend.events import BatchEvent, EpochEvent, StageEvent
 from ptycho_backend.model_file.run import Run
 from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.quality.metrics import compare
-from ptycho_backend.solver.epie import Plan, epie
+from ptycho_backend.solver.epie import EpieOptions, epie
 from ptycho_backend.solver.initial_estimate import baseline_image
 from ptycho_backend.testing.assertions import assert_close, relative_error
 from ptycho_backend.testing.tolerances import EXACT32, Tolerance
@@ -31,7 +31,7 @@ SAVED = Tolerance(1e-6, "weights and probe are stored as they are; a sum may be 
 
 
 def small(**fields) -> pb.TrainingConfig:
-    """Return options of a training that takes a second."""
+    """Return the options of a training of one second."""
     model = {"N": N, "n_filters_scale": 1, "unrolled_steps": 1, **fields.pop("model", {})}
     settings = {"nepochs": 2, "batch_size": 16, "probe_iterations": 2, **fields}
     return pb.TrainingConfig(model=pb.ModelConfig(**model), **settings)
@@ -54,7 +54,7 @@ def events() -> list:
 
 @pytest.fixture(scope="module")
 def run(backend, scan, execution, events) -> Run:
-    """Return one training for each engine, looked at by many tests."""
+    """Return one training for each engine."""
     events.clear()
     return pb.train(scan, small(backend=backend.name), execution, events.append)
 
@@ -65,7 +65,7 @@ def image(run, scan) -> pb.Image:
 
 
 def patches(model, scan: pb.Scan, gridsize: int = 1):
-    """Return what a model predicts for some groups of a scan."""
+    """Return the predicted patches of some groups of a scan."""
     groups = group_positions(scan.positions_px, gridsize, 7, 12, np.random.default_rng(0))
     return model.predict_patches(next(Samples(scan, groups, model.calibration).batches(12)))
 
@@ -73,8 +73,8 @@ def patches(model, scan: pb.Scan, gridsize: int = 1):
 # --- the README ----------------------------------------------------------------------------------------------------
 
 
-def test_the_ten_lines_of_the_readme_run(backend, execution, tmp_path, monkeypatch, capsys):
-    """The very text; only sizes and epochs are made small behind its back."""
+def test_readme_example(backend, execution, tmp_path, monkeypatch, capsys):
+    """The text itself, with smaller sizes and fewer epochs."""
     (text,) = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
     )
@@ -101,7 +101,7 @@ def test_the_ten_lines_of_the_readme_run(backend, execution, tmp_path, monkeypat
 # --- training ------------------------------------------------------------------------------------------------------
 
 
-def test_a_training_says_what_it_did(run, backend):
+def test_result_of_a_training(run, backend):
     assert run.model.backend == run.training.backend == run.provenance["backend"] == backend.name
     assert [row["epoch"] for row in run.history] == [1, 2]
     for row in run.history:
@@ -114,7 +114,7 @@ def test_a_training_says_what_it_did(run, backend):
     assert run.summary["half_deviance"] > 0
 
 
-def test_events_tell_the_whole_story_in_order(run, events):
+def test_order_of_events(run, events):
     epochs = [event for event in events if isinstance(event, EpochEvent)]
     batches = [event for event in events if isinstance(event, BatchEvent)]
     assert [event.epoch for event in epochs] == [1, 2]
@@ -125,7 +125,7 @@ def test_events_tell_the_whole_story_in_order(run, events):
     assert events.index(stages[-1]) < events.index(batches[0])
 
 
-def test_arguments_are_left_alone(backend, scan, execution):
+def test_train_keeps_its_arguments(backend, scan, execution):
     config = small(backend=backend.name, model={"N": 0}, nepochs=1, neighbor_count=9)
     before = copy.deepcopy((config, execution))
     patterns = scan.patterns.copy()
@@ -136,7 +136,7 @@ def test_arguments_are_left_alone(backend, scan, execution):
     np.testing.assert_array_equal(scan.patterns, patterns)
 
 
-def test_a_seed_repeats_a_training(run, backend, scan, execution):
+def test_equal_seeds_give_equal_weights(run, backend, scan, execution):
     again = pb.train(scan, small(backend=backend.name), execution)
     for name, value in run.model.get_weights().items():
         assert_close(again.model.get_weights()[name], value, EXACT32, name)
@@ -145,15 +145,15 @@ def test_a_seed_repeats_a_training(run, backend, scan, execution):
     assert relative_error(other.get_weights()[name], run.model.get_weights()[name]) > 0.1
 
 
-def test_training_needs_no_validation_data(backend, scan, execution, caplog):
+def test_training_without_validation_data(backend, scan, execution, caplog):
     trained = pb.train(scan, small(backend=backend.name, validation_fraction=0.0, nepochs=1), execution)
     assert "poisson_val_loss" not in trained.history[0]
     assert trained.monitor == "poisson_train_loss"
     assert sum("no validation data" in record.getMessage() for record in caplog.records) == 1
 
 
-def test_a_scan_of_its_own_is_validated_on_whole(backend, scan, execution, tmp_path):
-    """Its loss is that of the trained model on all of it, in the units of the training scan; no group is lost."""
+def test_separate_validation_scan(backend, scan, execution, tmp_path):
+    """The validation loss is the loss of the trained model on the whole scan, in the units of the training scan."""
     other = pb.simulate_scan(N=N, n_positions=20, object_name="lines", photons_per_pattern=3e4, bad_pixels=0.01, seed=8)
     config = small(backend=backend.name, nepochs=1, probe_iterations=0)
     final = dataclasses.replace(execution, restore_best=False)
@@ -173,12 +173,12 @@ def test_a_scan_of_its_own_is_validated_on_whole(backend, scan, execution, tmp_p
     assert resumed.history[0] == trained.history[0]
 
 
-def test_the_scan_to_validate_on_fits_the_model(backend, scan, execution):
+def test_validation_scan_of_another_size(backend, scan, execution):
     with pytest.raises(ShapeError, match="48×48"):
         pb.train(scan, small(backend=backend.name), execution, validation=pb.simulate_scan(N=48, n_positions=4))
 
 
-def test_supervised_training_fits_labels(backend, scan, execution):
+def test_supervised_training(backend, scan, execution):
     trained = pb.train(scan, small(backend=backend.name, model={"model_type": "supervised"}, nepochs=4), execution)
     losses = [row["supervised_train_loss"] for row in trained.history]
     assert losses[-1] < losses[0]
@@ -192,8 +192,8 @@ def test_labels_need_a_known_object(backend, scan, execution):
         pb.train(unknown, small(backend=backend.name, model={"model_type": "supervised"}), execution)
 
 
-def test_groups_of_four(backend, scan, execution, tmp_path):
-    """gridsize=2 trains, comes back from its file, and gives an image of the same object."""
+def test_gridsize_2(backend, scan, execution, tmp_path):
+    """A model with groups of four trains, loads from its file, and reconstructs the object."""
     trained = pb.train(scan, small(backend=backend.name, model={"gridsize": 2}, nepochs=2), execution)
     assert trained.history[-1]["poisson_train_loss"] < trained.history[0]["poisson_train_loss"]
     trained.save(tmp_path / "run")
@@ -208,7 +208,7 @@ def test_groups_of_four(backend, scan, execution, tmp_path):
 # --- model files ---------------------------------------------------------------------------------------------------
 
 
-def test_a_saved_model_gives_the_same_image(run, image, scan, execution, backend, tmp_path):
+def test_loaded_model_gives_the_same_image(run, image, scan, execution, backend, tmp_path):
     folder = run.save(tmp_path / "run")
     for place in (folder, folder / "wts.h5.zip"):
         model = pb.load_model(place, execution=execution)
@@ -219,7 +219,7 @@ def test_a_saved_model_gives_the_same_image(run, image, scan, execution, backend
         assert_close(again.coverage, image.coverage, SAVED, "its coverage")
 
 
-def test_a_model_loads_on_the_other_engine(run, scan, execution, backend, tmp_path):
+def test_model_loads_on_the_other_engine(run, scan, execution, backend, tmp_path):
     other = {"pytorch": "tensorflow", "tensorflow": "pytorch"}.get(backend.name, "pytorch")
     if missing_packages(other):
         pytest.skip(f"the engine '{other}' is not installed")
@@ -231,7 +231,7 @@ def test_a_model_loads_on_the_other_engine(run, scan, execution, backend, tmp_pa
     assert relative_error(patches(untrained, scan), patches(run.model, scan)) > 10 * OTHER_ENGINE.relative
 
 
-def test_an_unknown_engine_is_named_before_any_work(scan):
+def test_train_with_unknown_engine(scan):
     with pytest.raises(UnknownBackendError, match="did you mean 'pytorch'"):
         pb.train(scan, small(backend="pytorhc"))
 
@@ -239,16 +239,16 @@ def test_an_unknown_engine_is_named_before_any_work(scan):
 # --- reconstruction ------------------------------------------------------------------------------------------------
 
 
-def test_an_image_lies_where_the_object_lies(run, image, scan):
-    polished = pb.reconstruct(scan, run.model, epie_iterations=5)
-    assert max(map(abs, pb.evaluate(polished, scan).shift_px)) < 0.3
+def test_position_of_the_image(run, image, scan):
+    refined = pb.reconstruct(scan, run.model, epie_iterations=5)
+    assert max(map(abs, pb.evaluate(refined, scan).shift_px)) < 0.3
     assert max(map(abs, pb.evaluate(image, scan).shift_px)) < 1.5  # trained for two epochs, and blurred
     assert pb.evaluate(image, scan).phase_correlation > 0.9
     assert (image.obj[image.coverage == 0] == 0).all()
     assert image.coverage.shape == image.obj.shape
 
 
-def test_reconstruction_is_repeatable_and_changes_no_model(run, image, scan):
+def test_reconstruction_is_repeatable(run, image, scan):
     before = run.model.get_weights()
     again = pb.reconstruct(scan, run.model)
     np.testing.assert_array_equal(again.obj, image.obj)
@@ -256,43 +256,43 @@ def test_reconstruction_is_repeatable_and_changes_no_model(run, image, scan):
         np.testing.assert_array_equal(value, before[name])
 
 
-def test_the_batch_size_does_not_matter(run, image, scan):
+def test_batch_size_has_no_effect(run, image, scan):
     assert_close(pb.reconstruct(scan, run.model, batch_size=5).obj, image.obj, EXACT32, "image with other batches")
 
 
-def test_polishing_brings_the_image_nearer_to_the_data(run, image, scan):
+def test_epie_improves_the_image(run, image, scan):
     rough = pb.reconstruct(scan, run.model, iterations=0)
-    polished = pb.reconstruct(scan, run.model, iterations=0, epie_iterations=10)
-    assert polished.origin_px == rough.origin_px
-    assert pb.evaluate(polished, scan).phase_psnr_db > pb.evaluate(rough, scan).phase_psnr_db + 1
+    refined = pb.reconstruct(scan, run.model, iterations=0, epie_iterations=10)
+    assert refined.origin_px == rough.origin_px
+    assert pb.evaluate(refined, scan).phase_psnr_db > pb.evaluate(rough, scan).phase_psnr_db + 1
 
 
-def test_named_fields_win_over_the_config(run, scan):
-    told: list = []
-    pb.reconstruct(scan, run.model, pb.InferenceConfig(epie_iterations=3), told.append, epie_iterations=1)
-    assert [event.total for event in told if event.stage == "ePIE"] == [1]
+def test_fields_take_precedence_over_the_config(run, scan):
+    events: list = []
+    pb.reconstruct(scan, run.model, pb.InferenceConfig(epie_iterations=3), events.append, epie_iterations=1)
+    assert [event.total for event in events if event.stage == "ePIE"] == [1]
 
 
-def test_unknown_fields_name_the_nearest(run, scan):
+def test_unknown_field(run, scan):
     with pytest.raises(ConfigError, match="did you mean 'epie_iterations'"):
         pb.reconstruct(scan, run.model, epie_iteration=3)
 
 
-def test_the_scale_follows_the_scan_s_photons(run, image, scan):
+def test_scale_follows_the_photons(run, image, scan):
     """The same object at a hundredth of the dose gives the same amplitude."""
     dim = pb.simulate_scan(N=N, n_positions=64, seed=1, photons_per_pattern=1e4)
     scale = pb.evaluate(pb.reconstruct(dim, run.model), dim).amplitude_scale
     assert scale == pytest.approx(pb.evaluate(image, scan).amplitude_scale, rel=0.1)
 
 
-def test_weights_serve_another_size_of_pattern(run):
+def test_unet_takes_another_pattern_size(run):
     larger = pb.simulate_scan(N=48, n_positions=49, seed=2)
     image = pb.reconstruct(larger, run.model)
     assert pb.evaluate(image, larger).phase_correlation > 0.5
     assert run.model.config.N == N
 
 
-def test_the_published_network_is_bound_to_its_size(backend, scan, execution):
+def test_cnn_takes_one_pattern_size(backend, scan, execution):
     trained = pb.train(
         scan, small(backend=backend.name, model={"architecture": "cnn", "unrolled_steps": 2}, nepochs=1), execution
     )
@@ -301,7 +301,7 @@ def test_the_published_network_is_bound_to_its_size(backend, scan, execution):
         pb.reconstruct(pb.simulate_scan(N=48, n_positions=9, seed=2), trained.model)
 
 
-def test_a_probe_refined_in_training_is_kept_for_its_scan_only(backend, execution):
+def test_refined_probe_applies_to_its_scan_only(backend, execution):
     guessed = pb.simulate_scan(N=N, n_positions=64, seed=1, probe_error=0.3)
     trained = pb.train(guessed, small(backend=backend.name, nepochs=1, probe_iterations=20), execution)
     assert trained.summary["probe_refined"]
@@ -314,25 +314,25 @@ def test_a_probe_refined_in_training_is_kept_for_its_scan_only(backend, executio
 # --- evaluation ----------------------------------------------------------------------------------------------------
 
 
-def test_an_image_agrees_with_itself(image):
+def test_evaluate_an_image_against_itself(image):
     assert pb.evaluate(image, image).phase_psnr_db > 100
 
 
-def test_two_images_are_compared_where_both_have_seen_the_object(image, scan):
+def test_evaluate_two_images(image, scan):
     baseline = baseline_image(scan, calibrate(scan, pb.ModelConfig(N=N)))
     assert 5 < pb.evaluate(image, baseline).phase_psnr_db < 60
 
 
-def test_an_evaluation_needs_a_known_object(image, scan):
+def test_evaluate_needs_a_known_object(image, scan):
     unknown = pb.Scan(scan.patterns, scan.positions_px, scan.probe, measurement="counts", source="run7.h5")
     with pytest.raises(DataError, match=r"none in 'run7\.h5'"):
         pb.evaluate(image, unknown)
 
 
-# --- what does not fit ---------------------------------------------------------------------------------------------
+# --- invalid arguments ---------------------------------------------------------------------------------------------
 
 
-def test_all_that_is_wrong_is_said_before_an_engine_is_asked(scan):
+def test_all_invalid_fields_are_reported_first(scan):
     wrong = small(nepochs=0, batch_size=0, backend="no such engine")
     with pytest.raises(ConfigError) as caught:
         pb.train(scan, wrong)
@@ -340,7 +340,7 @@ def test_all_that_is_wrong_is_said_before_an_engine_is_asked(scan):
     assert "batch_size" in str(caught.value)
 
 
-def test_another_size_than_the_scan_s_is_refused(scan):
+def test_size_differs_from_the_scan(scan):
     with pytest.raises(ShapeError, match="64×64"):
         pb.train(scan, small(model={"N": 64}))
 
@@ -351,8 +351,8 @@ def test_another_size_than_the_scan_s_is_refused(scan):
 @pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.timeout(1800)
-def test_the_measured_star(backend, device, star_path):
-    """A refined probe, a short training and ten passes of polishing agree with forty passes of ePIE from nothing."""
+def test_measured_star(backend, device, star_path):
+    """A refined probe, a short training and 10 iterations of ePIE agree with 40 iterations of ePIE alone."""
     measured = pb.load_scan(star_path)
     assert (len(measured), measured.N, measured.measurement) == (516, 128, "counts")
     config = pb.TrainingConfig(
@@ -362,13 +362,13 @@ def test_the_measured_star(backend, device, star_path):
     assert trained.summary["probe_refined"]
     assert trained.history[-1]["poisson_train_loss"] < trained.history[0]["poisson_train_loss"]
     calibration = trained.model.trained_calibration()
-    reference = epie(measured, calibration, Plan(40, update_probe=False), np.random.default_rng(3)).image
-    network, polished = (
+    reference = epie(measured, calibration, EpieOptions(40, update_probe=False), np.random.default_rng(3)).image
+    network, refined = (
         compare(image.obj, image.origin_px, reference.obj, reference.origin_px, measured.positions_px)
         for image in (pb.reconstruct(measured, trained.model, epie_iterations=n) for n in (0, 10))
     )
-    assert polished.phase_psnr_db >= 27
-    assert polished.frc_half > 0.5
-    # Three epochs leave slow phases wrong; edges and spokes are there.
+    assert refined.phase_psnr_db >= 27
+    assert refined.frc_half > 0.5
+    # Slow phases need more than three epochs; edges and spokes do not.
     assert network.phase_psnr_db > 15
     assert network.frc[network.frc_frequency < 0.4].mean() > 0.75

@@ -25,7 +25,7 @@ NETWORK_ALONE = {"iterations": 0, "probe_iterations": 0}
 
 @pytest.fixture(scope="module")
 def scan():
-    """A scan of a photograph that no training has seen."""
+    """Return a scan of a photograph outside the training set."""
     return pb.simulate_scan(N=N, n_positions=100, seed=77, step_px=3.0, photons_per_pattern=1e6)
 
 
@@ -39,8 +39,8 @@ def model(backend, execution):
     return pb.load_model(backend=backend.name, execution=execution)
 
 
-def test_a_scan_is_all_it_takes(scan):
-    """No model, no option."""
+def test_reconstruct_without_options(scan):
+    """Without model and options."""
     result = pb.evaluate(pb.reconstruct(scan), scan)
     assert result.amplitude_psnr_db > 30
     assert result.phase_psnr_db > 28
@@ -48,15 +48,15 @@ def test_a_scan_is_all_it_takes(scan):
 
 
 @pytest.mark.skipif(len(pb.available_backends()) < 2, reason="needs both engines")
-def test_every_engine_makes_the_same_image(scan, model):
+def test_engines_give_the_same_image(scan, model):
     settings = pb.InferenceConfig(**NETWORK_ALONE)
     other = pb.load_model(backend=next(name for name in pb.available_backends() if name != model.backend))
     images = [pb.reconstruct(scan, each, settings).obj for each in (model, other)]
     assert_close(images[0], images[1], OTHER_ENGINE, "image of the other engine")
 
 
-def test_the_network_alone_sees_more_than_the_physics_alone(model):
-    """In the mean of three scans; a single small one may hold nothing that a network could add."""
+def test_network_beats_physics_before_iterations(model):
+    """Mean of three scans; on a single small one the network may add nothing."""
     settings, gained = pb.InferenceConfig(**NETWORK_ALONE), []
     for seed in (5000, 5001, 5002):
         scan = pb.simulate_scan(n_positions=144, seed=seed)
@@ -66,47 +66,47 @@ def test_the_network_alone_sees_more_than_the_physics_alone(model):
     assert (np.mean(gained, axis=0) > (0.3, 1.0)).all(), gained
 
 
-def test_a_wrong_probe_is_refined_unless_told_otherwise(model):
+def test_wrong_probe_is_refined_by_default(model):
     wrong = pb.simulate_scan(N=N, n_positions=100, seed=77, step_px=3.0, probe_error=0.15)
-    asked: list = []
-    refined = pb.evaluate(pb.reconstruct(wrong, model, on_event=asked.append), wrong)
-    kept = pb.evaluate(pb.reconstruct(wrong, model, probe_iterations=0), wrong)
-    assert {event.total for event in asked if event.stage == "ePIE"} == {20}
-    assert refined.amplitude_psnr_db > kept.amplitude_psnr_db + 3
+    events: list = []
+    refined = pb.evaluate(pb.reconstruct(wrong, model, on_event=events.append), wrong)
+    given = pb.evaluate(pb.reconstruct(wrong, model, probe_iterations=0), wrong)
+    assert {event.total for event in events if event.stage == "ePIE"} == {20}
+    assert refined.amplitude_psnr_db > given.amplitude_psnr_db + 3
 
 
-def test_its_own_calibration_is_no_one_s(scan, model):
-    with pytest.raises(ConfigError, match="trained on no scan"):
+def test_shipped_network_has_no_calibration(scan, model):
+    with pytest.raises(ConfigError, match="trained on a scan"):
         pb.reconstruct(scan, model, calibration="model")
 
 
-def test_training_starts_from_it(scan, backend, execution, caplog):
+def test_training_starts_from_the_shipped_weights(scan, backend, execution, caplog):
     still = pb.TrainingConfig(
         model=pb.ModelConfig(N=N), backend=backend.name, nepochs=1, learning_rate=1e-12, probe_iterations=0
     )
     with caplog.at_level(logging.INFO, "ptycho_backend"):
         run = pb.train(scan, still, execution)
     assert run.provenance["start"] == "pretrained"
-    assert "starts from the network that ships" in caplog.text
+    assert "starts from the shipped network" in caplog.text
     weights = run.model.get_weights()
     for name, value in pretrained_weights(still.model).items():
         assert_close(weights[name], value, EXACT32, name)
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"), [({"start": "scratch"}, ""), ({"model": {"unrolled_steps": 1}}, "has other sizes")]
+    ("fields", "message"), [({"start": "scratch"}, ""), ({"model": {"unrolled_steps": 1}}, "has other sizes")]
 )
-def test_training_starts_from_scratch_where_asked_or_needed(scan, backend, execution, caplog, fields, said):
+def test_training_starts_from_scratch(scan, backend, execution, caplog, fields, message):
     fields = {**fields, "model": pb.ModelConfig(N=N, **fields.get("model", {}))}
     config = pb.TrainingConfig(backend=backend.name, nepochs=1, probe_iterations=0, **fields)
     with caplog.at_level(logging.INFO, "ptycho_backend"):
         run = pb.train(scan.subset(np.arange(8)), config, execution)
     assert run.provenance["start"] == "scratch"
     assert run.training.learning_rate == run.history[0]["lr"] == 1e-3
-    assert said in caplog.text
+    assert message in caplog.text
 
 
-def test_a_training_that_goes_on_remembers_where_it_began(scan, backend, execution, tmp_path):
+def test_resumed_training_keeps_its_start(scan, backend, execution, tmp_path):
     config = pb.TrainingConfig(
         model=pb.ModelConfig(N=N), backend=backend.name, nepochs=1, probe_iterations=0, n_groups=8
     )
@@ -119,8 +119,8 @@ def test_a_training_that_goes_on_remembers_where_it_began(scan, backend, executi
 
 
 @pytest.mark.slow
-def test_adapting_it_takes_a_fifth_of_the_epochs(scan, backend, execution):
-    """And keeps what it knows of slow phases, which a network that starts from nothing has yet to learn."""
+def test_one_epoch_beats_five_from_scratch(scan, backend, execution):
+    """The shipped weights already reconstruct slow phases, which random weights learn slowly."""
 
     def phase_after(start, nepochs):
         config = pb.TrainingConfig(
