@@ -1,4 +1,4 @@
-"""The TensorFlow engine behind the contract; importing this module imports no framework."""
+"""TensorFlow engine of the contract; importing this module does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ptycho_backend.config import ExecutionConfig, TrainingConfig
 from ptycho_backend.data.batching import Samples
-from ptycho_backend.engines.contract import Backend
+from ptycho_backend.engines.contract import Backend, checked_model
 from ptycho_backend.engines.model import History, Model
 from ptycho_backend.errors import BackendSetupError
 from ptycho_backend.events import OnEvent
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class TensorFlowBackend(Backend):
-    """TensorFlow and Keras."""
+    """Engine on TensorFlow and Keras."""
 
     name = "tensorflow"
 
@@ -33,7 +33,7 @@ class TensorFlowBackend(Backend):
         _require_keras_on_tensorflow()
 
     def devices(self) -> tuple[str, ...]:
-        """Return the devices TensorFlow can use here."""
+        """Return the devices of TensorFlow."""
         from ptycho.engine.device import devices
 
         return devices()
@@ -51,7 +51,7 @@ class TensorFlowBackend(Backend):
         """Build an untrained model."""
         from ptycho.engine.model import TensorFlowModel
 
-        return TensorFlowModel(training, calibration, execution or ExecutionConfig(), self._graphs)
+        return TensorFlowModel(training, calibration, execution or ExecutionConfig(), self._traced_functions)
 
     def fit(
         self,
@@ -66,25 +66,26 @@ class TensorFlowBackend(Backend):
         import keras
 
         from ptycho.engine.callbacks import replayed
+        from ptycho.engine.device import resolve_device
+        from ptycho.engine.model import TensorFlowModel
         from ptycho.engine.training import fit
 
-        options = options or FitOptions()
+        model, options = checked_model(model, TensorFlowModel, execution, resolve_device), options or FitOptions()
         options.check_callbacks(keras.callbacks.Callback)
         check_processes(execution, self.name, self.devices())
         if must_launch(execution):
             listener = replayed(options.callbacks, on_event)
-            return fit_in_processes(model, (train, validation), execution, listener, options)
-
+            return fit_in_processes(type(self), model, (train, validation), execution, listener, options)
         return fit(model, train, validation, execution, on_event, options)
 
     @functools.cached_property
-    def _graphs(self) -> TracedFunctions:
+    def _traced_functions(self) -> TracedFunctions:
         from ptycho.engine.traced_functions import TracedFunctions
 
         return TracedFunctions()
 
     def operators(self, device: str = "auto") -> TensorFlowOperators:
-        """Return the physics, one function at a time, on a device."""
+        """Return the physics operators on a device."""
         from ptycho.engine.operators import TensorFlowOperators
 
         return TensorFlowOperators(device)
@@ -92,20 +93,20 @@ class TensorFlowBackend(Backend):
 
 def prepare_start() -> None:
     """
-    Set, where the environment does not, what TensorFlow reads once, when it is imported.
+    Set environment variables that TensorFlow reads once, during its import; existing values remain.
 
-    Its start-up notes go to stderr, past any logging; and by itself it leaves oneDNN's convolutions, twice as fast, to
-    processors with AVX-512.
+    TensorFlow writes its start-up messages to stderr, not to a logger. By default it uses oneDNN only on CPUs with
+    AVX-512; oneDNN's convolutions are twice as fast on others too.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def _require_keras_on_tensorflow() -> None:
-    """Import Keras and TensorFlow; refuse a Keras that stands on another framework."""
-    wanted = os.environ.get("KERAS_BACKEND") or "tensorflow"
-    if "keras" not in sys.modules and wanted != "tensorflow":
-        raise _wrong_backend(wanted)  # before the import, which would load the other framework
+    """Import Keras and TensorFlow; raise an error if Keras uses another framework."""
+    configured = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if "keras" not in sys.modules and configured != "tensorflow":
+        raise _wrong_backend(configured)  # the import would load the other framework
     prepare_start()
     import keras
 
@@ -115,8 +116,8 @@ def _require_keras_on_tensorflow() -> None:
 
 def _wrong_backend(found: str) -> BackendSetupError:
     return BackendSetupError(
-        "The TensorFlow engine needs Keras on top of TensorFlow.",
+        "The TensorFlow engine needs Keras with the TensorFlow backend.",
         expected="keras.backend.backend() == 'tensorflow'",
-        received=f"{found!r}, chosen by KERAS_BACKEND={os.environ.get('KERAS_BACKEND')!r} or ~/.keras/keras.json",
+        received=f"{found!r}, from KERAS_BACKEND={os.environ.get('KERAS_BACKEND')!r} or ~/.keras/keras.json",
         fix="set KERAS_BACKEND=tensorflow before Keras is first imported in this process",
     )

@@ -1,4 +1,4 @@
-"""Batches for Keras: made from NumPy arrays by another thread, in the order that every engine uses."""
+"""Batches as tf.data sets, in the epoch order of the core; a second thread makes them from NumPy arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ptycho_backend.config import TrainingConfig
 from ptycho_backend.data.batching import Samples, batches_per_epoch, epoch_order
 from ptycho_backend.training.parallel import ProcessRank
 
-PREFETCH = 2  # batches made ready while one is being trained on
+PREFETCH = 2  # batches in preparation during a training step
 
 Arrays = tuple[Any, ...]
 
@@ -22,9 +22,9 @@ Arrays = tuple[Any, ...]
 @dataclass(frozen=True)
 class EpochRange:
     """
-    Epochs (counted from 0) in a row, each without its first `skipped` batches.
+    Consecutive epochs (counted from 0), each without its first `skipped` batches.
 
-    Only the first epoch of a resumed training lacks any.
+    Only the first epoch of a resumed training skips batches.
     """
 
     epochs: range
@@ -33,15 +33,15 @@ class EpochRange:
 
 @contextmanager
 def training_batches(
-    samples: Samples, training: TrainingConfig, window: int, epoch_range: EpochRange, rank: ProcessRank | None = None
+    samples: Samples, training: TrainingConfig, window: int, epoch_range: EpochRange, process: ProcessRank | None = None
 ) -> Iterator[tf.data.Dataset]:
     """
-    Provide the batches of a epoch_range in one row, so that an epoch's first batches are ready when it begins.
+    Provide the batches of all epochs of a range as one data set, which prefetches across epochs.
 
-    Each element holds this process's share of a batch. It ends with the number of groups in it that count, and a
-    flag: whether a window of `window` batches, or the epoch, ends with it.
+    Each element holds this process's share of a batch and, last, two scalars. The first is the number of groups that
+    count. The second is a flag: an accumulation window (`window` batches) or the epoch ends with this batch.
     """
-    own = rank or ProcessRank()
+    process = process or ProcessRank()
     n_batches = batches_per_epoch(len(samples), training.batch_size)
 
     def make() -> Iterator[Arrays]:
@@ -50,18 +50,18 @@ def training_batches(
             for number in range(epoch_range.skipped, n_batches):
                 rows = order[number * training.batch_size :][: training.batch_size]
                 ends_window = (number + 1) % window == 0 or number + 1 == n_batches
-                for batch in samples.batches(training.batch_size, own.share(rows)):  # one
-                    yield (*arrays_of(batch), own.counted(len(rows)), ends_window)
+                for batch in samples.batches(training.batch_size, process.share(rows)):  # one batch
+                    yield (*arrays_of(batch), process.counted(len(rows)), ends_window)
 
     scalars = tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.bool)
     signature = (*specification(samples.batch(slice(0, 1))), *scalars)
-    with _fed_by(make, signature) as dataset:
+    with _dataset(make, signature) as dataset:
         yield dataset
 
 
 @contextmanager
 def validation_batches(samples: Samples | None, training: TrainingConfig) -> Iterator[tf.data.Dataset | None]:
-    """Provide the held-out batches, again and again; None without any."""
+    """Provide the validation batches as a repeatable data set, or None without validation samples."""
     if samples is None:
         yield None
         return
@@ -70,14 +70,14 @@ def validation_batches(samples: Samples | None, training: TrainingConfig) -> Ite
         return map(arrays_of, samples.batches(training.batch_size))
 
     n_batches = batches_per_epoch(len(samples), training.batch_size)
-    with _fed_by(make, specification(samples.batch(slice(0, 1)))) as dataset:
+    with _dataset(make, specification(samples.batch(slice(0, 1)))) as dataset:
         yield dataset.apply(tf.data.experimental.assert_cardinality(n_batches))
 
 
 @contextmanager
-def _fed_by(make: Callable[[], Iterator[Arrays]], signature: Arrays) -> Iterator[tf.data.Dataset]:
-    """Turn a maker of arrays into a data set; its errors come out as they were raised."""
-    # TensorFlow keeps the generator function for the life of the process: what it reaches is let go at the end.
+def _dataset(make: Callable[[], Iterator[Arrays]], signature: Arrays) -> Iterator[tf.data.Dataset]:
+    """Provide a data set of generated arrays; errors of the generator keep their type."""
+    # TensorFlow never frees the generator function. It reaches the samples through this list, which is emptied.
     makers, errors = [make], []
 
     def generate() -> Iterator[Arrays]:
@@ -91,7 +91,7 @@ def _fed_by(make: Callable[[], Iterator[Arrays]], signature: Arrays) -> Iterator
     try:
         yield tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(PREFETCH)
     except tf.errors.OpError:
-        if errors:  # TensorFlow itself reports what failed in its thread as text only
+        if errors:  # TensorFlow reports an error of its thread only as text
             raise errors[0] from None
         raise
     finally:

@@ -13,36 +13,36 @@ from ptycho_backend.runtime.precision import resolve_precision
 
 logger = logging.getLogger(__name__)
 
-AMPERE = (8, 0)  # first compute capability that multiplies bfloat16
+AMPERE = (8, 0)  # first compute capability with bfloat16
 
 
 def devices() -> tuple[str, ...]:
-    """Return the devices TensorFlow sees: "cpu", "cuda:0", …"""
+    """Return the devices of TensorFlow: "cpu", "cuda:0", …"""
     return ("cpu", *(f"cuda:{index}" for index in range(len(tf.config.list_physical_devices("GPU")))))
 
 
 def resolve_device(device: str) -> str:
     """
-    Return the device to use, "cpu" or "cuda:<index>"; "auto" takes the first GPU, else the processor.
+    Return the device to use, "cpu" or "cuda:<index>"; "auto" is the first GPU, or the CPU without a GPU.
 
     Raises
     ------
     DeviceError
-        If the device does not exist here.
+        If this machine has no such device.
     """
     return choose_device(device, devices(), f"tensorflow {tf.__version__}")
 
 
 def prepare_device(device: str) -> None:
-    """Set what a GPU needs for this work; the processor needs nothing."""
+    """Switch off TF32 and let memory grow on a GPU; a CPU needs no preparation."""
     if not device.startswith("cuda"):
         return
-    # TF32 keeps 10 bits of mantissa: too few for the physics, and not what "32-true" promises.
+    # TF32 has a mantissa of 10 bits: too few for the physics and for precision "32-true".
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
         tf.config.experimental.set_memory_growth(_gpu(device), True)
     except (RuntimeError, ValueError):
-        logger.debug("memory growth of %s is already decided in this process", device)
+        logger.debug("memory growth of %s is already set in this process", device)
 
 
 def placement(device: str) -> str:
@@ -64,9 +64,9 @@ def convolution_dtype(execution: ExecutionConfig, device: str) -> tf.DType:
 
 
 def apply_process_settings(execution: ExecutionConfig) -> None:
-    """Set what TensorFlow has for the whole process: determinism, and threads where it is not too late."""
+    """Set determinism and the number of threads, which TensorFlow has once per process."""
     if execution.deterministic:
-        tf.config.experimental.enable_op_determinism()  # of the process: TensorFlow knows no way back
+        tf.config.experimental.enable_op_determinism()  # TensorFlow cannot switch it off again
     if execution.threads is None:
         return
     try:

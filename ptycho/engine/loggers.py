@@ -1,4 +1,4 @@
-"""What Keras has computed in an epoch goes to the logger that both engines share (spec: config 5.10)."""
+"""Adapter from Keras' epochs to the metrics logger of the core (spec: config 5.10)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ptycho_backend.training.loggers import MetricsLogger
 
 class EpochLogger(keras.callbacks.Callback):
     """
-    Hands on the last row of a history at the end of every epoch.
+    Callback that sends the last row of a history to a logger after every epoch.
 
     Parameters
     ----------
     logger : MetricsLogger
-        Closed by whoever made it.
+        The caller closes it.
     history : list of dict
-        To which a callback that comes before this one has appended the epoch.
+        An earlier callback appends each epoch.
     """
 
     def __init__(self, logger: MetricsLogger, history: History) -> None:
@@ -27,5 +27,5 @@ class EpochLogger(keras.callbacks.Callback):
         self._logger, self._history = logger, history
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Hand on an epoch."""
+        """Log the metrics of an epoch."""
         self._logger.log(self._history[-1], epoch + 1)

@@ -1,4 +1,4 @@
-"""Runs a network description in TensorFlow; parameters keep their canonical names and layout."""
+"""Interpreter of network descriptions in TensorFlow; parameters have their canonical names and layout."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_network(network: Network, inputs: Values, weights: Values, dtype: tf.DTy
     inputs : float32, shape (batch, y, x, channel), by input name
     weights : float32, by canonical parameter name
     dtype : tf.DType
-        Of everything between the inputs and the outputs: float32 or bfloat16.
+        Dtype of all operations, float32 or bfloat16.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def _activation(operands: list[tf.Tensor], attributes: Mapping[str, Any]) -> tf.
 
 
 def _upsample(operands: list[tf.Tensor], _: Mapping[str, Any]) -> tf.Tensor:
-    # Not tf.repeat, whose graph takes twenty operations; nor a resize, whose gradient a GPU has no fixed order for.
+    # tf.repeat needs twenty operations. The gradient of a resize is not deterministic on a GPU.
     value = operands[0]
     _, rows, columns, channels = value.shape
     pairs = tf.tile(tf.reshape(value, (-1, rows, 1, columns, channels)), (1, 1, 2, 1, 2))
@@ -64,7 +64,7 @@ def _pad(operands: list[tf.Tensor], attributes: Mapping[str, Any]) -> tf.Tensor:
 
 
 def _slice(operands: list[tf.Tensor], attributes: Mapping[str, Any]) -> tf.Tensor:
-    # The gradient of tf.slice is a pad, several times faster on a processor than that of value[..., a:b].
+    # The gradient of tf.slice is a pad, on a CPU several times faster than the gradient of value[..., a:b].
     start, stop = attributes["start"], attributes["stop"]
     return tf.slice(operands[0], (0, 0, 0, start), (-1, -1, -1, stop - start))
 
@@ -77,7 +77,7 @@ def _border(operands: list[tf.Tensor], attributes: Mapping[str, Any]) -> tf.Tens
 
 
 def _swish(value: tf.Tensor) -> tf.Tensor:
-    # tf.nn.silu has a custom gradient, which TensorFlow keeps, with its graph, for the life of the process.
+    # TensorFlow never frees the custom gradient of tf.nn.silu, nor its graph.
     return value * tf.sigmoid(value)
 
 

@@ -1,4 +1,4 @@
-"""The physics of this engine, one function at a time (spec: backend_contract 8)."""
+"""Physics operators of this engine on NumPy arrays (spec: backend_contract 8)."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from numpy.typing import NDArray
 from ptycho.engine import physics
 from ptycho.engine.device import placement, prepare_device, resolve_device
 from ptycho.engine.optimizer import Adam
-from ptycho_backend.engines.operators import Answer, Operators, as_float32, check_cotangent, engine_arguments
+from ptycho_backend.engines.operators import Operators, Result, as_float32, check_cotangent, engine_arguments
 
 
 class TensorFlowOperators(Operators):
     """
-    The functions of :mod:`ptycho.engine.physics` on a device, float32.
+    Functions of :mod:`ptycho.engine.physics` on a device, float32.
 
     Parameters
     ----------
     device : str
-        As in ExecutionConfig.
+        Same values as in ExecutionConfig.
     """
 
     def __init__(self, device: str = "auto") -> None:
         self.device = resolve_device(device)
         prepare_device(self.device)
 
-    def evaluate(self, name: str, *arguments: Any) -> Answer:
-        """Return what the engine computes."""
+    def evaluate(self, name: str, *arguments: Any) -> Result:
+        """Return the result of an operator."""
         with tf.device(placement(self.device)):
             result = _call(name, _tensors(name, arguments)).numpy()
         return float(result) if result.ndim == 0 else result
 
     def gradient(self, name: str, *arguments: Any, by: int = 0, cotangent: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Return the gradient that back-propagation gives; TensorFlow's convention is the contract's."""
+        """Return the gradient by backpropagation; contract and TensorFlow share the complex convention."""
         check_cotangent(name, cotangent)
         with tf.device(placement(self.device)), tf.GradientTape() as tape:
             tensors = _tensors(name, arguments)
@@ -57,7 +57,7 @@ class TensorFlowOperators(Operators):
         learning_rate: float,
         clip: float | None = None,
     ) -> NDArray[Any]:
-        """Return where Adam leads, with the constants and the clipping of a training."""
+        """Return the value after the steps of Adam, with the constants and the clipping of training."""
         with tf.device(placement(self.device)):
             rows = [keras.Variable(row) for row in as_float32(np.asarray(value))]
             optimizer = Adam(learning_rate, clip)

@@ -1,4 +1,4 @@
-"""Adam as the PyTorch engine computes it."""
+"""Adam of :mod:`ptycho_backend.engines.optimizer` in Keras (spec: config 5.1, config 5.4)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from ptycho_backend.engines.optimizer import BETA1, BETA2, EPSILON
+
 
 class Adam(keras.optimizers.Adam):
     """
-    Adam whose epsilon is added to the root of the bias-corrected second moment.
+    Adam with epsilon outside the root of the bias-corrected second moment.
 
-    θ ← θ − lr·m̂ / (sqrt(v̂) + ε). Keras adds its epsilon before the correction of v, which makes early steps
-    differ. Source: Kingma and Ba (2015), algorithm 1.
+    θ ← θ − lr·m̂ / (sqrt(v̂) + ε). Keras adds epsilon before it corrects v, and so takes other first steps.
 
     Parameters
     ----------
@@ -21,20 +22,24 @@ class Adam(keras.optimizers.Adam):
     clip : float, optional
         Upper bound of the gradient.
     clip_algorithm : {"norm", "value"}
-        What is bounded: the global norm, or each element.
+        Bound of the global norm or of each element.
+
+    References
+    ----------
+    Kingma and Ba, *Adam: a method for stochastic optimization* (2015), algorithm 1.
     """
 
     def __init__(self, learning_rate: float, clip: float | None = None, clip_algorithm: str = "norm") -> None:
         bound = {"global_clipnorm" if clip_algorithm == "norm" else "clipvalue": clip}
-        super().__init__(learning_rate, epsilon=1e-8, **bound)
+        super().__init__(learning_rate, beta_1=BETA1, beta_2=BETA2, epsilon=EPSILON, **bound)
 
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         """Update one variable in place."""
         index = self._get_variable_index(variable)
         step = tf.cast(self.iterations.value + 1, tf.float32)
         decay = tf.pow(self.beta_2, step)
-        # The fused kernel divides by sqrt(v) + epsilon and corrects the bias in its learning rate; an epsilon
-        # times sqrt(1 − β₂ᵗ) turns that into the formula above.
+        # The fused kernel divides by sqrt(v) + epsilon and corrects the bias in its learning rate.
+        # The factor sqrt(1 − β₂ᵗ) on epsilon gives the formula of the class.
         tf.raw_ops.ResourceApplyAdam(
             var=variable.value.handle,
             m=self._momentums[index].value.handle,
@@ -51,7 +56,7 @@ class Adam(keras.optimizers.Adam):
     def _backend_update_step(
         self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[keras.Variable], learning_rate: tf.Tensor
     ) -> None:
-        # One device: no reduction over replicas. Keras's own reduction registers a gradient function for good,
-        # and with it the whole graph of every training run.
+        # One device needs no reduction over replicas. TensorFlow would never free the gradient function that
+        # Keras registers for it, nor the graph of the training run.
         for gradient, variable in zip(grads, trainable_variables, strict=True):
             self.update_step(gradient, variable, learning_rate)

@@ -1,4 +1,4 @@
-"""Processes that train together, as TensorFlow sees them (spec: config 6.4)."""
+"""Process group and mirrored devices of TensorFlow (spec: config 6.4)."""
 
 from __future__ import annotations
 
@@ -21,39 +21,38 @@ Function = Callable[[list[tf.Tensor]], list[tf.Tensor]]
 
 class ProcessGroup:
     """
-    What processes add up: TensorFlow's own collectives between the workers of a cluster.
+    Sums over the processes of a training, by TensorFlow's collectives between the workers of a cluster.
 
-    Keras trains with plain variables of its own in every process. All begin with the same weights and take the same
-    steps, so they stay the same.
+    Every process has its own Keras variables. Equal initial weights and equal steps keep them equal.
 
     Parameters
     ----------
-    rank : ProcessRank
+    process : ProcessRank
     device : str
-        TensorFlow's name of the model's device: what crosses between GPUs starts on one.
+        TensorFlow's name of the model's device: NCCL exchanges tensors on GPUs only.
     """
 
-    def __init__(self, rank: ProcessRank, device: str) -> None:
-        self.rank, self._device = rank, device
-        self._strategy = workers() if rank.world > 1 else None
+    def __init__(self, process: ProcessRank, device: str) -> None:
+        self.process, self._device = process, device
+        self._strategy = workers() if process.world > 1 else None
 
     def sums(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Return the sums of every process's float32 tensors, in one exchange."""
+        """Return the sums of float32 tensors over all processes, in one exchange."""
         if self._strategy is None:
             return tensors
         with tf.device(self._device):
             flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
-        with _quiet_tensorflow():
+        with _filtered_tensorflow_logs():
             total = self._strategy.run(_all_reduced, args=(flat,))
         parts = tf.split(total, [tf.size(tensor) for tensor in tensors], num=len(tensors))
         return [tf.reshape(part, tf.shape(tensor)) for part, tensor in zip(parts, tensors, strict=True)]
 
     def total(self, value: float) -> float:
-        """Return the sum of every process's value, outside of a graph."""
+        """Return the sum of a value over all processes, outside of a graph."""
         return value if self._strategy is None else float(self._exchange(tf.constant(value, tf.float32)))
 
     def any(self, value: bool) -> bool:
-        """Return whether one of the processes says yes."""
+        """Return whether the value is true in any process."""
         return self.total(float(value)) > 0
 
     @functools.cached_property
@@ -63,67 +62,67 @@ class ProcessGroup:
 
 class Replicas:
     """
-    Devices of one process that share every batch: the variables stay on the first, each device reads them.
+    Devices of one process that share every batch; all read the variables of the first device.
 
     Parameters
     ----------
     n : int
     device : str
-        The model's, "cpu" or "cuda:<index>".
+        Device of the model, "cpu" or "cuda:<index>".
 
     Raises
     ------
     DeviceError
-        If there are not so many devices of this kind.
+        If this process has fewer devices.
     """
 
     def __init__(self, n: int, device: str) -> None:
-        kind = "CPU" if device == "cpu" else "GPU"
-        found = [logical.name for logical in tf.config.list_logical_devices(kind)]
+        device_type = "CPU" if device == "cpu" else "GPU"
+        found = [logical.name for logical in tf.config.list_logical_devices(device_type)]
         if len(found) < n:
             raise DeviceError(
-                "The strategy 'mirrored' needs as many devices as it mirrors.",
-                expected=f"{n} {kind}s in this process",
+                "The strategy 'mirrored' needs one device for each replica.",
+                expected=f"{n} {device_type}s in this process",
                 received=f"{len(found)}: {', '.join(found)}",
                 fix="lower devices, or use strategy='multiworker'",
             )
         self._n = n
-        with _quiet_tensorflow():
+        with _filtered_tensorflow_logs():
             self._strategy = tf.distribute.MirroredStrategy(found[:n])
 
     def means(self, function: Function, tensors: Sequence[tf.Tensor], shared: Sequence[int]) -> list[tf.Tensor]:
         """
-        Return what a function answers about a batch, every device about its share of the groups.
+        Return means over a batch; every device computes the means of its share of the groups.
 
         Parameters
         ----------
         function : callable
-            Receives tensors and returns a list of means over their groups.
+            Function of tensors that returns a list of means over their groups.
         tensors : sequence of tensors
-            Groups first.
+            Batch; the first axis counts groups.
         shared : sequence of int
-            Which of the tensors have no groups.
+            Indices of the tensors without an axis of groups.
         """
 
-        def about_own_share(*whole: tf.Tensor) -> list[tf.Tensor]:
-            groups = tf.shape(whole[0])[0]
-            rank = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
-            counted = groups // self._n + tf.cast(rank < groups % self._n, tf.int32)
-            first = rank * (groups // self._n) + tf.minimum(rank, groups % self._n)
-            # A device without a group computes one that counts for nothing.
+        def local_means(*batch: tf.Tensor) -> list[tf.Tensor]:
+            groups = tf.shape(batch[0])[0]
+            replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
+            counted = groups // self._n + tf.cast(replica < groups % self._n, tf.int32)
+            first = replica * (groups // self._n) + tf.minimum(replica, groups % self._n)
+            # A device without groups computes one with weight 0.
             rows = tf.minimum(first + tf.range(tf.maximum(counted, 1)), groups - 1)
-            own = [tensor if i in shared else tf.gather(tensor, rows) for i, tensor in enumerate(whole)]
+            local = [tensor if i in shared else tf.gather(tensor, rows) for i, tensor in enumerate(batch)]
             weight = tf.cast(counted, tf.float32) / tf.cast(groups, tf.float32)
-            return [weight * mean for mean in function(own)]
+            return [weight * mean for mean in function(local)]
 
-        with _quiet_tensorflow():
-            answers = self._strategy.run(about_own_share, args=tuple(tensors))
-        return [tf.add_n(list(self._strategy.experimental_local_results(answer))) for answer in answers]
+        with _filtered_tensorflow_logs():
+            results = self._strategy.run(local_means, args=tuple(tensors))
+        return [tf.add_n(list(self._strategy.experimental_local_results(result))) for result in results]
 
 
-def join(execution: ExecutionConfig) -> None:
+def join_cluster(execution: ExecutionConfig) -> None:
     """
-    Meet the other processes of a training, before this one has computed anything; later TensorFlow cannot.
+    Join the cluster of a training; TensorFlow requires this before its first computation.
 
     Raises
     ------
@@ -133,10 +132,10 @@ def join(execution: ExecutionConfig) -> None:
         return
     _check_cluster(process_rank(execution))
     if execution.device == "cpu":
-        tf.config.set_visible_devices([], "GPU")  # which the cluster would use otherwise
+        tf.config.set_visible_devices([], "GPU")  # the cluster would use the GPUs
     elif len(tf.config.list_physical_devices("GPU")) > 1:
         raise DeviceError(
-            "Every process of a training sees one GPU, its own.",
+            "Every process of a training has one visible GPU.",
             expected="CUDA_VISIBLE_DEVICES with one number",
             received=f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')}",
             fix="srun --gpus-per-task=1, or set it to SLURM_LOCALID in every process",
@@ -146,8 +145,8 @@ def join(execution: ExecutionConfig) -> None:
 
 @functools.cache
 def workers() -> tf.distribute.Strategy:
-    """Return the cluster that TF_CONFIG describes; a process belongs to one for good."""
-    with _quiet_tensorflow():
+    """Return the cluster of TF_CONFIG; a process cannot leave it."""
+    with _filtered_tensorflow_logs():
         return tf.distribute.MultiWorkerMirroredStrategy()
 
 
@@ -155,22 +154,22 @@ def _all_reduced(flat: tf.Tensor) -> tf.Tensor:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, flat)
 
 
-def _quiet_tensorflow() -> AbstractContextManager[None]:
-    """Keep TensorFlow's notes on its cluster out of the user's log."""
+def _filtered_tensorflow_logs() -> AbstractContextManager[None]:
+    """Hide TensorFlow's messages about its cluster."""
     return filtered_logs("tensorflow", level=logging.ERROR)
 
 
-def _check_cluster(rank: ProcessRank) -> None:
+def _check_cluster(process: ProcessRank) -> None:
     text = os.environ.get("TF_CONFIG", "{}")
     try:
         config = json.loads(text)
         found = len(config["cluster"]["worker"]), int(config["task"]["index"])
     except (ValueError, KeyError, TypeError):
         found = (0, 0)
-    if found != (rank.world, rank.rank):
+    if found != (process.world, process.rank):
         raise ConfigError(
             "TensorFlow's processes find each other by TF_CONFIG.",
-            expected=f"a cluster of {rank.world} workers, this one with index {rank.rank}",
+            expected=f"a cluster of {process.world} workers, this one with index {process.rank}",
             received=f"TF_CONFIG={text}",
             fix="set TF_CONFIG in every process, see docs/how-to/several-devices.md",
         )

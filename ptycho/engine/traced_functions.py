@@ -1,9 +1,9 @@
 """
-Graphs that answer questions about a batch, shared by all models of one kind.
+Cache of traced TensorFlow functions (graphs), shared by models with the same description.
 
-Tracing a graph takes as long as hundreds of patterns, and every scan is met by a model of its own, with its own probe
-and scale. So these, and the weights, are inputs of a graph, not parts of it. Models that merge groups share a graph
-only where their canvases are of one size, which follows the scan.
+Only this engine has such a cache: TensorFlow runs graphs, PyTorch runs operations one by one. Tracing takes as long as
+the prediction of hundreds of patterns, and every scan has a model with its own probe and scale. Probe, scale and
+weights are therefore inputs of a graph. Models that merge groups share a graph only if their canvas sizes agree.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from ptycho.engine.module import PtychoModule, TensorBatch
 
-KEPT = 8  # graphs, at most, that an engine remembers
+MAX_FUNCTIONS = 8  # traced functions in the cache of an engine
 Function = Callable[[TensorBatch], Any]
 TracedFunction = tf.types.experimental.ConcreteFunction
 
@@ -27,22 +27,22 @@ TracedFunction = tf.types.experimental.ConcreteFunction
 @dataclass(frozen=True)
 class GraphKey:
     """
-    Everything that a graph depends on.
+    Key of a traced function: everything that its graph depends on.
 
     Parameters
     ----------
     name : str
-        Of the function.
+        Name of the function.
     description : str
-        The part of the model's configuration that the answer depends on, as text.
+        Part of the model's configuration that the function depends on, as text.
     dtype : tf.DType
-        Of the convolutions.
+        Dtype of the convolutions.
     placement : str
         TensorFlow's name of the device.
     canvas_px : int
-        Side of the group canvas; 0 where there is none.
+        Side of the group canvas; 0 without a canvas.
     signature : tuple of tf.TensorSpec
-        The model's state, then the batch's arrays.
+        Values of the model's state, then the arrays of the batch.
     """
 
     name: str
@@ -54,32 +54,32 @@ class GraphKey:
 
 
 class TracedFunctions:
-    """The graphs that were asked for last. They keep no model alive: that of the first who asks is only traced."""
+    """Least-recently-used cache of traced functions. It holds no reference to a model."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[GraphKey, TracedFunction] = OrderedDict()
+        self._functions: OrderedDict[GraphKey, TracedFunction] = OrderedDict()
 
     def of(self, key: GraphKey, function: Function, module: PtychoModule) -> TracedFunction:
-        """Return the graph of a kind, traced through a model's function where there is none; all models ask alike."""
+        """Return the traced function of a key; trace the function of a model if the cache has none."""
         with self._lock:
-            if key not in self._kept:
-                self._kept[key] = traced(key, function, module)
-            self._kept.move_to_end(key)
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-            return self._kept[key]
+            if key not in self._functions:
+                self._functions[key] = trace(key, function, module)
+            self._functions.move_to_end(key)
+            while len(self._functions) > MAX_FUNCTIONS:
+                self._functions.popitem(last=False)
+            return self._functions[key]
 
 
-def traced(key: GraphKey, function: Function, module: PtychoModule) -> TracedFunction:
-    """Trace a function; the graph receives the values of a model's state, then the arrays of a batch."""
+def trace(key: GraphKey, function: Function, module: PtychoModule) -> TracedFunction:
+    """Trace a function into a graph of the values of a model's state and the arrays of a batch."""
     variables = module.state
 
-    def answer(*tensors: tf.Tensor) -> Any:
+    def graph(*tensors: tf.Tensor) -> Any:
         values, arrays = tensors[: len(variables)], tensors[len(variables) :]
-        given = list(zip(variables, values, strict=True))
-        with tf.device(key.placement), keras.StatelessScope(given):
+        assigned = list(zip(variables, values, strict=True))
+        with tf.device(key.placement), keras.StatelessScope(assigned):
             return function(TensorBatch(*arrays, canvas_px=key.canvas_px))
 
-    # Called as it is: to find out first whether it fits takes TensorFlow as long as a pattern.
-    return tf.function(answer, input_signature=key.signature, autograph=False).get_concrete_function()
+    # A concrete function: TensorFlow's search for a matching signature takes as long as one pattern.
+    return tf.function(graph, input_signature=key.signature, autograph=False).get_concrete_function()

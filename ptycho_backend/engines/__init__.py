@@ -1,1 +1,1 @@
-"""The engine contract and the registry of installed engines."""
+"""Engine contract, model interface, physics operators and the registry of engines."""

@@ -1,33 +1,38 @@
 """
-What an engine owes: the same questions for every engine, so that tests can ask them.
+Engine contract: the abstract class that every engine implements.
 
-NumPy goes in and NumPy comes out; layouts, devices and tensors stay inside the engine. Numbered clauses stand in
-``specs/backend_contract.md``.
+Arguments and results are NumPy arrays; layouts, devices and tensors stay inside the engine. The numbered clauses stand
+in ``specs/backend_contract.md``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ptycho_backend.config import ExecutionConfig, TrainingConfig
 from ptycho_backend.data.batching import Samples
 from ptycho_backend.engines.model import History, Model
 from ptycho_backend.engines.operators import Operators
+from ptycho_backend.errors import DeviceError, PtychoError
 from ptycho_backend.events import OnEvent
 from ptycho_backend.physics.calibration import Calibration
 from ptycho_backend.training.options import FitOptions
 
 __all__ = ["Backend", "Model"]
 
+EngineModel = TypeVar("EngineModel", bound=Model)
+
 
 class Backend(ABC):
-    """An engine."""
+    """Abstract engine: devices, models, training and physics operators of one framework."""
 
     name: str
 
     @abstractmethod
     def devices(self) -> tuple[str, ...]:
-        """Return the devices this engine can use here: "cpu", "cuda:0", … (clause 1.1)."""
+        """Return the devices of this machine that the engine can use: "cpu", "cuda:0", … (clause 1.1)."""
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
@@ -43,7 +48,7 @@ class Backend(ABC):
         Parameters
         ----------
         training : TrainingConfig
-            Its `model` says what is built, its loss weights what `loss_and_gradients` minimises.
+            Architecture (`model`), and the loss weights for `loss_and_gradients`.
         calibration : Calibration
         execution : ExecutionConfig, optional
             Device and precision.
@@ -62,13 +67,48 @@ class Backend(ABC):
         """
         Train a model in place and return one dict per epoch (clause 5).
 
-        With `options` it starts where an earlier training stopped, keeps checkpoints, and stops when asked to,
-        after its step, with :class:`~ptycho_backend.errors.TrainingStopped`.
-
         Each dict holds ``epoch`` (from 1), ``lr``, the model's `train_loss_name` and, with validation data,
         its `val_loss_name`. With `restore_best` the model ends with the weights of the best epoch.
+
+        `options` hold a saved state to resume from, the checkpoint writer and the stop request.
+
+        Raises
+        ------
+        TrainingStopped
+            After the optimiser step that follows a stop request.
         """
 
     @abstractmethod
     def operators(self, device: str = "auto") -> Operators:
-        """Return the engine's physics, one function at a time, on a device (clause 8.1)."""
+        """Return the engine's physics operators on a device (clause 8.1)."""
+
+
+def checked_model(
+    model: Model, model_class: type[EngineModel], execution: ExecutionConfig, resolve_device: Callable[[str], Any]
+) -> EngineModel:
+    """
+    Return a model as an instance of its engine's class, on the device of the execution options (clause 5.6).
+
+    Raises
+    ------
+    PtychoError
+        If another engine created the model.
+    DeviceError
+        If the model is on another device.
+    """
+    if not isinstance(model, model_class):
+        raise PtychoError(
+            "An engine trains its own models.",
+            expected=f"a {model_class.__name__}",
+            received=f"a {type(model).__name__}",
+            fix="create the model with this engine and copy the weights with set_weights()",
+        )
+    device = resolve_device(model.execution.device)
+    if execution.device != "auto" and resolve_device(execution.device) != device:
+        raise DeviceError(
+            "A model is trained on the device it was created on.",
+            expected=f"device='auto' or '{device}'",
+            received=f"device={execution.device!r}",
+            fix="create the model with the same ExecutionConfig",
+        )
+    return model

@@ -1,9 +1,8 @@
 """
-The physics one function at a time: what every engine must be able to answer (spec: backend_contract 8).
+Physics operators of every engine, by name (spec: backend_contract 8).
 
-:data:`OPERATORS` says for each name what it must compute (a clause and a NumPy function), what its arguments are,
-and by which of them it can be differentiated. Engines implement :class:`Operators`; the oracle is
-:class:`ReferenceOperators`.
+:data:`OPERATORS` gives for each name its clause, the NumPy function that defines it, its arguments and the
+differentiable ones. Engines implement :class:`Operators`; the oracle is :class:`ReferenceOperators`.
 """
 
 from __future__ import annotations
@@ -20,31 +19,32 @@ from ptycho_backend.engines.optimizer import adam
 from ptycho_backend.errors import PtychoError, ShapeError, nearest_name
 from ptycho_backend.physics import amplitude_constraint, forward, losses, propagation, translation
 
-STEP = 1e-6  # of a central difference, for arguments of the order of 1
-SMOOTHING = "sigma_px"  # engines take the blur matrix of this width instead
+STEP = 1e-6  # step of a central difference, for arguments of the order of 1
+SMOOTHING = "sigma_px"  # argument that engines replace by the blur matrix of this width
 
-Answer = NDArray[Any] | float
+Result = NDArray[Any] | float
 
 
 @dataclass(frozen=True)
 class Operator:
     """
-    What one name means.
+    Definition of one operator.
 
     Parameters
     ----------
     clause : str
-        Of the specification.
+        Clause of the specification.
     reference : callable
-        The function in NumPy that defines it.
+        NumPy function that defines the operator.
     arguments : tuple of str
-        Names of its arguments, in order. Engines take them in this order too, but for :data:`SMOOTHING`.
+        Names of the arguments, in order. Engines use the same order; for :data:`SMOOTHING` they take a matrix.
     differentiable : tuple of str
         Arguments that have a gradient.
     is_number : bool
         Whether the result is one number (a loss) or an array.
-    held : callable, optional
-        Takes the arguments and returns what the reference needs besides to take differences: it carries no gradient.
+    detached : callable, optional
+        Function of the arguments that returns further arguments of the reference. These carry no gradient and stay
+        constant in finite differences.
     """
 
     clause: str
@@ -52,7 +52,7 @@ class Operator:
     arguments: tuple[str, ...]
     differentiable: tuple[str, ...]
     is_number: bool = False
-    held: Callable[..., tuple[Any, ...]] | None = None
+    detached: Callable[..., tuple[Any, ...]] | None = None
 
 
 OPERATORS: dict[str, Operator] = {
@@ -93,53 +93,52 @@ OPERATORS: dict[str, Operator] = {
         ("patches", "labels", "weight"),
         ("patches",),
         True,
-        held=lambda patches, labels, weight: (losses.best_turn(patches, labels, weight),),
+        detached=lambda patches, labels, weight: (losses.global_phase_factor(patches, labels, weight),),
     ),
 }
 
 
 class Operators(ABC):
     """
-    The physics and the optimiser of one engine on one device: NumPy in, NumPy out (clause 8).
+    Physics operators and optimiser of one engine on one device, on NumPy arrays (clause 8).
 
     Attributes
     ----------
     device : str
-        Where it computes, "cpu" or "cuda:<index>".
+        "cpu" or "cuda:<index>".
     """
 
     device: str
 
     @abstractmethod
-    def evaluate(self, name: str, *arguments: Any) -> Answer:
+    def evaluate(self, name: str, *arguments: Any) -> Result:
         """
-        Return what an operator gives for its arguments (clause 8.2).
+        Return the result of an operator (clause 8.2).
 
         Parameters
         ----------
         name : str
             One of :data:`OPERATORS`.
         *arguments
-            All of the operator's arguments, as its reference takes them.
+            All arguments of the operator's NumPy function, in its order.
         """
 
     @abstractmethod
     def gradient(self, name: str, *arguments: Any, by: int = 0, cotangent: NDArray[Any] | None = None) -> NDArray[Any]:
         """
-        Return the gradient by one argument (clause 8.3).
+        Return the gradient with respect to one argument (clause 8.3).
 
-        Of an operator whose result is a number L; of one with an array y as result, of L = Re Σ c̄·y with a given
-        cotangent c of the shape of y. By a complex argument z the gradient is ∂L/∂Re z + i·∂L/∂Im z, so that L changes
-        by Re Σ ḡ·dz.
+        L is the result itself if it is a number. For an array y, L = Re Σ c̄·y with a cotangent c of the shape of y.
+        The gradient g of a complex argument z is ∂L/∂Re z + i·∂L/∂Im z; L changes by Re Σ ḡ·dz.
 
         Parameters
         ----------
         name, *arguments
-            As in :meth:`evaluate`.
+            Same as for :meth:`evaluate`.
         by : int
             Number of the argument, from 0.
         cotangent : array, optional
-            c; needed where the result is an array, refused where it is a number.
+            c; required if the result is an array, an error if it is a number.
         """
 
     @abstractmethod
@@ -151,32 +150,32 @@ class Operators(ABC):
         clip: float | None = None,
     ) -> NDArray[Any]:
         """
-        Return where the engine's optimiser leads, one step for every gradient (clause 8.4).
+        Return the value after one optimiser step for every gradient (clause 8.4).
 
-        Each row of `value` (first axis) is a variable of its own; `clip` bounds the norm over all of them.
+        Each row of `value` (first axis) is a separate variable; `clip` bounds the norm over all of them.
         """
 
 
 class ReferenceOperators(Operators):
-    """The oracle: the functions of :mod:`ptycho_backend.physics` in float64, slopes by central differences."""
+    """Oracle: the functions of :mod:`ptycho_backend.physics` in float64, with central differences for gradients."""
 
     device = "cpu"
 
-    def evaluate(self, name: str, *arguments: Any) -> Answer:
-        """Return what the reference gives."""
-        answer: Answer = operator_called(name).reference(*map(as_float64, arguments))
-        return answer
+    def evaluate(self, name: str, *arguments: Any) -> Result:
+        """Return the result of the NumPy function."""
+        result: Result = find_operator(name).reference(*map(as_float64, arguments))
+        return result
 
     def gradient(self, name: str, *arguments: Any, by: int = 0, cotangent: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Return the gradient, element by element: for small arrays only."""
+        """Return the gradient, one difference per element: for small arrays only."""
         point = as_float64(arguments[by])
         units = (1.0, 1j) if np.iscomplexobj(point) else (1.0,)
         gradient = np.zeros_like(point)
-        for place in np.ndindex(point.shape):
+        for index in np.ndindex(point.shape):
             for unit in units:
                 direction = np.zeros_like(point)
-                direction[place] = unit
-                gradient[place] += unit * reference_slope(name, arguments, direction, by, cotangent)
+                direction[index] = unit
+                gradient[index] += unit * reference_slope(name, arguments, direction, by, cotangent)
         return np.asarray(gradient)
 
     def optimiser_steps(
@@ -186,36 +185,36 @@ class ReferenceOperators(Operators):
         learning_rate: float,
         clip: float | None = None,
     ) -> NDArray[Any]:
-        """Return where Adam leads."""
+        """Return the value after the steps of Adam."""
         return adam(value, gradients, learning_rate, clip)
 
 
 def reference_slope(
     name: str, arguments: Sequence[Any], direction: NDArray[Any], by: int = 0, cotangent: NDArray[Any] | None = None
 ) -> float:
-    """Return the oracle's derivative along a direction of one argument: the L of :meth:`Operators.gradient`."""
-    operator = operator_called(name)
+    """Return the oracle's derivative of L (:meth:`Operators.gradient`) along a direction of one argument."""
+    operator = find_operator(name)
     check_cotangent(name, cotangent)
     values = [as_float64(value) for value in arguments]
-    held = operator.held(*values) if operator.held else ()
+    detached = operator.detached(*values) if operator.detached else ()
 
     def loss(step: float) -> float:
-        moved = [value + step * direction if number == by else value for number, value in enumerate(values)]
-        result = operator.reference(*moved, *held)
+        shifted = [value + step * direction if number == by else value for number, value in enumerate(values)]
+        result = operator.reference(*shifted, *detached)
         return float(result if cotangent is None else np.vdot(cotangent, result).real)
 
     return (loss(STEP) - loss(-STEP)) / (2 * STEP)
 
 
 def engine_arguments(name: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
-    """Return arguments as engines take them: float32 and complex64 arrays, a blur matrix (or None) for a width."""
-    named = zip(operator_called(name).arguments, arguments, strict=True)
+    """Return the arguments of an engine: float32 and complex64 arrays, and a blur matrix (or None) for a width."""
+    named = zip(find_operator(name).arguments, arguments, strict=True)
     N = np.shape(arguments[0])[-1]
-    return tuple(_blur(value, N) if what == SMOOTHING else as_float32(value) for what, value in named)
+    return tuple(_blur(value, N) if argument == SMOOTHING else as_float32(value) for argument, value in named)
 
 
-def operator_called(name: str) -> Operator:
-    """Return an operator by name; an unknown name is an error that names the nearest."""
+def find_operator(name: str) -> Operator:
+    """Return an operator by name; the error for an unknown name suggests the nearest one."""
     if name not in OPERATORS:
         nearest = nearest_name(name, OPERATORS)
         raise PtychoError(
@@ -228,8 +227,8 @@ def operator_called(name: str) -> Operator:
 
 
 def check_cotangent(name: str, cotangent: NDArray[Any] | None) -> None:
-    """Refuse a missing cotangent where the result is an array, and one where it is a number."""
-    is_number = operator_called(name).is_number
+    """Raise an error for an array result without cotangent, and for a number with one."""
+    is_number = find_operator(name).is_number
     if is_number != (cotangent is None):
         raise ShapeError(
             "A gradient is taken of one number.",

@@ -1,4 +1,4 @@
-"""The optimiser in float64: Adam with the clipping that both engines use (spec: config 5.1, config 5.4)."""
+"""Adam with gradient clipping in float64, the reference of both engines (spec: config 5.1, config 5.4)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ def adam(
     value: NDArray[Any], gradients: Iterable[NDArray[Any]], learning_rate: float, clip: float | None = None
 ) -> NDArray[np.float64]:
     """
-    Take one step of Adam for every gradient and return where they lead.
+    Return the value after one step of Adam for every gradient.
 
-    θ ← θ − learning_rate·m̂ / (√v̂ + ε), m̂ and v̂ the means of gradient and squared gradient,
-    corrected for their start at 0.
+    θ ← θ − learning_rate·m̂ / (√v̂ + ε). m̂ and v̂ are the running means of gradient and squared gradient, corrected
+    for their start at 0.
 
     Parameters
     ----------
     value : float, any shape
     gradients : iterable of float, shape of `value`
-        One for each step.
+        Gradient of each step.
     learning_rate : float
     clip : float, optional
-        Upper bound of the norm over all elements, see :func:`clipped`.
+        Upper bound of the gradient norm over all elements, see :func:`clipped`.
 
     Returns
     -------
@@ -36,8 +36,11 @@ def adam(
 
     Notes
     -----
-    Spec: config 5.1, config 5.4. Source: Kingma and Ba, *Adam: a method for stochastic optimization* (2015),
-    algorithm 1.
+    Spec: config 5.1, config 5.4.
+
+    References
+    ----------
+    Kingma and Ba, *Adam: a method for stochastic optimization* (2015), algorithm 1.
     """
     theta = np.array(value, dtype=np.float64)
     m, v = np.zeros_like(theta), np.zeros_like(theta)
@@ -50,7 +53,7 @@ def adam(
 
 
 def clipped(gradient: NDArray[Any], clip: float | None) -> NDArray[np.float64]:
-    """Return a gradient whose norm over all elements is at most `clip`; its direction stays."""
-    wide = np.asarray(gradient, dtype=np.float64)
-    norm = float(np.linalg.norm(wide))
-    return wide if clip is None or norm <= clip else wide * (clip / norm)
+    """Return the gradient scaled to a norm of at most `clip` over all elements."""
+    gradient = np.asarray(gradient, dtype=np.float64)
+    norm = float(np.linalg.norm(gradient))
+    return gradient if clip is None or norm <= clip else gradient * (clip / norm)

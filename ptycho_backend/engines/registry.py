@@ -1,4 +1,4 @@
-"""Engines, found by entry point and imported on first use."""
+"""Registry of engines: found by entry point, imported on first use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ptycho_backend.engines.contract import Backend
 from ptycho_backend.errors import BackendNotInstalledError, UnknownBackendError, nearest_name
 
 GROUP = "ptycho_backend.backends"
-# What the two engines of this distribution need, by import name, and the extra that installs it.
+# Packages that the engines of this distribution need, by import name, and the extra that installs them.
 FRAMEWORKS = {"pytorch": (("torch", "lightning"), "torch"), "tensorflow": (("tensorflow", "keras"), "tensorflow")}
 
 
@@ -30,7 +30,7 @@ def get_backend(name: str = "auto") -> Backend:
     UnknownBackendError
         If no engine has this name.
     BackendNotInstalledError
-        If its framework is missing; the message says what to install.
+        If its framework is missing; the message names the extra to install.
     """
     registered = _registered()
     chosen = _installed_name() if name == "auto" else name
@@ -50,7 +50,7 @@ def get_backend(name: str = "auto") -> Backend:
 
 
 def available_backends() -> tuple[str, ...]:
-    """Return the names of all engines whose framework is installed, without importing any."""
+    """Return the names of the engines whose framework is installed, without importing it."""
     return tuple(name for name in sorted(_registered().names) if not missing_packages(name))
 
 
@@ -60,9 +60,9 @@ def registered_backends() -> tuple[str, ...]:
 
 
 def missing_packages(name: str) -> tuple[str, ...]:
-    """Return the packages an engine needs and this environment lacks."""
-    needed, _ = FRAMEWORKS.get(name, ((), ""))
-    return tuple(package for package in needed if find_spec(package) is None)
+    """Return the packages that an engine needs and that are not installed."""
+    required, _ = FRAMEWORKS.get(name, ((), ""))
+    return tuple(package for package in required if find_spec(package) is None)
 
 
 def _registered() -> EntryPoints:

@@ -1,1 +1,1 @@
-"""Network architectures, weights and prediction."""
+"""Network architectures, weights, prediction and training domain."""

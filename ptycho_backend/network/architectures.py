@@ -1,8 +1,8 @@
 """
-Architectures as data: a network is a list of named operations that any engine can run (spec: network).
+Network architectures as lists of named operations (spec: network).
 
-An engine needs one interpreter for the operation kinds in :data:`KINDS`; a new architecture is one entry in
-:data:`ARCHITECTURES` and then exists in every engine.
+Each engine has one interpreter for the operation kinds in :data:`KINDS`. A new entry of :data:`ARCHITECTURES` works in
+every engine.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from ptycho_backend.config import ModelConfig
 from ptycho_backend.errors import ConfigError
 
-AMPLITUDE_GAUGE = 2.0  # a sigmoid head starts at 1/2, the object at amplitude 1
-FRAME_CHANNELS = 4  # of the last decoder level, for the frame around the centre
-FRAME_WIDTH = 2048  # over N: filters of the last block, per unit of `n_filters_scale`
+AMPLITUDE_GAUGE = 2.0  # an untrained sigmoid head gives 1/2, an untrained object has amplitude 1
+FRAME_CHANNELS = 4  # channels of the last decoder level for the frame around the centre
+FRAME_WIDTH = 2048  # the last block has FRAME_WIDTH / N filters per unit of `n_filters_scale`
 KINDS = (
     *("conv", "pool", "upsample", "space_to_depth", "depth_to_space", "activation"),
     *("scale", "pad", "border", "slice", "concatenate", "add"),
@@ -32,11 +32,11 @@ class Op:
     """
     One operation on (batch, y, x, channel) values.
 
-    kind, attributes:
+    Kinds with their attributes:
     "conv" (`name`; same padding, stride 1, bias), "pool" (2×2 maximum), "upsample" (nearest, ×2),
-    "space_to_depth" (the pixels of 2×2 blocks become channels, row by row), "depth_to_space" (its inverse),
+    "space_to_depth" (pixels of 2×2 blocks to channels, row by row), "depth_to_space" (its inverse),
     "activation" (`function`), "scale" (`factor`), "pad" (`width` zeros on each side),
-    "border" (zero the central square but `width` pixels on each side), "slice" (`start`, `stop` channels),
+    "border" (zero except for a frame of `width` pixels), "slice" (`start`, `stop` channels),
     "concatenate" (channels), "add".
     """
 
@@ -48,7 +48,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A convolution kernel (height, width, in, out) or bias (out,); `gain` scales its Glorot range."""
+    """Convolution kernel (height, width, in, out) or bias (out,); `gain` scales its Glorot range."""
 
     name: str
     shape: tuple[int, ...]
@@ -65,7 +65,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Network:
-    """A network: input channels by name, operations in order, parameters, and the names of its outputs."""
+    """Network: input channels by name, operations in order, parameters, and the names of its outputs."""
 
     inputs: Mapping[str, int]
     ops: tuple[Op, ...]
@@ -74,7 +74,7 @@ class Network:
 
 
 class Builder:
-    """Writes a network operation by operation and keeps count of channels."""
+    """Builder of a network: appends operations and counts channels."""
 
     def __init__(self, prefix: str, inputs: Mapping[str, int]) -> None:
         self._prefix = prefix
@@ -95,7 +95,7 @@ class Builder:
         return output
 
     def conv(self, value: str, name: str, width: int, gain: float = 1.0, activation: str | None = "relu") -> str:
-        """Append a 3×3 convolution with bias, and its activation."""
+        """Append a 3×3 convolution with bias and an activation."""
         full = f"{self._prefix}/{name}"
         shape = (3, 3, self.channels(value), width)
         self._parameters += [Parameter(f"{full}/kernel", shape, gain), Parameter(f"{full}/bias", (width,))]
@@ -111,13 +111,13 @@ class Builder:
         return self.add("concatenate", *values, channels=sum(map(self.channels, values)))
 
     def build(self, *outputs: str) -> Network:
-        """Finish the network."""
+        """Return the network."""
         return Network(self._inputs, tuple(self._ops), tuple(self._parameters), outputs)
 
 
 def describe(config: ModelConfig) -> dict[str, Network]:
     """
-    Return the networks of a model by name, in the order in which they run.
+    Return the networks of a model by name, in order of execution.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def parameters(config: ModelConfig) -> tuple[Parameter, ...]:
 
 
 def parameter_count(config: ModelConfig) -> int:
-    """Return the number of trained network values."""
+    """Return the number of trainable values of the networks."""
     return sum(math.prod(p.shape) for p in parameters(config))
 
 
@@ -150,17 +150,22 @@ def initial_weights(config: ModelConfig, seed: int) -> dict[str, NDArray[np.floa
     return {parameter.name: parameter.draw(rng) for parameter in parameters(config)}
 
 
+def merges_groups(config: ModelConfig) -> bool:
+    """Return whether the patches of a group are merged on a canvas."""
+    return config.channels > 1 and config.object_big
+
+
 def predicts_whole_window(config: ModelConfig) -> bool:
-    """Return whether patches are predicted up to the window's edge, or only in its central half."""
+    """Return whether patches cover the whole window, not only its central half."""
     return config.architecture != "cnn" or config.probe_big or not config.pad_object
 
 
 def _unet(prefix: str, inputs: Mapping[str, int], width: int) -> Network:
     """
-    Return a U-Net of depth 3 whose two outputs are the real and imaginary part of a correction.
+    Return a U-Net of depth 3 whose two output channels are the real and imaginary part of an object update.
 
-    It works at half the sampling, where blocks of 2×2 pixels are channels: nothing is lost, it sees twice as far, and
-    costs a quarter (ADR-013).
+    The network works at half the sampling, with 2×2 pixels as channels. This doubles the receptive field and needs a
+    quarter of the time (ADR-013).
     """
     net = Builder(prefix, inputs)
     value = net.concatenate(*inputs) if len(inputs) > 1 else next(iter(inputs))
@@ -174,7 +179,7 @@ def _unet(prefix: str, inputs: Mapping[str, int], width: int) -> Network:
     for level in (2, 1, 0):
         value = net.concatenate(net.add("upsample", value), skips[level])
         value = net.double_conv(value, f"decoder{level}", widths[level])
-    # Starting near zero makes the untrained network the physics estimate.
+    # A small gain: the untrained network nearly returns the physics estimate.
     blocks = net.conv(value, "head", 4 * 2, gain=0.01, activation=None)
     return net.build(net.add("depth_to_space", blocks, channels=2))
 
@@ -183,12 +188,12 @@ def _unrolled_unet(config: ModelConfig) -> dict[str, Network]:
     width = 8 * config.n_filters_scale
     networks = {"step1": _unet("step1", {"estimate": 2}, width)}
     for step in range(2, config.unrolled_steps + 1):
-        networks[f"step{step}"] = _unet(f"step{step}", {"consistent": 2, "estimate": 2}, width)
+        networks[f"step{step}"] = _unet(f"step{step}", {"constrained": 2, "estimate": 2}, width)
     return networks
 
 
 def _cnn(config: ModelConfig) -> dict[str, Network]:
-    """Return the published encoder with an amplitude and a phase decoder, fed with normalised amplitude."""
+    """Return the published network: one encoder of normalised amplitude, decoders of amplitude and phase."""
     net = Builder("cnn", {"x": config.channels})
     encoder, decoder = _cnn_widths(config)
     value = "x"
@@ -201,7 +206,7 @@ def _cnn(config: ModelConfig) -> dict[str, Network]:
 
 def _cnn_widths(config: ModelConfig) -> tuple[list[int], list[int]]:
     scale = config.n_filters_scale
-    # Larger windows get one narrower level in front, so that the code stays 8×8 per 64 pixels of window.
+    # Larger windows have more levels in front; the deepest level stays at 8×8 pixels.
     levels = {64: (32, 64, 128), 128: (16, 32, 64, 128), 256: (8, 16, 32, 64, 128)}
     depth = 3 + max(0, round(math.log2(config.N / 64)))
     while config.N % 2**depth:
@@ -212,7 +217,7 @@ def _cnn_widths(config: ModelConfig) -> tuple[list[int], list[int]]:
 
 
 def _cnn_decoder(net: Builder, value: str, name: str, widths: list[int], config: ModelConfig) -> str:
-    """Append a decoder: all channels give the whole window, or most give its centre and the last ones its frame."""
+    """Append a decoder of the whole window, or of its centre and its frame from separate channels."""
     for level, width in enumerate(widths):
         value = net.add("upsample", net.double_conv(value, f"{name}/up{level}", width))
     width = config.n_filters_scale * max(1, FRAME_WIDTH // config.N)
@@ -230,12 +235,12 @@ def _cnn_decoder(net: Builder, value: str, name: str, widths: list[int], config:
 
 
 def _cnn_head(net: Builder, value: str, name: str, config: ModelConfig) -> str:
-    """Append the last convolution of a branch, its activation, and the gauge in which amplitude 1 is the mean."""
-    first, inside = name.startswith("amplitude"), not name.endswith("border")
+    """Append the last convolution of a branch, its activation and its scale (mean amplitude 1)."""
+    is_amplitude, inside = name.startswith("amplitude"), not name.endswith("border")
     cartesian = config.decoder_outputs == "real_imaginary"
-    function = "swish" if not inside else config.amp_activation if first else "tanh"
-    factor = AMPLITUDE_GAUGE if first or cartesian else 1.0
-    factor *= math.pi if inside and not first else 1.0
+    function = "swish" if not inside else config.amp_activation if is_amplitude else "tanh"
+    factor = AMPLITUDE_GAUGE if is_amplitude or cartesian else 1.0
+    factor *= math.pi if inside and not is_amplitude else 1.0
     activated = net.conv(value, name, config.channels, activation=function)
     return net.add("scale", activated, factor=factor) if factor != 1.0 else activated
 

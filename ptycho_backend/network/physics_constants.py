@@ -1,4 +1,4 @@
-"""The numbers an engine needs besides data and weights, computed once in NumPy for both engines."""
+"""Physics constants of a model, computed in NumPy for all engines."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ptycho_backend.physics.forward import smoothing_matrix
 @dataclass(frozen=True, eq=False)
 class PhysicsConstants:
     """
-    Constants of one model.
+    Physics constants of one model: probe, patch weight, blur and scales.
 
     Parameters
     ----------
     probe : complex64, shape (mode, y, x)
     probe_support : float32, shape (y, x)
-        1 where a trained probe may be non-zero (`probe_mask`).
+        1 inside the support of a trained probe (`probe_mask`), 0 outside.
     weight : float32, shape (y, x)
-        Trust in each pixel of a patch: Σ|P|²/max + 1e-3 where the network predicts it, else 0.
+        Weight of each patch pixel: Σ|P|²/max + 1e-3 inside the predicted region, 0 outside.
     smoothing : float32, shape (N, N), optional
-        Blur matrix of the exit wave; None for none.
+        Blur matrix of the exit wave; None without blur.
     counts_per_intensity : float
         photon_scale / r².
     amplitude_per_root_count : float
-        r / sqrt(photon_scale): normalised amplitude of one photon, so that counts k = (x / this)².
+        Normalised amplitude of one photon, r / sqrt(photon_scale); counts are the square of x over it.
     """
 
     probe: NDArray[np.complex64]
@@ -57,16 +57,14 @@ class PhysicsConstants:
 
 
 def patch_weight(config: ModelConfig, probe: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """Return the trust in each pixel of a patch, 0 outside the support the network predicts."""
+    """Return the weight of each patch pixel, 0 outside the region that the network predicts."""
     weight = probe_weight(probe).astype(np.float32)
     if predicts_whole_window(config):
         return weight
     quarter = probe.shape[-1] // 4
-    inside = np.zeros_like(weight)
-    inside[quarter:-quarter, quarter:-quarter] = weight[quarter:-quarter, quarter:-quarter]
-    return inside
+    return np.pad(weight[quarter:-quarter, quarter:-quarter], quarter)
 
 
 def constraint_share(training: TrainingConfig) -> float:
-    """Return the share of the data loss taken after one more data-consistency step; only "unet" has that step."""
+    """Return the share of the data loss after one more amplitude constraint, which only "unet" has."""
     return training.constraint_share if training.model.architecture == "unet" else 0.0

@@ -1,8 +1,7 @@
 """
-A whole model in NumPy float64: the oracle that every engine is compared with (spec: network 1, physics 2 to 6).
+Reference model in NumPy float64, the oracle of every engine (spec: network 1, physics 2 to 6).
 
-It runs network descriptions and joins them with the physics of :mod:`ptycho_backend.physics` exactly as an engine
-must. Made to be read and trusted, not to be fast.
+An interpreter of network descriptions, combined with :mod:`ptycho_backend.physics`. The code is simple, not fast.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from numpy.typing import NDArray
 
 from ptycho_backend.config import ModelConfig, TrainingConfig
 from ptycho_backend.data.batching import Batch
-from ptycho_backend.engines.model import LOG_SCALE, PROBE, parts_of
-from ptycho_backend.network.architectures import Network, Op, describe
+from ptycho_backend.engines.model import LOG_SCALE, PROBE, parts_of, required_labels
+from ptycho_backend.network.architectures import Network, Op, describe, merges_groups
 from ptycho_backend.network.physics_constants import PhysicsConstants, constraint_share
 from ptycho_backend.physics import forward, losses
 from ptycho_backend.physics.amplitude_constraint import accelerated, constrain_amplitude, initial_estimate
@@ -66,15 +65,15 @@ def reference_patches(
     constants : PhysicsConstants
     batch : Batch
     amplitude_constraint : bool
-        "unet": end with one more data-consistency step.
+        End "unet" with one more amplitude constraint.
     """
-    published = config.architecture == "cnn"
-    patches = _cnn(config, weights, batch) if published else _unrolled(config, weights, constants, batch)
-    if config.channels > 1 and config.object_big:
+    unrolled = config.architecture != "cnn"
+    patches = _unrolled(config, weights, constants, batch) if unrolled else _cnn(config, weights, batch)
+    if merges_groups(config):
         weight = constants.weight.astype(np.float64)
         patches = forward.consistent_patches(patches, batch.offsets_px, weight, batch.canvas_px)
-    if amplitude_constraint and not published:
-        patches = constrain_amplitude(patches, _wide(batch.x), _probe(weights, constants), batch.mask)
+    if amplitude_constraint and unrolled:
+        patches = constrain_amplitude(patches, _float64(batch.x), _probe(weights, constants), batch.mask)
     return patches
 
 
@@ -89,40 +88,40 @@ def reference_loss(
     weights: Values,
     constants: PhysicsConstants,
     batch: Batch,
-    turn: Complex | None = None,
+    phase_factor: Complex | None = None,
 ) -> float:
     """
-    Return the loss that training minimises, with all its terms and their weights.
+    Return the loss that training minimises: the weighted sum of its terms.
 
-    `turn` holds the groups' phases against their labels (:func:`ptycho_backend.physics.losses.best_turn`), which
-    carry no gradient: give it to take differences of the loss.
+    `phase_factor` aligns the global phase of each group with its labels, shape (group, 1, 1, 1). Finite differences
+    need a constant one (:func:`ptycho_backend.physics.losses.global_phase_factor`): it carries no gradient.
     """
-    config, trust = training.model, constants.weight.astype(np.float64)
+    config, weight = training.model, constants.weight.astype(np.float64)
     patches = reference_patches(config, weights, constants, batch)
-    total = training.realspace_weight * losses.total_variation(patches, trust)
+    total = training.realspace_weight * losses.total_variation(patches, weight)
     if config.model_type == "supervised":
-        return total + losses.label_mae(patches, _labels(batch), trust, turn)
+        return total + losses.label_mae(patches, _labels(batch), weight, phase_factor)
     if training.realspace_mae_weight > 0:
-        total += training.realspace_mae_weight * losses.label_mae(patches, _labels(batch), trust, turn)
+        total += training.realspace_mae_weight * losses.label_mae(patches, _labels(batch), weight, phase_factor)
     return total + _data_loss(training, weights, constants, batch, patches)
 
 
 def _data_loss(
     training: TrainingConfig, weights: Values, constants: PhysicsConstants, batch: Batch, patches: Complex
 ) -> float:
-    """Return the misfit to the data, in part before and in part after one more data-consistency step."""
-    share, r = constraint_share(training), constants.amplitude_per_root_count
-    counts = (_wide(batch.x) / r) ** 2
-    judged = [(1.0 - share, patches)]
-    if share > 0:
-        probe = _probe(weights, constants)
-        judged.append((share, constrain_amplitude(patches, _wide(batch.x), probe, batch.mask)))
+    """Return the data loss, a share of it after one more amplitude constraint."""
+    constrained_share, r = constraint_share(training), constants.amplitude_per_root_count
+    counts = (_float64(batch.x) / r) ** 2
+    candidates = [(1.0 - constrained_share, patches)]
+    if constrained_share > 0:
+        constrained = constrain_amplitude(patches, _float64(batch.x), _probe(weights, constants), batch.mask)
+        candidates.append((constrained_share, constrained))
     total = 0.0
-    for part, candidate in judged:
+    for share, candidate in candidates:
         expected = _counts_of(candidate, training.model, weights, constants)
-        misfit = training.nll_weight * losses.poisson(expected, counts, batch.mask)
-        misfit += training.mae_weight * losses.amplitude_mae(expected, counts, batch.mask, r)
-        total += part * misfit
+        loss = training.nll_weight * losses.poisson(expected, counts, batch.mask)
+        loss += training.mae_weight * losses.amplitude_mae(expected, counts, batch.mask, r)
+        total += share * loss
     return total
 
 
@@ -137,20 +136,20 @@ def _counts_of(patches: Complex, config: ModelConfig, weights: Values, constants
 
 
 def _unrolled(config: ModelConfig, weights: Values, constants: PhysicsConstants, batch: Batch) -> Complex:
-    probe, x = _probe(weights, constants), _wide(batch.x)
+    probe, x = _probe(weights, constants), _float64(batch.x)
     networks = describe(config)
     estimate = initial_estimate(x, probe)
     estimate = accelerated(estimate, x, probe, batch.mask, config.initial_iterations)
-    estimate = estimate + _correction(networks["step1"], weights, estimate=estimate)
+    estimate = estimate + _object_update(networks["step1"], weights, estimate=estimate)
     for step in range(2, config.unrolled_steps + 1):
-        consistent = constrain_amplitude(estimate, x, probe, batch.mask)
+        constrained = constrain_amplitude(estimate, x, probe, batch.mask)
         network = networks[f"step{step}"]
-        estimate = consistent + _correction(network, weights, consistent=consistent, estimate=estimate)
+        estimate = constrained + _object_update(network, weights, constrained=constrained, estimate=estimate)
     return np.asarray(estimate)
 
 
-def _correction(network: Network, weights: Values, **patches: Complex) -> Complex:
-    """Run a network on patches as real and imaginary channels, every pattern by itself."""
+def _object_update(network: Network, weights: Values, **patches: Complex) -> Complex:
+    """Run a network on single patches, with real and imaginary parts as channels."""
     first = next(iter(patches.values()))
     flat = {name: value.reshape(-1, *value.shape[-2:]) for name, value in patches.items()}
     channels = {name: parts_of(value) for name, value in flat.items()}
@@ -159,23 +158,22 @@ def _correction(network: Network, weights: Values, **patches: Complex) -> Comple
 
 
 def _cnn(config: ModelConfig, weights: Values, batch: Batch) -> Complex:
-    x = np.moveaxis(_wide(batch.x), 1, -1)
+    x = np.moveaxis(_float64(batch.x), 1, -1)
     amplitude, phase = run_network(describe(config)["cnn"], {"x": x}, weights)
     cartesian = config.decoder_outputs == "real_imaginary"
     return np.moveaxis(amplitude + 1j * phase if cartesian else amplitude * np.exp(1j * phase), -1, 1)
 
 
 def _probe(weights: Values, constants: PhysicsConstants) -> Complex:
-    parts = _wide(weights[PROBE])
+    parts = _float64(weights[PROBE])
     return np.asarray((parts[..., 0] + 1j * parts[..., 1]) * constants.probe_support)
 
 
 def _labels(batch: Batch) -> Complex:
-    assert batch.labels is not None
-    return batch.labels.astype(np.complex128)
+    return required_labels(batch.labels).astype(np.complex128)
 
 
-def _wide(values: NDArray[Any]) -> Real:
+def _float64(values: NDArray[Any]) -> Real:
     return np.asarray(values, dtype=np.float64)
 
 
@@ -185,11 +183,11 @@ def _run(op: Op, operands: list[Real]) -> Real:
 
 def _conv(value: Real, op: Op, weights: Values) -> Real:
     name = op.attributes["name"]
-    kernel, bias = _wide(weights[f"{name}/kernel"]), _wide(weights[f"{name}/bias"])
+    kernel, bias = (_float64(weights[f"{name}/{part}"]) for part in ("kernel", "bias"))
     height, width = kernel.shape[:2]
     padded = np.pad(value, ((0, 0), (height // 2,) * 2, (width // 2,) * 2, (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
-    # Cross-correlation, as every framework calls it: kernel element [0, 0] meets the upper left neighbour.
+    # Cross-correlation, the "convolution" of every framework: kernel element [0, 0] weights the upper left neighbour.
     return np.asarray(np.tensordot(windows, kernel, axes=((3, 4, 5), (2, 0, 1))) + bias)
 
 
@@ -205,10 +203,10 @@ def _space_to_depth(operands: list[Real], _: Attributes) -> Real:
 
 def _depth_to_space(operands: list[Real], _: Attributes) -> Real:
     n, height, width, channels = operands[0].shape
-    found = np.empty((n, 2 * height, 2 * width, channels // 4), operands[0].dtype)
+    result = np.empty((n, 2 * height, 2 * width, channels // 4), operands[0].dtype)
     for corner, values in enumerate(np.split(operands[0], 4, axis=-1)):
-        found[:, corner // 2 :: 2, corner % 2 :: 2] = values
-    return found
+        result[:, corner // 2 :: 2, corner % 2 :: 2] = values
+    return result
 
 
 def _pad(operands: list[Real], attributes: Attributes) -> Real:

@@ -1,4 +1,4 @@
-"""The network that ships with the package: where it lies, and for which models it is a start (docs/model-card.md)."""
+"""Pretrained network of the package, and the check that a model can start from it (docs/model-card.md)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ NETWORK_FIELDS = ("architecture", "n_filters_scale", "unrolled_steps", "initial_
 
 def shipped_bundle() -> Bundle:
     """
-    Read the model file that ships with the package.
+    Read the pretrained model file of the package.
 
-    Its calibration is that of no scan: a model made from it takes scale and probe from the scan it meets.
+    Its calibration is nominal: a model for a scan takes scale and probe from that scan.
     """
     return read_bundle(SHIPPED)
 
 
 def pretrained_weights(config: ModelConfig) -> dict[str, NDArray[np.float32]] | None:
-    """Return the shipped network's weights by canonical name, or None where a model has another network."""
+    """Return the pretrained weights by canonical name, or None for a model with another network."""
     bundle = shipped_bundle()
     if not same_network(config, bundle.training.model):
         return None
@@ -33,5 +33,5 @@ def pretrained_weights(config: ModelConfig) -> dict[str, NDArray[np.float32]] | 
 
 
 def same_network(one: ModelConfig, other: ModelConfig) -> bool:
-    """Return whether two models have equal networks, fed alike, so that weights of one serve the other."""
+    """Return whether two models have the same network and the same network inputs."""
     return all(getattr(one, name) == getattr(other, name) for name in NETWORK_FIELDS)

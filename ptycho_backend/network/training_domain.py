@@ -1,4 +1,4 @@
-"""Under which conditions scans were measured, and which of them a network has seen (spec: metrics 8.7)."""
+"""Training domain: ranges of scan conditions that the training of a network covers (spec: metrics 8.7)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ptycho_backend.physics.calibration import Calibration
 
 Range = tuple[float, float]
 
-SCAN_CONDITIONS = "conditions"  # in the provenance of a model that one scan has trained
-# A network trained on one scan has been seen to serve scans that differ from it by these factors.
-LIKE_ONE_SCAN = {"size_px": 2.0, "photons": 10.0, "probe_size": 1.5, "step": 2.0}
-# What is measured of a probe and of positions differs from what a recipe asks for.
-MEASURED = {"size_px": 1.0, "photons": 1.5, "probe_size": 1.4, "step": 1.4}
-WORDS = {
+SCAN_CONDITIONS = "conditions"  # key in the provenance of a model trained on one scan
+# Measured: a network trained on one scan reconstructs scans that differ by up to these factors.
+SINGLE_SCAN_FACTORS = {"size_px": 2.0, "photons": 10.0, "probe_size": 1.5, "step": 2.0}
+# Measured values of a simulated scan differ from the values of its recipe by up to these factors.
+RECIPE_FACTORS = {"size_px": 1.0, "photons": 1.5, "probe_size": 1.4, "step": 1.4}
+DESCRIPTIONS = {
     "size_px": "patterns with a side of",
     "photons": "photons per pattern:",
     "probe_size": "diameter of the probe over N:",
@@ -30,10 +30,9 @@ ROUNDING = 1e-6
 
 def probe_diameter_px(probe: NDArray[Any]) -> float:
     """
-    Return the diameter of the disc over which a probe's photons would be spread evenly, pixels.
+    Return the effective diameter of a probe, sqrt(4/π·(Σ I)² / Σ I²), pixels.
 
-    4/π of the squared energy over the summed squares of the intensity, and the root of it: a disc gives its diameter,
-    a Gaussian beam that at 1/e² of its intensity.
+    A uniform disc gives its diameter, a Gaussian beam its diameter at 1/e² of the intensity.
     """
     intensity = (np.abs(np.asarray(probe, dtype=np.complex128)) ** 2).sum(axis=0)
     area = intensity.sum() ** 2 / (intensity**2).sum()
@@ -41,7 +40,7 @@ def probe_diameter_px(probe: NDArray[Any]) -> float:
 
 
 def mean_step_px(positions_px: NDArray[np.float64]) -> float:
-    """Return the side of the square that one position has for itself, or the step along a line; 0 for one position."""
+    """Return the mean step: the root of the area per position, or the step of a line scan; 0 for one position."""
     from scipy.spatial import ConvexHull, QhullError
 
     n = len(positions_px)
@@ -51,25 +50,25 @@ def mean_step_px(positions_px: NDArray[np.float64]) -> float:
         area = float(ConvexHull(positions_px).volume)
     except (QhullError, ValueError):
         return float(np.linalg.norm(np.ptp(positions_px, axis=0))) / (n - 1)
-    # n positions have √n − 1 steps along a side, not √n.
+    # A square of n positions has √n − 1 steps along a side, not √n.
     return float(np.sqrt(area) / max(np.sqrt(n) - 1.0, 1.0))
 
 
 @dataclass(frozen=True)
 class Conditions:
     """
-    What decides whether a network knows a kind of scan: from the lowest to the highest value.
+    Ranges of scan conditions, each from the lowest to the highest value.
 
     Parameters
     ----------
     size_px : (float, float)
         Side of a pattern, N.
     photons : (float, float)
-        Per pattern.
+        Photons per pattern.
     probe_size : (float, float)
         Diameter of the probe over N.
     step : (float, float), optional
-        Distance of neighbouring positions over the diameter of the probe; None where it is not known.
+        Distance of neighbouring positions over the diameter of the probe; None if unknown.
     """
 
     size_px: Range
@@ -77,22 +76,20 @@ class Conditions:
     probe_size: Range
     step: Range | None = None
 
-    def widened(self, size_px: float, photons: float, probe_size: float, step: float) -> Conditions:
-        """Return ranges that begin lower and end higher by a factor each."""
+    def expanded(self, factors: Mapping[str, float]) -> Conditions:
+        """Return ranges with lower limits divided and upper limits multiplied by a factor for each condition."""
+        limits = {name: getattr(self, name) for name in factors}
         return Conditions(
-            _widened(self.size_px, size_px),
-            _widened(self.photons, photons),
-            _widened(self.probe_size, probe_size),
-            self.step and _widened(self.step, step),
+            **{name: value and (value[0] / factors[name], value[1] * factors[name]) for name, value in limits.items()}
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the known ranges as lists, by name."""
         return {name: list(value) for name, value in asdict(self).items() if value is not None}
 
 
 def scan_conditions(scan: Scan, probe: NDArray[Any], photons: float) -> Conditions:
-    """Return the conditions under which a scan was measured: with this probe, and photons per pattern."""
+    """Return the conditions of one scan for a probe and a number of photons per pattern."""
     diameter_px = probe_diameter_px(probe)
     step = mean_step_px(scan.positions_px) / diameter_px
     return Conditions(*((value, value) for value in (float(scan.N), photons, diameter_px / scan.N, step)))
@@ -100,40 +97,38 @@ def scan_conditions(scan: Scan, probe: NDArray[Any], photons: float) -> Conditio
 
 def training_domain_of(provenance: Mapping[str, Any], calibration: Calibration) -> Conditions:
     """
-    Return the conditions in which a network can be trusted, from what its model file says about its training.
+    Return the training domain of a network from the provenance of its model file.
 
-    A network trained on one scan knows scans like that one; one trained on simulated scans of all kinds knows the
-    ranges of its recipe.
+    Pretraining covers the ranges of its recipe. Training on one scan covers the conditions of that scan, expanded by
+    :data:`SINGLE_SCAN_FACTORS`. Without stored conditions the calibration gives them.
     """
     recipe = provenance.get("pretraining", {}).get("recipe")
     if recipe:
-        return _of_recipe(recipe).widened(**MEASURED)
+        return _recipe_conditions(recipe).expanded(RECIPE_FACTORS)
     stored = provenance.get(SCAN_CONDITIONS)
     if stored:
-        return Conditions(**{name: (value[0], value[1]) for name, value in stored.items()}).widened(**LIKE_ONE_SCAN)
-    N, photons = float(calibration.N), calibration.photons_per_pattern
-    size = probe_diameter_px(calibration.probe) / N
-    return Conditions((N, N), (photons, photons), (size, size)).widened(**LIKE_ONE_SCAN)
+        conditions = Conditions(**{name: (value[0], value[1]) for name, value in stored.items()})
+    else:
+        N, photons = float(calibration.N), calibration.photons_per_pattern
+        size = probe_diameter_px(calibration.probe) / N
+        conditions = Conditions((N, N), (photons, photons), (size, size))
+    return conditions.expanded(SINGLE_SCAN_FACTORS)
 
 
-def outside(found: Conditions, known: Conditions) -> list[str]:
-    """Say in which respects a scan is unlike everything that a network has seen."""
-    sentences = []
-    for name, words in WORDS.items():
-        here, there = getattr(found, name), getattr(known, name)
-        if there is not None and not there[0] * (1 - ROUNDING) <= here[0] <= there[1] * (1 + ROUNDING):
-            sentences.append(f"{words} {here[0]:.3g} (known: {there[0]:.3g} to {there[1]:.3g})")
-    return sentences
+def outside(conditions: Conditions, domain: Conditions) -> list[str]:
+    """Return one description for each condition of a scan that lies outside a training domain."""
+    descriptions = []
+    for name, words in DESCRIPTIONS.items():
+        value, limits = getattr(conditions, name), getattr(domain, name)
+        if limits is not None and not limits[0] * (1 - ROUNDING) <= value[0] <= limits[1] * (1 + ROUNDING):
+            descriptions.append(f"{words} {value[0]:.3g} (training: {limits[0]:.3g} to {limits[1]:.3g})")
+    return descriptions
 
 
-def _of_recipe(recipe: Mapping[str, Any]) -> Conditions:
+def _recipe_conditions(recipe: Mapping[str, Any]) -> Conditions:
     sizes = [float(N) for N, share in recipe["sizes"].items() if share > 0]
     photons, probe_size, step = (
         (float(low), float(high))
         for low, high in (recipe[key] for key in ("photons_per_pattern", "diameter_fraction", "step_of_diameter"))
     )
     return Conditions((min(sizes), max(sizes)), photons, probe_size, step)
-
-
-def _widened(limits: Range, factor: float) -> Range:
-    return (limits[0] / factor, limits[1] * factor)

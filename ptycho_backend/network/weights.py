@@ -1,4 +1,4 @@
-"""Weights as canonical arrays: what every engine starts from, and checks before it loads them."""
+"""Canonical weights: initial values, and the check of names and shapes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def starting_weights(training: TrainingConfig, calibration: Calibration) -> dict
     Returns
     -------
     dict of float32 arrays by canonical name
-        The network's as drawn from the seed, a scale of 1, and the calibration's probe.
+        Network weights drawn from the seed, a scale of 1, and the probe of the calibration.
 
     Notes
     -----
@@ -37,28 +37,29 @@ def starting_weights(training: TrainingConfig, calibration: Calibration) -> dict
 
 def check_weights(weights: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """
-    Refuse weights that do not fit a model exactly.
+    Check that weights have the names and shapes of a model, and finite values.
 
     Raises
     ------
     ModelFileError
-        For missing, unknown, misshapen or non-finite weights, by name.
+        If a weight is missing, unknown, of another shape or non-finite; the message gives its name.
     """
     missing, unknown = sorted(set(shapes) - set(weights)), sorted(set(weights) - set(shapes))
     if missing or unknown:
         hint = nearest_name(unknown[0], missing) if unknown and missing else None
         raise ModelFileError(
-            "Weights and model must name the same arrays.",
+            "Weights and model have the same array names.",
             expected=f"{len(shapes)} arrays; missing: {', '.join(missing[:5]) or 'none'}",
             received=f"{len(weights)} arrays; unknown: {', '.join(unknown[:5]) or 'none'}",
             fix=f"rename '{unknown[0]}' to '{hint}'" if hint else "use the configuration the weights came from",
         )
     for name, shape in shapes.items():
         array = np.asarray(weights[name])
-        if array.shape != tuple(shape) or not np.isfinite(array).all():
+        finite = bool(np.isfinite(array).all())
+        if array.shape != tuple(shape) or not finite:
             raise ModelFileError(
-                "Each weight has the shape its model gives it, and finite values.",
+                "Each weight has the shape of the model's parameter, and finite values.",
                 expected=f"'{name}' of shape {tuple(shape)}",
-                received=f"shape {array.shape}{'' if np.isfinite(array).all() else ' with non-finite values'}",
+                received=f"shape {array.shape}{'' if finite else ' with non-finite values'}",
                 fix="use the configuration the weights came from",
             )

@@ -1,4 +1,4 @@
-"""The PyTorch engine as the contract sees it."""
+"""PyTorch engine of the contract."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from ptycho_backend.config import ExecutionConfig, TrainingConfig
 from ptycho_backend.data.batching import Samples
-from ptycho_backend.engines.contract import Backend
+from ptycho_backend.engines.contract import Backend, checked_model
 from ptycho_backend.engines.model import History, Model
 from ptycho_backend.events import OnEvent
 from ptycho_backend.physics.calibration import Calibration
@@ -16,19 +16,19 @@ from ptycho_backend.training.options import FitOptions
 from ptycho_backend.training.parallel import check_processes, must_launch
 from ptycho_backend.training.processes import fit_in_processes
 from ptycho_torch.engine.callbacks import replayed
-from ptycho_torch.engine.device import devices
+from ptycho_torch.engine.device import devices, resolve_device
 from ptycho_torch.engine.model import TorchModel
 from ptycho_torch.engine.operators import TorchOperators
 from ptycho_torch.engine.training import fit
 
 
 class TorchBackend(Backend):
-    """PyTorch with Lightning."""
+    """Engine on PyTorch and Lightning."""
 
     name = "pytorch"
 
     def devices(self) -> tuple[str, ...]:
-        """Return the devices torch sees."""
+        """Return the devices of torch."""
         return devices()
 
     def versions(self) -> dict[str, str]:
@@ -37,7 +37,7 @@ class TorchBackend(Backend):
 
     def create_model(
         self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig | None = None
-    ) -> Model:
+    ) -> TorchModel:
         """Build an untrained model."""
         return TorchModel(training, calibration, execution or ExecutionConfig())
 
@@ -50,16 +50,15 @@ class TorchBackend(Backend):
         on_event: OnEvent,
         options: FitOptions | None = None,
     ) -> History:
-        """Train a model in place."""
-        assert isinstance(model, TorchModel)
-        options = options or FitOptions()
+        """Train a model in place and return one dict per epoch."""
+        model, options = checked_model(model, TorchModel, execution, resolve_device), options or FitOptions()
         options.check_callbacks(pl.Callback)
         check_processes(execution, self.name, self.devices())
         if must_launch(execution):
             listener = replayed(options.callbacks, model, on_event)
-            return fit_in_processes(model, (train, validation), execution, listener, options)
+            return fit_in_processes(type(self), model, (train, validation), execution, listener, options)
         return fit(model, train, validation, execution, on_event, options)
 
     def operators(self, device: str = "auto") -> TorchOperators:
-        """Return the physics, one function at a time, on a device."""
+        """Return the physics operators on a device."""
         return TorchOperators(device)

@@ -1,4 +1,4 @@
-"""What Lightning tells between batches goes to the course of the training, and where that stands into checkpoints."""
+"""Lightning callbacks that connect Lightning's Trainer to the training loop of the core."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 from ptycho_backend.events import EpochEvent, Event, OnEvent
 from ptycho_backend.model_file.trainer_state import TrainerState
 from ptycho_backend.training.loop import TrainingLoop
-from ptycho_torch.engine.checkpoint import kept_by, moments_of
+from ptycho_torch.engine.checkpoint import moments_of, saved_by
 from ptycho_torch.engine.model import TorchModel
 
 
 class Reporter(pl.Callback):
     """
-    Hands on losses, stops, and says where training stands.
+    Callback that reports losses, stops training and returns its state.
 
     Parameters
     ----------
@@ -32,42 +32,42 @@ class Reporter(pl.Callback):
         self.checkpoint_callbacks: list[pl.callbacks.ModelCheckpoint] = []
 
     def on_train_start(self, trainer, module) -> None:
-        """Remember who trains; Lightning's own answer to SIGTERM would end an epoch half-way, with status 0."""
+        """Keep the optimiser; replace Lightning's SIGTERM handler, which ends an epoch half-way with status 0."""
         self.loop.options.stop.listen()
         self._optimizer = trainer.optimizers[0]
 
     def on_train_epoch_start(self, trainer, module) -> None:
-        """Note the learning rate now: Lightning moves the schedule on before an epoch ends."""
-        self.loop.stop_if_asked(module.process_group.any, self.state)
+        """Keep the learning rate, which Lightning changes before the epoch ends; stop here on request."""
+        self.loop.stop_if_requested(module.process_group.any, self.state)
         self._rate = float(self._optimizer.param_groups[0]["lr"])
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
-        """Hand on the loss of a batch; stop here if asked to and an optimiser step has just been taken."""
-        self.loop.take_batch(float(outputs["batch_loss"]), outputs["groups"])
+        """Report the loss of a batch; stop here on request after an optimiser step."""
+        self.loop.add_batch(float(outputs["batch_loss"]), outputs["groups"])
         if self.loop.between_steps:
-            self.loop.stop_if_asked(module.process_group.any, self.state)
+            self.loop.stop_if_requested(module.process_group.any, self.state)
 
     def on_train_epoch_end(self, trainer, module) -> None:
-        """Hand on the epoch's losses, before Lightning writes checkpoints, which hold what follows from them."""
-        module.log("epoch", float(self.loop.epoch + 1))  # what checkpoint names count with
+        """Report the losses of the epoch, before Lightning writes checkpoints with the new state."""
+        module.log("epoch", float(self.loop.epoch + 1))  # for the file names of checkpoints
         module.log(module.train_loss_name, self.loop.loss.value)
-        # Read back, so that the history holds the very numbers that Lightning's callbacks decide by.
+        # Read back: history and Lightning's callbacks use the same numbers.
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.loop.end_epoch({**logged, "lr": self._rate})
 
     def state(self) -> TrainerState:
-        """Return where training stands."""
-        kept = kept_by(self.checkpoint_callbacks[0]) if self.checkpoint_callbacks else {}
-        return self.loop.state(moments_of(self._optimizer, self._model.trained()), kept)
+        """Return the state of training."""
+        saved = saved_by(self.checkpoint_callbacks[0]) if self.checkpoint_callbacks else {}
+        return self.loop.state(moments_of(self._optimizer, self._model.trained()), saved)
 
     def write_checkpoint(self, path: Path) -> None:
-        """Write a checkpoint of this moment."""
+        """Write a checkpoint of the present state."""
         self.loop.options.checkpoints.write(path, self._model, self.loop.history, self.state())
 
 
 @dataclass(eq=False)
 class ReplayedTrainer:
-    """What a callback sees of a Trainer that works in other processes: the epoch and its metrics."""
+    """Stand-in for a Trainer in other processes: its epoch and metrics for callbacks."""
 
     max_epochs: int
     current_epoch: int = 0
@@ -77,9 +77,9 @@ class ReplayedTrainer:
 
 def replayed(callbacks: Sequence[pl.Callback], model: TorchModel, on_event: OnEvent) -> OnEvent:
     """
-    Return a listener that tells callbacks of this process about every epoch that others have trained.
+    Return a listener that replays the epochs of other processes to the callbacks of this process.
 
-    A class may be local to a function and so cannot travel to them, and lists that it fills there would not come back.
+    Callbacks run here because a local class cannot be pickled, and a list that it fills elsewhere would be lost.
     """
     trainer = ReplayedTrainer(model.training.nepochs)
 

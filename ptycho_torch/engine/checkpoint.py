@@ -1,4 +1,8 @@
-"""Checkpoints: Lightning decides when, this package's model file is what is written."""
+"""
+State of torch's Adam as canonical arrays, and checkpoints as model files of this package.
+
+Only this engine has checkpoint callbacks: Lightning selects the best epochs itself, for Keras the core does.
+"""
 
 from __future__ import annotations
 
@@ -14,48 +18,47 @@ from torch import Tensor
 
 from ptycho_backend.model_file.trainer_state import TrainerState
 from ptycho_backend.network.weights import check_weights
-from ptycho_backend.training.checkpoints import LAST, SUFFIX
-from ptycho_backend.training.options import CheckpointWriter
+from ptycho_backend.training.checkpoints import LAST, SUFFIX, CheckpointWriter
 from ptycho_torch.engine.model import from_canonical_weight, weights_of
 
 
 class PortableCheckpointIO(CheckpointIO):
     """
-    Writes model files that both engines read, in place of Lightning's own format.
+    Checkpoint writer for Lightning in the model file format of both engines.
 
-    Lightning keeps its own files, such as those that pass weights between processes, in its own way.
+    Lightning writes all other files, such as those that pass weights between processes, in its own format.
 
     Parameters
     ----------
     write : callable
-        Receives the path of a checkpoint and writes it, whole or not at all.
+        Function of the path that writes a checkpoint atomically.
     """
 
     def __init__(self, write: Callable[[Path], None]) -> None:
-        self._write, self._own = write, TorchCheckpointIO()
+        self._write, self._default = write, TorchCheckpointIO()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a model file; Lightning's own `checkpoint` is not used."""
+        """Write a model file; for it, Lightning's `checkpoint` is unused."""
         if _is_model_file(path):
             self._write(Path(path))
         else:
-            self._own.save_checkpoint(checkpoint, path, storage_options)
+            self._default.save_checkpoint(checkpoint, path, storage_options)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None) -> dict[str, Any]:
-        """Refuse: a training resumes by `ptycho_backend.train(..., resume=True)`, on either engine."""
+        """Load Lightning's own files; a model file resumes by `ptycho_backend.train(..., resume=True)` instead."""
         if _is_model_file(path):
             raise NotImplementedError("resume with ptycho_backend.train(..., resume=True)")
-        return self._own.load_checkpoint(path, map_location)
+        return self._default.load_checkpoint(path, map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove a checkpoint that is no longer among the best."""
+        """Remove a checkpoint file."""
         Path(path).unlink(missing_ok=True)
 
 
 def checkpoint_callbacks(
-    writer: CheckpointWriter, monitor: str, mode: str, kept: Mapping[str, float]
+    writer: CheckpointWriter, monitor: str, mode: str, saved: Mapping[str, float]
 ) -> list[ModelCheckpoint]:
-    """Return the callback that keeps the best epochs, and after it the one that keeps the last."""
+    """Return the callbacks for the checkpoints of the best epochs and of the last epoch."""
     shared = {"dirpath": writer.folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
     best = ModelCheckpoint(
         monitor=monitor,
@@ -64,15 +67,15 @@ def checkpoint_callbacks(
         filename=f"{{epoch:03d}}-{{{monitor}:.6g}}",
         **shared,
     )
-    _recall(best, writer.folder, kept)
+    _restore_best(best, writer.folder, saved)
     last = ModelCheckpoint(filename=LAST.removesuffix(SUFFIX), save_top_k=1, **shared)
     for callback in (best, last):
         callback.FILE_EXTENSION = SUFFIX
     return [best, last]
 
 
-def kept_by(callback: ModelCheckpoint) -> dict[str, float]:
-    """Return the names of the best checkpoints with their values."""
+def saved_by(callback: ModelCheckpoint) -> dict[str, float]:
+    """Return the file names of the best checkpoints with their monitored values."""
     return {Path(path).name: float(value) for path, value in callback.best_k_models.items()}
 
 
@@ -88,7 +91,7 @@ def moments_of(optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor
 
 @torch.no_grad()
 def restore_moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor], state: TrainerState) -> None:
-    """Give Adam the steps and moments of a state."""
+    """Set the steps and moments of Adam."""
     if state.steps == 0:
         return
     shapes = {name: value.shape for name, value in weights_of(parameters).items()}
@@ -103,7 +106,7 @@ def restore_moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, T
 
 
 def _like(parameter: Tensor, name: str, moment: np.ndarray) -> Tensor:
-    # In the parameter's own memory layout, which the fused kernel reads.
+    # The fused kernel needs the memory layout of the parameter.
     return torch.empty_like(parameter).copy_(from_canonical_weight(name, torch.as_tensor(moment)))
 
 
@@ -111,10 +114,10 @@ def _is_model_file(path: str | Path) -> bool:
     return str(path).endswith(SUFFIX)
 
 
-def _recall(callback: ModelCheckpoint, folder: Path, kept: Mapping[str, float]) -> None:
-    """Tell a callback which checkpoints an earlier training has kept."""
-    callback.best_k_models = {str(folder / name): torch.tensor(value) for name, value in kept.items()}
-    if not kept:
+def _restore_best(callback: ModelCheckpoint, folder: Path, saved: Mapping[str, float]) -> None:
+    """Set the best checkpoints of a callback to those of an earlier training."""
+    callback.best_k_models = {str(folder / name): torch.tensor(value) for name, value in saved.items()}
+    if not saved:
         return
     best, worst = (min, max) if callback.mode == "min" else (max, min)
     callback.kth_best_model_path = worst(callback.best_k_models, key=callback.best_k_models.__getitem__)

@@ -1,4 +1,4 @@
-"""Batches for Lightning: lazily made, in the order that both engines share."""
+"""Batches as a Lightning data module, in the epoch order of the core."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ptycho_torch.engine.module import TensorBatch, to_tensors
 
 class BatchDataset(Dataset):
     """
-    Whole batches by number, so that nothing is done per sample.
+    Data set of whole batches, indexed by batch number.
 
     Parameters
     ----------
@@ -21,17 +21,17 @@ class BatchDataset(Dataset):
     batch_size : int
         Groups per batch.
     order : array of int, optional
-        Order of the groups; None leaves them as they stand.
+        Order of the groups; None is the order of `samples`.
     skip : int
-        Batches to leave out at the beginning.
-    rank : ProcessRank
-        Of which every batch holds the share; one process alone takes whole batches.
+        Number of first batches to skip.
+    process : ProcessRank
+        Process of the training; each batch holds its share. A single process has whole batches.
     """
 
     def __init__(
-        self, samples: Samples, batch_size: int, order=None, skip: int = 0, rank: ProcessRank | None = None
+        self, samples: Samples, batch_size: int, order=None, skip: int = 0, process: ProcessRank | None = None
     ) -> None:
-        self._samples, self._batch_size, self._rank = samples, batch_size, rank or ProcessRank()
+        self._samples, self._batch_size, self._process = samples, batch_size, process or ProcessRank()
         rows = range(len(samples)) if order is None else order
         self._rows = rows[skip * batch_size :]
 
@@ -41,21 +41,21 @@ class BatchDataset(Dataset):
     def __getitem__(self, number: int) -> TensorBatch:
         start = number * self._batch_size
         rows = self._rows[start : start + self._batch_size]
-        rows = slice(rows.start, rows.stop) if isinstance(rows, range) else self._rank.share(rows)
+        rows = slice(rows.start, rows.stop) if isinstance(rows, range) else self._process.share(rows)
         return to_tensors(self._samples.batch(rows))
 
 
 class PtychoDataModule(pl.LightningDataModule):
     """
-    Training and validation samples; the training order depends on seed and epoch alone.
+    Training and validation batches; the training order depends on seed and epoch only.
 
     Parameters
     ----------
     loop : TrainingLoop
-        Batches that it has taken in are not given again.
+        Training continues after its last batch.
     train, validation : Samples
-    rank : ProcessRank
-        This process takes its share of every training batch, and all that is held out.
+    process : ProcessRank
+        Process of the training. Each process has its share of the training and the whole validation data.
     """
 
     def __init__(
@@ -63,18 +63,18 @@ class PtychoDataModule(pl.LightningDataModule):
         loop: TrainingLoop,
         train: Samples,
         validation: Samples | None,
-        rank: ProcessRank | None = None,
+        process: ProcessRank | None = None,
     ) -> None:
         super().__init__()
-        self._loop, self._rank = loop, rank
+        self._loop, self._process = loop, process
         self._train, self._validation = train, validation
         self._batch_size, self._seed = loop.model.training.batch_size, loop.model.training.seed
 
     def train_dataloader(self) -> DataLoader:
-        """Return the batches of the epoch that begins."""
+        """Return the training batches of the next epoch."""
         epoch = self._loop.epoch
         order = epoch_order(len(self._train), self._seed, epoch)
-        return _loader(BatchDataset(self._train, self._batch_size, order, self._loop.batch, self._rank))
+        return _loader(BatchDataset(self._train, self._batch_size, order, self._loop.batch, self._process))
 
     def val_dataloader(self) -> DataLoader | list:
         """Return the validation batches, or none."""
@@ -82,5 +82,5 @@ class PtychoDataModule(pl.LightningDataModule):
 
 
 def _loader(dataset: BatchDataset) -> DataLoader:
-    # The dataset already yields batches in order; the loader must neither collate nor shuffle.
+    # The data set yields ordered batches; the loader does not collate or shuffle.
     return DataLoader(dataset, batch_size=None, shuffle=False, num_workers=0)

@@ -1,4 +1,4 @@
-"""Devices and precision in PyTorch."""
+"""Devices, precision and threads in PyTorch."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from ptycho_backend.runtime.precision import resolve_precision
 
 
 def devices() -> tuple[str, ...]:
-    """Return the devices torch sees: "cpu", "cuda:0", …"""
+    """Return the devices of torch: "cpu", "cuda:0", …"""
     return ("cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count())))
 
 
 def resolve_device(device: str) -> torch.device:
     """
-    Return the device to use; "auto" takes the first GPU, else the processor.
+    Return the device to use; "auto" is the first GPU, or the CPU without a GPU.
 
     Raises
     ------
     DeviceError
-        If the device does not exist here.
+        If this machine has no such device.
     """
     return torch.device(choose_device(device, devices(), f"torch {torch.__version__}"))
 
 
 def prepare_device(device: torch.device) -> None:
-    """Set what a GPU needs for this work; the processor needs nothing."""
+    """Switch off TF32 on a GPU; a CPU needs no preparation."""
     if device.type == "cuda":
-        # TF32 keeps 10 bits of mantissa: too few for the physics, and not what "32-true" promises.
+        # TF32 has a mantissa of 10 bits: too few for the physics and for precision "32-true".
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
 
@@ -45,12 +45,12 @@ def convolution_dtype(execution: ExecutionConfig, device: torch.device) -> torch
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[None]:
-    """Return the context in which networks run; it overrides any precision context around it."""
-    narrow = dtype != torch.float32
-    return torch.autocast(device.type, dtype=dtype if narrow else torch.bfloat16, enabled=narrow)
+    """Return the precision context of the networks; it overrides an outer precision context."""
+    reduced = dtype != torch.float32
+    return torch.autocast(device.type, dtype=dtype if reduced else torch.bfloat16, enabled=reduced)
 
 
-def apply_threads(execution: ExecutionConfig) -> None:
-    """Set torch's processor threads where the configuration names a number."""
+def apply_process_settings(execution: ExecutionConfig) -> None:
+    """Set the number of threads, which torch has once per process; Lightning sets determinism."""
     if execution.threads is not None:
         torch.set_num_threads(execution.threads)

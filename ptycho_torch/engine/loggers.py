@@ -1,4 +1,4 @@
-"""What Lightning logs goes to the logger that both engines share (spec: config 5.10)."""
+"""Adapter from Lightning's logger to the metrics logger of the core (spec: config 5.10)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from lightning.pytorch.utilities import rank_zero_only
 from ptycho_backend.training.loggers import MetricsLogger
 
 
-class PortableLogger(Logger):
+class EpochLogger(Logger):
     """
-    Gathers what Lightning logs in the course of an epoch, and hands it on as one row.
+    Lightning logger that collects the metrics of an epoch and sends them to a logger as one row.
 
-    Lightning logs the rate when an epoch begins, the validation loss after it and the training loss at its end.
+    Lightning logs the learning rate first, then the validation loss and the training loss.
 
     Parameters
     ----------
     logger : MetricsLogger
-        Closed by whoever made it.
+        The caller closes it.
     last : str
-        The metric that comes last: with it a row is complete.
+        Last metric of an epoch: it completes a row.
     """
 
     def __init__(self, logger: MetricsLogger, last: str) -> None:
@@ -31,7 +31,7 @@ class PortableLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Name of the logger that writes."""
+        """Name of the metrics logger."""
         return self._logger.name
 
     @property
@@ -41,7 +41,7 @@ class PortableLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Take in metrics of this epoch; `step` counts batches and is not used."""
+        """Collect metrics of this epoch; `step` counts batches and is unused."""
         self._row |= metrics
         if self._last in metrics:
             self._logger.log(self._row, int(self._row["epoch"]))
@@ -49,4 +49,4 @@ class PortableLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the front door hands over the whole configuration, on every engine."""
+        """Do nothing: the core logs the configuration for every engine."""

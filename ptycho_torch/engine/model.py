@@ -1,10 +1,9 @@
-"""A model of the contract on PyTorch: NumPy in, NumPy out."""
+"""Model of the engine contract on PyTorch, with NumPy arguments and results."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,27 +16,27 @@ from ptycho_backend.engines.model import LOG_SCALE, PROBE, Model, Weights, train
 from ptycho_backend.network.weights import check_weights, starting_weights
 from ptycho_backend.physics.calibration import Calibration
 from ptycho_backend.runtime.thread_map import ordered_map
-from ptycho_torch.engine.device import apply_threads, convolution_dtype, prepare_device, resolve_device
-from ptycho_torch.engine.module import PtychoModule, to_tensors
+from ptycho_torch.engine.device import apply_process_settings, convolution_dtype, prepare_device, resolve_device
+from ptycho_torch.engine.module import PtychoModule, to_numpy, to_tensors
 from ptycho_torch.engine.network import from_canonical, to_canonical
 
 
 class TorchModel(Model):
     """
-    A model on a torch device.
+    Model on a torch device.
 
     Parameters
     ----------
     training : TrainingConfig
     calibration : Calibration
     execution : ExecutionConfig
-        Device and precision.
+        Device, precision and threads.
     """
 
     backend = "pytorch"
 
     def __init__(self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig) -> None:
-        apply_threads(execution)
+        apply_process_settings(execution)
         self.training, self.config, self.calibration = training, training.model, calibration
         self.execution = execution
         self.device = resolve_device(execution.device)
@@ -51,13 +50,13 @@ class TorchModel(Model):
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """Return torch parameters by canonical weight name."""
-        found: dict[str, torch.nn.Parameter] = {}
+        parameters: dict[str, torch.nn.Parameter] = {}
         for network in self.module.networks.values():
-            found |= network.by_name
-        return found | {LOG_SCALE: self.module.log_scale, PROBE: self.module.probe_parts}
+            parameters |= network.by_name
+        return parameters | {LOG_SCALE: self.module.log_scale, PROBE: self.module.probe_parts}
 
     def trained(self) -> dict[str, torch.nn.Parameter]:
-        """Return the parameters that training changes, by canonical weight name."""
+        """Return the trained parameters by canonical name."""
         return {name: parameter for name, parameter in self.parameters().items() if parameter.requires_grad}
 
     def get_weights(self) -> dict[str, NDArray[np.float32]]:
@@ -76,43 +75,43 @@ class TorchModel(Model):
     @torch.inference_mode()
     def predict_patches(self, batch: Batch, amplitude_constraint: bool = False) -> NDArray[np.complex64]:
         """Return object patches (group, channel, y, x)."""
-        return _to_numpy(self.module(to_tensors(batch, self.device), amplitude_constraint))
+        return to_numpy(self.module(to_tensors(batch, self.device), amplitude_constraint))
 
     @property
     def workers(self) -> int:
-        """One for every processor thread; a GPU is busy with one batch."""
+        """Number of batches in parallel: one per CPU thread, one on a GPU."""
         return torch.get_num_threads() if self.device.type == "cpu" else 1
 
     def predictions(
         self, batches: Iterable[Batch], amplitude_constraint: bool = False
     ) -> Iterator[NDArray[np.complex64]]:
-        """Yield the object patches of many batches, each worked on by one thread."""
+        """Yield the object patches of many batches; one thread computes each batch."""
         threads = torch.get_num_threads()
         predict = partial(self.predict_patches, amplitude_constraint=amplitude_constraint)
         try:
             yield from ordered_map(predict, batches, self.workers, partial(torch.set_num_threads, 1))
         finally:
-            torch.set_num_threads(threads)  # a part of it belongs to the process, not to a thread
+            torch.set_num_threads(threads)  # a part of this setting is global for the process
 
     @torch.inference_mode()
     def expected_counts(self, batch: Batch, amplitude_constraint: bool = False) -> NDArray[np.float32]:
         """Return predicted photons per pixel (group, channel, y, x)."""
         patches = self.module(to_tensors(batch, self.device), amplitude_constraint)
-        return _to_numpy(self.module.expected_counts(patches))
+        return to_numpy(self.module.expected_counts(patches))
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, NDArray[np.float32]]]:
-        """Return the loss of a batch and its gradient by every trainable weight."""
+        """Return the loss of a batch and its gradient with respect to every trainable weight."""
         trained = self.trained()
         loss = self.module.loss(to_tensors(batch, self.device))
         gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
         return float(loss.detach()), {
-            name: _to_numpy(to_canonical_weight(name, torch.zeros_like(p) if g is None else g))
+            name: to_numpy(to_canonical_weight(name, torch.zeros_like(p) if g is None else g))
             for (name, p), g in zip(trained.items(), gradients, strict=True)
         }
 
 
 def to_canonical_weight(name: str, value: Tensor) -> Tensor:
-    """Return a weight in canonical layout; scale and probe have the same layout everywhere."""
+    """Return a weight in canonical layout; scale and probe have the same layout in torch."""
     return value if name in (LOG_SCALE, PROBE) else to_canonical(value)
 
 
@@ -121,10 +120,6 @@ def from_canonical_weight(name: str, value: Tensor) -> Tensor:
     return value if name in (LOG_SCALE, PROBE) else from_canonical(value)
 
 
-def _to_numpy(value: Tensor) -> NDArray[Any]:
-    return np.array(value.resolve_conj().cpu().numpy(), order="C")
-
-
 def weights_of(parameters: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
-    """Return canonical arrays of canonical-named tensors."""
-    return {name: _to_numpy(to_canonical_weight(name, value.detach())) for name, value in parameters.items()}
+    """Return copies of parameters as canonical arrays by canonical name."""
+    return {name: to_numpy(to_canonical_weight(name, value.detach())) for name, value in parameters.items()}

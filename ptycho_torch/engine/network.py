@@ -1,4 +1,4 @@
-"""Runs a network description in PyTorch; parameters keep their canonical names and values."""
+"""Interpreter of network descriptions in PyTorch; kernels have torch's layout."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 class Interpreter(nn.Module):
     """
-    A network description as a module: (batch, channel, y, x) tensors by input name in, outputs in order out.
+    Network description as a module, from (batch, channel, y, x) tensors by input name to a tuple of outputs.
 
-    Convolution kernels are kept as (out, in, height, width) in channels-last memory, which is what fast
-    convolutions read; :func:`to_canonical` and :func:`from_canonical` translate.
+    A module, not a function, because torch trains the parameters of modules. Kernels are (out, in, height, width) in
+    channels-last memory, the layout of fast convolutions; :func:`to_canonical` and :func:`from_canonical` convert.
     """
 
     def __init__(self, network: Network) -> None:
@@ -40,18 +40,18 @@ class Interpreter(nn.Module):
         """Run the operations in order."""
         values = {name: value.contiguous(memory_format=torch.channels_last) for name, value in inputs.items()}
         for position, op in enumerate(self._network.ops):
-            inputs = [values[name] for name in op.inputs]
-            values[op.output] = torch.relu_(inputs[0]) if position in self._in_place else self._run(op, inputs)
+            operands = [values[name] for name in op.inputs]
+            values[op.output] = torch.relu_(operands[0]) if position in self._in_place else self._run(op, operands)
             for name in self._last_use.get(position, ()):
-                del values[name]  # a value that nothing reads any more need not stay in memory
+                del values[name]  # frees memory: no later operation reads this value
         return tuple(values[name] for name in self._network.outputs)
 
-    def _run(self, op: Op, inputs: list[Tensor]) -> Tensor:
+    def _run(self, op: Op, operands: list[Tensor]) -> Tensor:
         if op.kind == "conv":
             name = op.attributes["name"]
-            kernel, bias = self.values[key(f"{name}/kernel")], self.values[key(f"{name}/bias")]
-            return F.conv2d(inputs[0], kernel, bias, padding=kernel.shape[-1] // 2)
-        return OPERATIONS[op.kind](inputs, op.attributes)
+            kernel, bias = (self.values[key(f"{name}/{part}")] for part in ("kernel", "bias"))
+            return F.conv2d(operands[0], kernel, bias, padding=kernel.shape[-1] // 2)
+        return OPERATIONS[op.kind](operands, op.attributes)
 
     @property
     def by_name(self) -> dict[str, nn.Parameter]:
@@ -66,17 +66,17 @@ class Interpreter(nn.Module):
 
 
 def key(name: str) -> str:
-    """Return a canonical name as a module attribute, which may hold no dot."""
+    """Return a canonical name as a valid name of a module attribute."""
     return name.replace("/", "__")
 
 
 def to_canonical(value: Tensor) -> Tensor:
-    """(out, in, height, width) to (height, width, in, out); vectors stay."""
+    """Return a kernel (out, in, height, width) as (height, width, in, out); vectors are unchanged."""
     return value.permute(2, 3, 1, 0) if value.ndim == 4 else value
 
 
 def from_canonical(value: Tensor) -> Tensor:
-    """(height, width, in, out) to (out, in, height, width); vectors stay."""
+    """Return a kernel (height, width, in, out) as (out, in, height, width); vectors are unchanged."""
     return value.permute(3, 2, 0, 1) if value.ndim == 4 else value
 
 
@@ -84,7 +84,7 @@ def _empty(parameter: Parameter) -> Tensor:
     if len(parameter.shape) != 4:
         return torch.empty(parameter.shape)
     height, width, fan_in, fan_out = parameter.shape
-    # Made anew, not permuted: with one output channel a permuted kernel only looks channels-last.
+    # Not a permuted array: with one output channel its strides are ambiguous.
     return torch.empty((fan_out, fan_in, height, width), memory_format=torch.channels_last)
 
 
@@ -98,51 +98,51 @@ def _last_uses(network: Network) -> dict[int, list[str]]:
 
 
 def _in_place(network: Network, last_use: Mapping[int, list[str]]) -> frozenset[int]:
-    """Return the ReLUs that may write over their input: a convolution's output that nothing else reads."""
-    makers = {op.output: op.kind for op in network.ops}
+    """Return the ReLUs that may overwrite their input: the output of a convolution without other readers."""
+    kinds = {op.output: op.kind for op in network.ops}
     return frozenset(
         position
         for position, op in enumerate(network.ops)
         if op.kind == "activation"
         and op.attributes["function"] == "relu"
-        and makers.get(op.inputs[0]) == "conv"
+        and kinds.get(op.inputs[0]) == "conv"
         and op.inputs[0] in last_use.get(position, ())
         and sum(op.inputs[0] in other.inputs for other in network.ops) == 1
     )
 
 
-def _border(inputs: list[Tensor], attributes: Mapping[str, Any]) -> Tensor:
+def _border(operands: list[Tensor], attributes: Mapping[str, Any]) -> Tensor:
     width = attributes["width"]
-    frame = torch.ones(inputs[0].shape[-2:], device=inputs[0].device, dtype=inputs[0].dtype)
+    frame = torch.ones(operands[0].shape[-2:], device=operands[0].device, dtype=operands[0].dtype)
     frame[width:-width, width:-width] = 0
-    return inputs[0] * frame
+    return operands[0] * frame
 
 
-def _space_to_depth(inputs: list[Tensor], _: Mapping[str, Any]) -> Tensor:
-    # Channels are innermost in memory: moved as whole rows, and no copy is made to look at them so.
-    blocks = inputs[0].permute(0, 2, 3, 1).unflatten(1, (-1, 2)).unflatten(3, (-1, 2))
+def _space_to_depth(operands: list[Tensor], _: Mapping[str, Any]) -> Tensor:
+    # Channels are innermost in memory: these views need no copy, and the copy at the end moves whole rows.
+    blocks = operands[0].permute(0, 2, 3, 1).unflatten(1, (-1, 2)).unflatten(3, (-1, 2))
     return blocks.transpose(2, 3).flatten(3).permute(0, 3, 1, 2)
 
 
-def _depth_to_space(inputs: list[Tensor], _: Mapping[str, Any]) -> Tensor:
-    blocks = inputs[0].permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))
+def _depth_to_space(operands: list[Tensor], _: Mapping[str, Any]) -> Tensor:
+    blocks = operands[0].permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))
     return blocks.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-def _pad(inputs: list[Tensor], attributes: Mapping[str, Any]) -> Tensor:
-    return F.pad(inputs[0], (attributes["width"],) * 4)
+def _pad(operands: list[Tensor], attributes: Mapping[str, Any]) -> Tensor:
+    return F.pad(operands[0], (attributes["width"],) * 4)
 
 
 OPERATIONS: dict[str, Callable[[list[Tensor], Mapping[str, Any]], Tensor]] = {
-    "pool": lambda inputs, _: F.max_pool2d(inputs[0], 2),
-    "upsample": lambda inputs, _: F.interpolate(inputs[0], scale_factor=2, mode="nearest"),
+    "pool": lambda operands, _: F.max_pool2d(operands[0], 2),
+    "upsample": lambda operands, _: F.interpolate(operands[0], scale_factor=2, mode="nearest"),
     "space_to_depth": _space_to_depth,
     "depth_to_space": _depth_to_space,
-    "activation": lambda inputs, attributes: ACTIVATIONS[attributes["function"]](inputs[0]),
-    "scale": lambda inputs, attributes: inputs[0] * attributes["factor"],
+    "activation": lambda operands, attributes: ACTIVATIONS[attributes["function"]](operands[0]),
+    "scale": lambda operands, attributes: operands[0] * attributes["factor"],
     "pad": _pad,
     "border": _border,
-    "slice": lambda inputs, attributes: inputs[0][:, attributes["start"] : attributes["stop"]],
-    "concatenate": lambda inputs, _: torch.cat(inputs, dim=1),
-    "add": lambda inputs, _: inputs[0] + inputs[1],
+    "slice": lambda operands, attributes: operands[0][:, attributes["start"] : attributes["stop"]],
+    "concatenate": lambda operands, _: torch.cat(operands, dim=1),
+    "add": lambda operands, _: operands[0] + operands[1],
 }

@@ -1,4 +1,4 @@
-"""The physics of this engine, one function at a time (spec: backend_contract 8)."""
+"""Physics operators of this engine on NumPy arrays (spec: backend_contract 8)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ptycho_backend.engines.operators import Answer, Operators, as_float32, check_cotangent, engine_arguments
+from ptycho_backend.engines.operators import Operators, Result, as_float32, check_cotangent, engine_arguments
 from ptycho_torch.engine import physics
 from ptycho_torch.engine.device import prepare_device, resolve_device
+from ptycho_torch.engine.module import to_numpy
 from ptycho_torch.engine.optimizer import ADAM, clip_norm
 
 
 class TorchOperators(Operators):
     """
-    The functions of :mod:`ptycho_torch.engine.physics` on a device, float32.
+    Functions of :mod:`ptycho_torch.engine.physics` on a device, float32.
 
     Parameters
     ----------
     device : str
-        As in ExecutionConfig.
+        Same values as in ExecutionConfig.
     """
 
     def __init__(self, device: str = "auto") -> None:
@@ -32,13 +33,13 @@ class TorchOperators(Operators):
         self.device = str(self._device)
 
     @torch.no_grad()
-    def evaluate(self, name: str, *arguments: Any) -> Answer:
-        """Return what the engine computes."""
+    def evaluate(self, name: str, *arguments: Any) -> Result:
+        """Return the result of an operator."""
         result = self._call(name, self._tensors(name, arguments))
-        return result.item() if result.ndim == 0 else _to_numpy(result)
+        return result.item() if result.ndim == 0 else to_numpy(result)
 
     def gradient(self, name: str, *arguments: Any, by: int = 0, cotangent: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Return the gradient that back-propagation gives; torch's convention for complex numbers is the contract's."""
+        """Return the gradient by backpropagation; contract and torch share the complex convention."""
         check_cotangent(name, cotangent)
         tensors = self._tensors(name, arguments)
         tensors[by].requires_grad_()
@@ -46,7 +47,7 @@ class TorchOperators(Operators):
         if cotangent is not None:
             loss = (self._tensor(as_float32(cotangent)).conj() * loss).real.sum()
         (gradient,) = torch.autograd.grad(loss, [tensors[by]])
-        return _to_numpy(gradient)
+        return to_numpy(gradient)
 
     def optimiser_steps(
         self,
@@ -55,7 +56,7 @@ class TorchOperators(Operators):
         learning_rate: float,
         clip: float | None = None,
     ) -> NDArray[Any]:
-        """Return where Adam leads, with the constants and the clipping of a training."""
+        """Return the value after the steps of Adam, with the constants and the clipping of training."""
         rows = [torch.nn.Parameter(self._tensor(row)) for row in as_float32(np.asarray(value))]
         optimizer = torch.optim.Adam(rows, lr=learning_rate, fused=True, **ADAM)
         for gradient in gradients:
@@ -64,7 +65,7 @@ class TorchOperators(Operators):
             if clip is not None:
                 clip_norm(rows, clip)
             optimizer.step()
-        return np.stack([_to_numpy(row.detach()) for row in rows])
+        return np.stack([to_numpy(row.detach()) for row in rows])
 
     def _tensors(self, name: str, arguments: Sequence[Any]) -> list[Any]:
         return [self._tensor(value) for value in engine_arguments(name, arguments)]
@@ -75,7 +76,3 @@ class TorchOperators(Operators):
     def _call(self, name: str, tensors: Sequence[Any]) -> Tensor:
         with torch.autocast(self._device.type, enabled=False):
             return getattr(physics, name)(*tensors)
-
-
-def _to_numpy(value: Tensor) -> NDArray[Any]:
-    return np.array(value.resolve_conj().cpu().numpy(), order="C")

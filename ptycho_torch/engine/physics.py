@@ -1,7 +1,8 @@
 """
-The physics in PyTorch, float32: twin of :mod:`ptycho_backend.physics`, which defines every formula.
+Physics of :mod:`ptycho_backend.physics` in PyTorch, float32.
 
-Shapes are those of the core: patches (group, channel, y, x), offsets (group, channel, 2), probe (mode, y, x).
+The core defines every formula and all shapes: patches (group, channel, y, x), offsets (group, channel, 2), probe
+(mode, y, x).
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from torch import Tensor
 from ptycho_backend.physics.amplitude_constraint import BACKGROUND, REGULARISATION
 from ptycho_backend.physics.forward import MERGE_FLOOR
 from ptycho_backend.physics.losses import MIN_COUNTS
+from ptycho_backend.physics.momentum import momentum
 
 AXES = (-2, -1)
-NO_COUNTS = 1e-20  # below it a pixel counts as dark: (λ − k)/k must not overflow float32
+NO_COUNTS = 1e-20  # pixels with fewer counts are dark: (λ − k)/k would overflow float32
 
 
 def far_field(exit_wave: Tensor) -> Tensor:
-    """Propagate to the detector: centred, orthonormal FFT (spec: physics 3.1)."""
+    """Propagate to the detector by a centred, orthonormal FFT (spec: physics 3.1)."""
     return _centred(torch.fft.fft2, exit_wave)
 
 
@@ -32,7 +34,7 @@ def near_field(detector_wave: Tensor) -> Tensor:
 def _centred(transform, wave: Tensor) -> Tensor:
     N, M = wave.shape[-2:]
     if N % 4 == 0 and M % 4 == 0:
-        # Half-window shifts are a change of sign of every other pixel in the other domain, exact and cheaper.
+        # A shift by half a window is a change of sign of every second pixel in the other domain: exact and faster.
         signs = _checkerboard(N, M, wave.device)
         return transform(wave * signs, dim=AXES, norm="ortho") * signs
     centred = torch.fft.ifftshift(wave, dim=AXES)
@@ -45,9 +47,9 @@ def _checkerboard(N: int, M: int, device: torch.device) -> Tensor:
     return rows[:, None] * columns
 
 
-def intensity_of(wave: Tensor) -> Tensor:
-    """Return |z|² with a gradient that is finite everywhere."""
-    return (wave * wave.conj()).real  # one pass over memory, where real and imaginary part by themselves take three
+def abs2(wave: Tensor) -> Tensor:
+    """Return |z|², with a finite gradient everywhere."""
+    return (wave * wave.conj()).real  # reads memory once; real² + imag² would need three loops
 
 
 def translation_matrix(offset_px: Tensor, N: int, S: int) -> Tensor:
@@ -58,110 +60,110 @@ def translation_matrix(offset_px: Tensor, N: int, S: int) -> Tensor:
 
 
 def scatter_patches(patch: Tensor, offset_px: Tensor, S: int) -> Tensor:
-    """Put patches (..., N, N) on canvases (..., S, S)."""
+    """Place patches (..., N, N) on canvases (..., S, S)."""
     Ty, Tx = (translation_matrix(offset_px[..., axis], patch.shape[-1], S) for axis in (0, 1))
-    return _sandwich(Ty, patch, Tx.mT)
+    return _matrix_product(Ty, patch, Tx.mT)
 
 
 def extract_patches(canvas: Tensor, offset_px: Tensor, N: int) -> Tensor:
-    """Cut patches (..., N, N) out of canvases (..., S, S): the adjoint of :func:`scatter_patches`."""
+    """Extract patches (..., N, N) from canvases (..., S, S): the adjoint of :func:`scatter_patches`."""
     Ty, Tx = (translation_matrix(offset_px[..., axis], N, canvas.shape[-1]) for axis in (0, 1))
-    return _sandwich(Ty.mT, canvas, Tx)
+    return _matrix_product(Ty.mT, canvas, Tx)
 
 
-def _sandwich(left: Tensor, image: Tensor, right: Tensor) -> Tensor:
-    """Return left @ image @ right for real matrices and a real or complex image."""
+def _matrix_product(left: Tensor, image: Tensor, right: Tensor) -> Tensor:
+    """Return left @ image @ right for two real matrices and a real or complex image."""
     if not image.is_complex():
         return left @ image @ right
-    # Two real products cost half of one complex product with a matrix that has no imaginary part.
+    # Two real products take half the time of one complex product.
     return torch.complex(left @ image.real @ right, left @ image.imag @ right)
 
 
 def merge(patches: Tensor, offsets_px: Tensor, weight: Tensor, S: int) -> Tensor:
-    """Merge each group into one canvas by a weighted mean (spec: physics 2.1)."""
+    """Merge each group on one canvas by a weighted mean (spec: physics 2.1)."""
     numerator = scatter_patches(weight * patches, offsets_px, S).sum(dim=1)
     denominator = scatter_patches(weight.expand(patches.shape), offsets_px, S).sum(dim=1)
     return numerator / (denominator + MERGE_FLOOR)
 
 
 def consistent_patches(patches: Tensor, offsets_px: Tensor, weight: Tensor, S: int) -> Tensor:
-    """Merge each group and cut one patch per member out of the result."""
+    """Merge each group and extract one patch per member from the result."""
     canvas = merge(patches, offsets_px, weight, S)
     return extract_patches(canvas[:, None], offsets_px, patches.shape[-1])
 
 
 def exit_waves(patches: Tensor, probe: Tensor, smoothing: Tensor | None = None) -> Tensor:
-    """Illuminate patches (..., y, x) with every mode: (..., mode, y, x)."""
+    """Return the exit waves (..., mode, y, x) of patches (..., y, x) for every probe mode."""
     waves = patches.unsqueeze(-3) * probe
-    return waves if smoothing is None else _sandwich(smoothing, waves, smoothing.mT)
+    return waves if smoothing is None else _matrix_product(smoothing, waves, smoothing.mT)
 
 
 def intensity(patches: Tensor, probe: Tensor, smoothing: Tensor | None = None) -> Tensor:
     """Return Σ_modes |F(P·q)|²: incoherent modes add as intensities."""
-    return _sum_modes(intensity_of(far_field(exit_waves(patches, probe, smoothing))))
+    return _sum_modes(abs2(far_field(exit_waves(patches, probe, smoothing))))
 
 
 def initial_estimate(x: Tensor, probe: Tensor) -> Tensor:
-    """Estimate patches without a network: the data-consistency step applied to an object of 1."""
+    """Estimate patches without a network: the amplitude constraint on an object of 1."""
     return constrain_amplitude(torch.ones_like(x, dtype=probe.dtype), x, probe, torch.ones_like(x[0, 0]))
 
 
 def constrain_amplitude(patches: Tensor, x: Tensor, probe: Tensor, mask: Tensor) -> Tensor:
-    """Return D(O): measured amplitude, predicted phase, probe divided out (spec: physics 6.2)."""
+    """Return D(O): object update by measured amplitude and predicted phase (spec: physics 6.2)."""
     return AmplitudeConstraint(x, probe, mask)(patches)
 
 
 def accelerated(patches: Tensor, x: Tensor, probe: Tensor, mask: Tensor, iterations: int) -> Tensor:
-    """Repeat the data-consistency step from extrapolated patches (spec: physics 6.5)."""
-    step, before = AmplitudeConstraint(x, probe, mask), patches
+    """Repeat the amplitude constraint with Nesterov's momentum (spec: physics 6.5)."""
+    constrain, previous = AmplitudeConstraint(x, probe, mask), patches
     for k in range(iterations):
-        ahead = torch.lerp(before, patches, 1.0 + k / (k + 3))
-        before, patches = patches, step(ahead)
+        extrapolated = torch.lerp(previous, patches, 1.0 + momentum(k))
+        previous, patches = patches, constrain(extrapolated)
     return patches
 
 
 class AmplitudeConstraint:
     """
-    The step D for patterns, a probe and a mask: what does not depend on the patches is computed once.
+    Amplitude constraint D for given patterns, probe and mask, with all terms that do not depend on the patches.
 
-    Of the signs that centre the two transforms, those on the detector meet nothing but intensities and cancel; the
-    others are the probe's.
+    Signs of alternating pixels centre both transforms. On the detector they do not change intensities and cancel; on
+    the sample they multiply the probe.
     """
 
     def __init__(self, x: Tensor, probe: Tensor, mask: Tensor) -> None:
         N, M = probe.shape[-2:]
         self._forward, self._inverse = far_field, near_field
-        lit = intensity_of(probe).sum(dim=0)
+        illumination = abs2(probe).sum(dim=0)
         if N % 4 == 0 and M % 4 == 0:
             probe = probe * _checkerboard(N, M, probe.device)
             self._forward, self._inverse = partial(torch.fft.fft2, norm="ortho"), partial(torch.fft.ifft2, norm="ortho")
         self._probe, self._mask = probe, mask
-        self._back = probe.conj().resolve_conj() / (lit + REGULARISATION * lit.max())
+        self._back = probe.conj().resolve_conj() / (illumination + REGULARISATION * illumination.max())
         self._measured = (x.square() + BACKGROUND).sqrt().unsqueeze(-3)
 
     def __call__(self, patches: Tensor) -> Tensor:
-        """Return D(O) of patches (group, channel, y, x)."""
+        """Return D(O) for patches (group, channel, y, x)."""
         detector = self._forward(exit_waves(patches, self._probe))
-        predicted = _sum_modes(intensity_of(detector)).unsqueeze(-3)
-        correction = (self._measured * (predicted + BACKGROUND).rsqrt() - 1.0) * self._mask
-        return patches + _sum_modes(self._back * self._inverse(detector * correction))
+        predicted = _sum_modes(abs2(detector)).unsqueeze(-3)
+        relative_residual = (self._measured * (predicted + BACKGROUND).rsqrt() - 1.0) * self._mask
+        return patches + _sum_modes(self._back * self._inverse(detector * relative_residual))
 
 
 def _sum_modes(values: Tensor) -> Tensor:
-    """Sum over modes; a single one is not copied."""
+    """Return the mode sum (axis −3), without a copy for one mode."""
     return values.squeeze(-3) if values.shape[-3] == 1 else values.sum(dim=-3)
 
 
 def half_deviance(expected: Tensor, counts: Tensor) -> Tensor:
     """Return the Poisson half-deviance of every pixel (spec: physics 5.1)."""
     lam = expected.clamp_min(MIN_COUNTS)
-    lit = counts > NO_COUNTS
-    safe = torch.where(lit, counts, 1.0)
+    positive = counts > NO_COUNTS
+    safe = torch.where(positive, counts, 1.0)
     u = (lam - safe) / safe
-    # ln(1 + u) keeps its digits near u = 0 only: close to u = −1 float32 rounds 1 + u to 0.
+    # log1p is accurate near u = 0 only: close to u = −1 float32 rounds 1 + u to 0.
     near = u.abs() < 0.5
     log_ratio = torch.where(near, torch.log1p(torch.where(near, u, 0.0)), torch.log(lam / safe))
-    return torch.where(lit, safe * (u - log_ratio), lam)
+    return torch.where(positive, safe * (u - log_ratio), lam)
 
 
 def poisson(expected: Tensor, counts: Tensor, mask: Tensor) -> Tensor:
@@ -183,20 +185,20 @@ def total_variation(patches: Tensor, weight: Tensor) -> Tensor:
 
 
 def label_mae(patches: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean of |O·u − L|, u each group's best constant phase (spec: physics 5.3)."""
-    error = smooth_abs(turned(patches, labels, weight) - labels) * weight
+    """Return the weighted mean of |O·u − L|, with the global phase factor u of each group (spec: physics 5.3)."""
+    error = smooth_abs(patches * global_phase_factor(patches, labels, weight) - labels) * weight
     return error.sum() / (patches.shape[:2].numel() * weight.sum())
 
 
-def turned(patches: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """Return groups turned by their best constant phase against their labels, which carries no gradient."""
+def global_phase_factor(patches: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    """Return the unit factor (group, 1, 1, 1) that aligns the phase of each group with its labels; no gradient."""
     z = (weight * patches * labels.conj()).sum(dim=(1, 2, 3), keepdim=True).detach()
-    return patches * (z.conj() / z.abs().clamp_min(1e-12))
+    return z.conj() / z.abs().clamp_min(1e-12)
 
 
 def smooth_abs(values: Tensor) -> Tensor:
     """Return sqrt(|z|² + 1e-12): |z| with a finite slope at 0."""
-    return (intensity_of(values) + 1e-12).sqrt()
+    return (abs2(values) + 1e-12).sqrt()
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """
-Trains the network that ships with the package, on PyTorch.
+Pretraining of the shipped network on simulated scans (ADR-013).
+
+Only this engine has it: both engines read the weights, so one implementation is enough.
 
     python -m ptycho_torch.engine.pretraining ptycho_backend/network/pretrained/config.yaml --folder runs/pretrained
 """
@@ -25,15 +27,15 @@ from ptycho_backend.model_file.bundle import Bundle, read_bundle, write_bundle
 from ptycho_backend.model_file.run import provenance_of
 from ptycho_backend.model_file.trainer_state import TrainerState
 from ptycho_backend.pretraining.recipe import (
-    Lesson,
-    Lessons,
+    Curriculum,
+    LabelledBatch,
     PretrainingConfig,
     check_same,
     nominal_calibration,
     read_config,
 )
 from ptycho_backend.runtime.malloc import freed_memory_kept
-from ptycho_backend.training.means import Mean
+from ptycho_backend.training.loop import Mean
 from ptycho_backend.training.signals import Stop
 from ptycho_torch.engine import physics
 from ptycho_torch.engine.backend import TorchBackend
@@ -46,24 +48,24 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.h5.zip"
 MODEL = "model.h5.zip"
-SHOT_NOISE = 0.5  # half-deviance of a bright pixel whose prediction is perfect
-SMALLEST_ERROR = 1e-3  # of an object of 1: a better image is not worth more
+SHOT_NOISE = 0.5  # half-deviance of a bright pixel with a perfect prediction
+SMALLEST_ERROR = 1e-3  # relative error of the object at which the logarithm levels off
 
 
 class Pretraining:
     """
-    A pretraining in a folder, begun or gone on with.
+    Training loop of a pretraining; it resumes from the checkpoint in its folder.
 
     Parameters
     ----------
     config : PretrainingConfig
     folder : path
-        Receives the checkpoint, from which a later one goes on, and the model as it stands.
+        Folder of the checkpoint and of the present model.
 
     Raises
     ------
     ConfigError
-        If the folder's checkpoint belongs to other settings.
+        If the checkpoint has other settings.
     """
 
     def __init__(self, config: PretrainingConfig, folder: Path | str) -> None:
@@ -74,7 +76,7 @@ class Pretraining:
         if config.shared_steps:
             _share_steps(self.model)
         self.trained = self.model.trained()
-        # Shared weights have several names, and one place in the optimiser.
+        # Shared weights have several names, but the optimiser holds them once.
         self._parameters = list({id(weight): weight for weight in self.trained.values()}.values())
         self.optimizer = torch.optim.Adam(self._parameters, lr=config.learning_rate, fused=True, **ADAM)
         self.step, self.seconds = 0, 0.0
@@ -85,75 +87,75 @@ class Pretraining:
 
     def run(self, stop: Stop | None = None) -> Path:
         """
-        Train until the steps or the minutes are used up.
+        Train for the configured steps or minutes.
 
         Returns
         -------
         path
-            The model file.
+            Model file.
 
         Raises
         ------
         TrainingStopped
-            If `stop` asked for it; what there is has been kept.
+            After a request by `stop`; the checkpoint is saved.
         TrainingError
             If a loss is not finite.
         """
-        lessons, mean = Lessons(self.config), Mean()
+        curriculum, mean = Curriculum(self.config), Mean()
         stop = stop or Stop()
-        begun = kept = logged = time.monotonic()
-        before = self.seconds
-        while not self._used_up() and not stop.requested:
-            mean.add(self.learn(lessons), 1.0)
+        started = saved = logged = time.monotonic()
+        earlier_seconds = self.seconds
+        while not self._finished() and not stop.requested:
+            mean.add(self.train_step(curriculum), 1.0)
             now = time.monotonic()
-            self.seconds = before + now - begun
+            self.seconds = earlier_seconds + now - started
             if self.step % self.config.log_steps == 0:
                 self._log(mean.value, (now - logged) / mean.weight)
                 mean, logged = Mean(), now
-            if now - kept > 60 * self.config.checkpoint_minutes:
-                self.keep()
-                kept = now
-        path = self.keep()
+            if now - saved > 60 * self.config.checkpoint_minutes:
+                self.save()
+                saved = now
+        path = self.save()
         if stop.requested:
             raise self._stopped(stop)
         return path
 
-    def learn(self, lessons: Lessons) -> float:
-        """Take the next step and return its loss."""
-        count = self.config.lessons_per_step
+    def train_step(self, curriculum: Curriculum) -> float:
+        """Take one optimiser step and return its loss."""
+        count = self.config.batches_per_step
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate(self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        value = sum(self._add_gradient(lessons.at(count * self.step + n)) for n in range(count))
+        value = sum(self._add_gradient(curriculum.at(count * self.step + n)) for n in range(count))
         if not np.isfinite(value):
             raise TrainingError("A loss is finite.", received=f"{value} at step {self.step}", fix="lower the rate")
         clip_norm(self._parameters, self.config.clip_norm)
         self.optimizer.step()
-        # A young average follows the weights closely: its first values are far from trained.
+        # The first weights are far from trained: a short average at first.
         decay = min(self.config.average_decay, (self.step + 1) / (self.step + 10))
         torch._foreach_lerp_(self.average, [weight.detach() for weight in self._parameters], 1.0 - decay)
         self.step += 1
         return value
 
-    def _add_gradient(self, lesson: Lesson) -> float:
-        self.model.module.set_constants(lesson.constants)
-        batch = to_tensors(lesson.batch, self.model.device)
-        loss = lesson_loss(self.model.module, batch, self.config) / self.config.lessons_per_step
+    def _add_gradient(self, labelled: LabelledBatch) -> float:
+        self.model.module.set_constants(labelled.constants)
+        batch = to_tensors(labelled.batch, self.model.device)
+        loss = pretraining_loss(self.model.module, batch, self.config) / self.config.batches_per_step
         loss.backward()
         return float(loss.detach())
 
-    def keep(self) -> Path:
-        """Write the checkpoint, and the model as it stands."""
+    def save(self) -> Path:
+        """Write the checkpoint and the present model; return the path of the model."""
         weights, provenance = self._nominal(self.model.get_weights()), self._provenance()
         averaged = self._averaged()
         state = TrainerState(batch=self.step, best_weights=averaged, **moments_of(self.optimizer, self.trained))
         bundle = Bundle(self.config.training, nominal_calibration(), weights, self.history, provenance, state)
         write_bundle(self.folder / CHECKPOINT, bundle)
-        best = weights | averaged if self.config.average_decay > 0 else weights
-        finished = dataclasses.replace(bundle, weights=best, state=None)
-        return write_bundle(self.folder / MODEL, finished, weights_dtype="float16")
+        final = weights | averaged if self.config.average_decay > 0 else weights
+        model = dataclasses.replace(bundle, weights=final, state=None)
+        return write_bundle(self.folder / MODEL, model, weights_dtype="float16")
 
-    def _used_up(self) -> bool:
+    def _finished(self) -> bool:
         minutes = self.config.minutes
         return self.step >= self.config.steps or (minutes is not None and self.seconds >= 60 * minutes)
 
@@ -162,12 +164,12 @@ class Pretraining:
         return weights_of({name: by_weight[id(weight)] for name, weight in self.trained.items()})
 
     def _nominal(self, weights: dict[str, Any]) -> dict[str, Any]:
-        """Return weights with the probe of the nominal calibration in place of the last scan's."""
+        """Return weights with the probe and scale of the nominal calibration."""
         return weights | {PROBE: parts_of(nominal_calibration().probe), LOG_SCALE: np.zeros((), np.float32)}
 
     def _provenance(self) -> dict[str, Any]:
-        made = provenance_of("pytorch", TorchBackend().versions(), self.config.seed, "simulated")
-        return made | {"pretraining": to_dict(self.config), "steps": self.step, "seconds": self.seconds}
+        provenance = provenance_of("pytorch", TorchBackend().versions(), self.config.seed, "simulated")
+        return provenance | {"pretraining": to_dict(self.config), "steps": self.step, "seconds": self.seconds}
 
     def _restore(self, bundle: Bundle) -> None:
         check_same(self.config, bundle.provenance["pretraining"], self.folder / CHECKPOINT)
@@ -178,57 +180,56 @@ class Pretraining:
         self.average = _in_order(averaged, self.trained, self._parameters)
         self.step, self.seconds = bundle.state.batch, float(bundle.provenance["seconds"])
         self.history = list(bundle.history)
-        logger.info("going on after step %d", self.step)
+        logger.info("resuming after step %d", self.step)
 
     def _log(self, loss: float, seconds: float) -> None:
-        rate, left = self.config.rate(self.step - 1), (self.config.steps - self.step) * seconds
+        rate, remaining_s = self.config.rate(self.step - 1), (self.config.steps - self.step) * seconds
         if self.config.minutes is not None:
-            left = min(left, 60 * self.config.minutes - self.seconds)
+            remaining_s = min(remaining_s, 60 * self.config.minutes - self.seconds)
         self.history.append({"step": self.step, "loss": loss, "lr": rate, "seconds": self.seconds})
         logger.info(
             "step %d of %d: loss %.4f, rate %.2e, %.0f ms a step, %.0f min left",
-            *(self.step, self.config.steps, loss, rate, 1e3 * seconds, left / 60),
+            *(self.step, self.config.steps, loss, rate, 1e3 * seconds, remaining_s / 60),
         )
 
     def _stopped(self, stop: Stop) -> TrainingStopped:
         error = TrainingStopped(
-            "Pretraining was asked to stop.",
-            received=f"a signal after step {self.step}; kept in '{self.folder / CHECKPOINT}'",
-            fix="run the same command again to go on",
+            "Pretraining stopped on request.",
+            received=f"a signal after step {self.step}; saved in '{self.folder / CHECKPOINT}'",
+            fix="run the same command again to resume",
         )
         error.signal = stop.signal or error.signal
         return error
 
 
-def lesson_loss(module: PtychoModule, batch: TensorBatch, config: PretrainingConfig) -> Tensor:
-    """Return the loss of a batch whose objects are known, on the steps and patches that the configuration judges."""
+def pretraining_loss(module: PtychoModule, batch: TensorBatch, config: PretrainingConfig) -> Tensor:
+    """Return the loss of a labelled batch: a weighted mean over the network's steps, with and without constraint."""
     total = torch.zeros((), device=batch.x.device)
-    for weight, estimate in zip(config.judged_steps(), module.estimates(batch), strict=True):
-        judged = [(1.0 - config.constraint_share, estimate)]
+    for weight, estimate in zip(config.step_weights(), module.estimates(batch), strict=True):
+        candidates = [(1.0 - config.constraint_share, estimate)]
         if weight * config.constraint_share > 0:
-            consistent = physics.constrain_amplitude(estimate, batch.x, module.probe, batch.mask)
-            judged.append((config.constraint_share, consistent))
-        for share, patches in judged:
+            constrained = physics.constrain_amplitude(estimate, batch.x, module.probe, batch.mask)
+            candidates.append((config.constraint_share, constrained))
+        for share, patches in candidates:
             if weight * share > 0:
-                total = total + weight * share * _misfit(module, patches, batch, config)
+                total = total + weight * share * _patch_loss(module, patches, batch, config)
     return total
 
 
-def _misfit(module: PtychoModule, patches: Tensor, batch: TensorBatch, config: PretrainingConfig) -> Tensor:
-    misfit = torch.zeros((), device=batch.x.device)
+def _patch_loss(module: PtychoModule, patches: Tensor, batch: TensorBatch, config: PretrainingConfig) -> Tensor:
+    loss = torch.zeros((), device=batch.x.device)
     if config.label_weight > 0:
-        misfit = misfit + config.label_weight * LABEL_LOSSES[config.label_loss](patches, batch, module.weight)
+        loss = loss + config.label_weight * LABEL_LOSSES[config.label_loss](patches, batch, module.weight)
     if config.data_weight > 0:
-        r = module.amplitude_per_root_count
-        counts, expected = (batch.x / r).square(), module.expected_counts(patches)
+        counts, expected = module.measured_counts(batch), module.expected_counts(patches)
         if config.data_loss == "amplitude":
-            data = physics.amplitude_mae(expected, counts, batch.mask, r)
+            data = physics.amplitude_mae(expected, counts, batch.mask, module.amplitude_per_root_count)
         elif config.data_loss == "poisson":
             data = physics.poisson(expected, counts, batch.mask) / counts.mean()
         else:
             data = torch.log(physics.poisson(expected, counts, batch.mask) + SHOT_NOISE)
-        misfit = misfit + config.data_weight * data
-    return misfit
+        loss = loss + config.data_weight * data
+    return loss
 
 
 def mean_error(patches: Tensor, batch: TensorBatch, weight: Tensor) -> Tensor:
@@ -238,34 +239,39 @@ def mean_error(patches: Tensor, batch: TensorBatch, weight: Tensor) -> Tensor:
 
 def log_error(patches: Tensor, batch: TensorBatch, weight: Tensor) -> Tensor:
     """
-    Return ln of the weighted rms error: its slope is that of a PSNR.
+    Return ln of the weighted rms error; like a PSNR, it weights all relative changes alike.
 
-    Samples of weak and of strong contrast, with many and with few photons, count the same.
+    Scans of weak and of strong contrast, with many and with few photons, have the same weight.
     """
-    error = physics.intensity_of(physics.turned(patches, batch.labels, weight) - batch.labels)
+    error = physics.abs2(_label_error(patches, batch, weight))
     return 0.5 * torch.log((error * weight).sum() / (patches.shape[:2].numel() * weight.sum()) + SMALLEST_ERROR**2)
 
 
 def log_merged_error(patches: Tensor, batch: TensorBatch, weight: Tensor) -> Tensor:
     """
-    Return ln of the rms error of the image that a lesson's patches make together.
+    Return ln of the rms error of the merged patches of a batch.
 
-    An image averages patches. The best single patch is a cautious one, and all neighbours are cautious alike: that
-    lack of contrast stays, where errors that differ between neighbours average out.
+    Stitching averages the patches. Errors that differ between neighbours cancel, common errors remain: patches that
+    minimise their single error all have too little contrast.
     """
-    error = (physics.turned(patches, batch.labels, weight) - batch.labels).transpose(0, 1)
+    error = _label_error(patches, batch, weight).transpose(0, 1)
     offsets = batch.offsets_px.transpose(0, 1)
     coverage = physics.scatter_patches(weight.expand(error.shape), offsets, batch.canvas_px).sum(dim=1)
     merged = physics.merge(error, offsets, weight, batch.canvas_px)
-    square = (physics.intensity_of(merged) * coverage).sum() / coverage.sum()
-    return 0.5 * torch.log(square + SMALLEST_ERROR**2)
+    squared_error = (physics.abs2(merged) * coverage).sum() / coverage.sum()
+    return 0.5 * torch.log(squared_error + SMALLEST_ERROR**2)
+
+
+def _label_error(patches: Tensor, batch: TensorBatch, weight: Tensor) -> Tensor:
+    """Return the difference of patches and labels, global phase removed."""
+    return patches * physics.global_phase_factor(patches, batch.labels, weight) - batch.labels
 
 
 LABEL_LOSSES = {"mae": mean_error, "log": log_error, "merged": log_merged_error}
 
 
 def _share_steps(model: TorchModel) -> None:
-    """Give all steps after the second the second one's parameters, under their own names."""
+    """Use the parameters of the second step in all later steps, under their own names."""
     networks = model.module.networks
     for step in range(3, model.config.unrolled_steps + 1):
         for name in networks["step2"].values:
@@ -273,20 +279,20 @@ def _share_steps(model: TorchModel) -> None:
 
 
 def _in_order(values: dict[str, Tensor], names: dict[str, Tensor], order: list[Tensor]) -> list[Tensor]:
-    """Return canonical values in a framework's layout, in the order of its parameters."""
-    found = {
+    """Return canonical values in torch's layout, in the order of its parameters."""
+    ordered = {
         id(weight): torch.empty_like(weight).copy_(from_canonical_weight(name, values[name])).detach()
         for name, weight in names.items()
     }
-    return [found[id(weight)] for weight in order]
+    return [ordered[id(weight)] for weight in order]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a pretraining from the command line; a second run goes on from the first one's checkpoint."""
+    """Run a pretraining from the command line; a second run resumes from the checkpoint of the first."""
     parser = argparse.ArgumentParser(description="Train the network that ships with the package.")
     parser.add_argument("config", type=Path, help="YAML file of a PretrainingConfig")
-    parser.add_argument("--folder", type=Path, required=True, help="where the checkpoint and the model are kept")
-    parser.add_argument("--output", type=Path, help="where the finished model goes")
+    parser.add_argument("--folder", type=Path, required=True, help="folder of the checkpoint and the model")
+    parser.add_argument("--output", type=Path, help="file for the finished model")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     stop = Stop()

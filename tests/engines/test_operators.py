@@ -1,4 +1,4 @@
-"""The table of operators, and the oracle's gradients, on functions whose gradients are known."""
+"""Table of operators, and gradients of the oracle for functions with known gradients."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ ORACLE = ReferenceOperators()
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_the_table_names_the_arguments_of_the_reference(name):
+def test_the_table_has_the_arguments_of_the_reference(name):
     operator = OPERATORS[name]
     parameters = list(inspect.signature(operator.reference).parameters)
     assert len(operator.arguments) <= len(parameters)
     assert set(operator.differentiable) <= set(operator.arguments)
-    # Past the arguments stands only what is held.
-    assert len(parameters) - len(operator.arguments) == (1 if operator.held else 0)
+    # A detached value is the only further argument.
+    assert len(parameters) - len(operator.arguments) == (1 if operator.detached else 0)
 
 
 def test_the_gradient_of_a_linear_operator_is_its_adjoint(rng):
@@ -39,7 +39,7 @@ def test_the_gradient_of_a_linear_operator_is_its_adjoint(rng):
     np.testing.assert_allclose(gradient, ORACLE.evaluate("near_field", cotangent), atol=1e-8)
 
 
-def test_the_convention_for_complex_arguments(rng):
+def test_the_gradient_of_a_complex_argument_follows_the_convention(rng):
     # L = Σ|F z|² = Σ|z|²: dL = 2 Re Σ z̄ dz, so the gradient is 2z.
     patches, probe = complex_noise(rng, 1, 1, 3, 3), np.ones((1, 3, 3), complex)
     gradient = ORACLE.gradient("intensity", patches, probe, 0.0, cotangent=np.ones((1, 1, 3, 3)))
@@ -53,13 +53,13 @@ def test_real_arguments_have_real_gradients(rng):
     np.testing.assert_allclose(gradient, (1 - counts / expected) / 9, atol=1e-9)
 
 
-def test_the_phase_of_a_group_is_held(rng):
-    # The best constant phase makes a turn of the patches invisible; held, their slope along a turn is not zero.
+def test_the_global_phase_factor_is_detached(rng):
+    # With a new factor a global phase does not change the loss. With a constant factor the loss has another slope.
     patches, labels = complex_noise(rng, 1, 1, 4, 4), complex_noise(rng, 1, 1, 4, 4)
     arguments = (patches, labels, np.ones((4, 4)))
     step = 1e-5
-    turned = [ORACLE.evaluate("label_mae", patches * np.exp(1j * angle), *arguments[1:]) for angle in (step, -step)]
-    assert abs(turned[0] - turned[1]) < 1e-10
+    rotated = [ORACLE.evaluate("label_mae", patches * np.exp(1j * angle), *arguments[1:]) for angle in (step, -step)]
+    assert abs(rotated[0] - rotated[1]) < 1e-10
     direction = complex_noise(rng, 1, 1, 4, 4)
     free = [ORACLE.evaluate("label_mae", patches + sign * step * direction, *arguments[1:]) for sign in (1, -1)]
     assert reference_slope("label_mae", arguments, direction) != pytest.approx((free[0] - free[1]) / 2 / step, rel=1e-3)
@@ -73,7 +73,7 @@ def test_a_slope_is_the_gradient_along_a_direction(rng):
     assert slope == pytest.approx(np.vdot(gradient, direction).real, rel=1e-6)
 
 
-def test_engines_get_narrow_arrays_and_a_blur_matrix(rng):
+def test_engine_arguments_are_float32_with_a_blur_matrix(rng):
     patches, probe = complex_noise(rng, 1, 1, 6, 6), complex_noise(rng, 1, 6, 6)
     one, two, blur = engine_arguments("intensity", (patches[..., ::-1], probe, 0.8))
     assert (one.dtype, two.dtype, blur.dtype, blur.shape) == (np.complex64, np.complex64, np.float32, (6, 6))
@@ -85,14 +85,14 @@ def test_engines_get_narrow_arrays_and_a_blur_matrix(rng):
         engine_arguments("intensity", (patches, probe))
 
 
-def test_widths():
+def test_conversions_keep_real_and_complex():
     assert as_float64(np.ones(1, np.float32)).dtype == np.float64
     assert as_float64(np.ones(1, np.complex64)).dtype == np.complex128
     assert as_float32(np.ones(1, int)).dtype == np.float32
     assert (as_float64(3), as_float32(0.5)) == (3, 0.5)
 
 
-def test_mistakes_are_explained(rng):
+def test_wrong_names_and_cotangents_are_errors(rng):
     wave = complex_noise(rng, 3, 3)
     with pytest.raises(PtychoError, match="'far_field'"):
         ORACLE.evaluate("farfield", wave)

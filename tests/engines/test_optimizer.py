@@ -1,4 +1,4 @@
-"""Adam in NumPy: what its first steps must be, whatever the code says."""
+"""Adam in NumPy: first steps by hand, invariance and clipping."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def test_two_steps_by_hand():
 
 
 @given(rng=generators(), size=st.floats(1e-3, 1e6))
-def test_the_size_of_all_gradients_does_not_matter(rng, size):
+def test_steps_do_not_depend_on_the_scale_of_gradients(rng, size):
     gradients = rng.choice([-1, 1], (5, 4)) * rng.uniform(0.5, 2, (5, 4))
     np.testing.assert_allclose(adam(np.ones(4), size * gradients, 0.01), adam(np.ones(4), gradients, 0.01), atol=1e-5)
 
 
 @given(rng=generators(), clip=st.floats(1e-3, 10.0))
-def test_clipping_bounds_the_norm_and_keeps_the_direction(rng, clip):
+def test_clipping_limits_the_norm_and_keeps_the_direction(rng, clip):
     gradient = rng.normal(size=(3, 4))
     after, norm = clipped(gradient, clip), np.linalg.norm(gradient)
     assert np.linalg.norm(after) == pytest.approx(min(clip, norm), rel=1e-12)
     np.testing.assert_allclose(after * norm, gradient * np.linalg.norm(after), rtol=1e-9)
 
 
-def test_small_gradients_are_not_clipped_and_arguments_stay():
+def test_small_gradients_and_arguments_are_unchanged():
     value, gradient = np.ones(2), np.array([0.3, 0.4])
     np.testing.assert_array_equal(clipped(gradient, 0.5), gradient)
     adam(value, [gradient], 0.1, clip=0.1)

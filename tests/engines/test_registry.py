@@ -1,4 +1,4 @@
-"""Engines are found by name, imported late, and missed in words that help."""
+"""Registry of engines: names, late imports and error messages."""
 
 import subprocess
 import sys
@@ -17,13 +17,13 @@ def points(*names):
 
 @pytest.fixture
 def world(monkeypatch):
-    """Let a test say which entry points and which packages exist; engines are not kept between tests."""
-    known = SimpleNamespace(points=points("tensorflow", "pytorch"), missing=set(), loaded=[])
-    monkeypatch.setattr(registry, "entry_points", lambda group: known.points)
-    monkeypatch.setattr(registry, "find_spec", lambda name: None if name in known.missing else object())
-    monkeypatch.setattr(EntryPoint, "load", lambda point: lambda: known.loaded.append(point.name) or point.name)
+    """Replace entry points and installed packages; clear the cache of engines."""
+    state = SimpleNamespace(points=points("tensorflow", "pytorch"), missing=set(), loaded=[])
+    monkeypatch.setattr(registry, "entry_points", lambda group: state.points)
+    monkeypatch.setattr(registry, "find_spec", lambda name: None if name in state.missing else object())
+    monkeypatch.setattr(EntryPoint, "load", lambda point: lambda: state.loaded.append(point.name) or point.name)
     registry.get_backend.cache_clear()
-    yield known
+    yield state
     registry.get_backend.cache_clear()
 
 
@@ -35,7 +35,7 @@ def world(monkeypatch):
         ("jax", "lists the engines"),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(world, name, nearest):
+def test_the_error_for_an_unknown_name_suggests_the_nearest(world, name, nearest):
     with pytest.raises(UnknownBackendError) as caught:
         registry.get_backend(name)
     assert name in caught.value.rule
@@ -50,20 +50,20 @@ def test_auto_prefers_pytorch(world):
 
 
 @pytest.mark.parametrize("missing", [{"torch"}, {"lightning"}, {"torch", "lightning"}])
-def test_auto_takes_tensorflow_where_pytorch_is_incomplete(world, missing):
+def test_auto_is_tensorflow_if_pytorch_is_incomplete(world, missing):
     world.missing = missing
     assert registry.get_backend("auto") == "tensorflow"
     assert registry.available_backends() == ("tensorflow",)
     assert registry.registered_backends() == ("pytorch", "tensorflow")
 
 
-def test_auto_takes_an_engine_of_somebody_else_where_ours_are_missing(world):
+def test_auto_is_an_external_engine_if_the_others_are_missing(world):
     world.points, world.missing = points("tensorflow", "pytorch", "metal"), {"torch", "tensorflow"}
     assert registry.get_backend("auto") == "metal"
     assert registry.available_backends() == ("metal",)
 
 
-def test_no_engine_at_all_says_what_to_install(world):
+def test_without_engines_the_error_says_what_to_install(world):
     world.missing = {"torch", "lightning", "tensorflow", "keras"}
     with pytest.raises(BackendNotInstalledError, match="pip install 'ptychopinn\\[torch\\]'"):
         registry.get_backend("auto")
@@ -73,7 +73,7 @@ def test_no_engine_at_all_says_what_to_install(world):
 @pytest.mark.parametrize(
     ("name", "missing", "extra"), [("pytorch", "lightning", "torch"), ("tensorflow", "keras", "tensorflow")]
 )
-def test_a_missing_framework_is_named_with_its_remedy(world, name, missing, extra):
+def test_a_missing_framework_is_an_error_with_its_extra(world, name, missing, extra):
     world.missing = {missing}
     with pytest.raises(BackendNotInstalledError) as caught:
         registry.get_backend(name)
@@ -88,7 +88,7 @@ def test_an_engine_is_built_once(world):
 
 
 def test_a_framework_installed_later_is_found(world):
-    """A failure is not remembered."""
+    """The cache does not store failures."""
     world.missing = {"torch"}
     with pytest.raises(BackendNotInstalledError):
         registry.get_backend("pytorch")
@@ -96,7 +96,7 @@ def test_a_framework_installed_later_is_found(world):
     assert registry.get_backend("pytorch") == "pytorch"
 
 
-def test_our_own_import_errors_are_shown_as_they_are(world, monkeypatch):
+def test_other_import_errors_keep_their_message(world, monkeypatch):
     def broken(point):
         raise ModuleNotFoundError("No module named 'ptycho_torch.typo'", name="ptycho_torch.typo")
 

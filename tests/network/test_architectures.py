@@ -1,4 +1,4 @@
-"""Architectures as data: channels add up, sizes come out, weights come from the seed (network)."""
+"""Architectures as data: channels, sizes, parameters, initial weights and operations (network)."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ LAYOUTS = [
 ]
 
 
-def traced(network: Network, side: int) -> dict[str, tuple[int, int]]:
-    """Follow (side, channels) of every value through the operations; fail where they do not fit."""
+def value_shapes(network: Network, side: int) -> dict[str, tuple[int, int]]:
+    """Return (side, channels) of every value; fail if the inputs of an operation do not match."""
     kernels = {p.name: p.shape for p in network.parameters}
     sizes = {name: (side, channels) for name, channels in network.inputs.items()}
     for op in network.ops:
         assert op.kind in KINDS
         assert op.output not in sizes, "a value is written twice"
-        sizes[op.output] = after(op, [sizes[name] for name in op.inputs], kernels)
+        sizes[op.output] = output_shape(op, [sizes[name] for name in op.inputs], kernels)
     return sizes
 
 
-def after(op: Op, inputs: list[tuple[int, int]], kernels) -> tuple[int, int]:
+def output_shape(op: Op, inputs: list[tuple[int, int]], kernels) -> tuple[int, int]:
     side, channels = inputs[0]
     if op.kind == "conv":
         height, width, fan_in, fan_out = kernels[f"{op.attributes['name']}/kernel"]
@@ -78,17 +78,17 @@ def after(op: Op, inputs: list[tuple[int, int]], kernels) -> tuple[int, int]:
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("architecture", ["unet", "cnn"])
-def test_every_size_gives_patches_of_its_own_size(architecture, layout):
+def test_outputs_have_the_size_of_the_window(architecture, layout):
     for side in SIDES:
         config = ModelConfig(N=side, architecture=architecture, n_filters_scale=1, **layout)
         for network in describe(config).values():
-            sizes = traced(network, side)
+            sizes = value_shapes(network, side)
             channels = 2 if architecture == "unet" else config.channels
             assert [sizes[name] for name in network.outputs] == [(side, channels)] * len(network.outputs)
 
 
 @pytest.mark.parametrize("architecture", ["unet", "cnn"])
-def test_every_parameter_is_used_once_and_named_once(architecture):
+def test_every_parameter_has_one_name_and_one_use(architecture):
     config = ModelConfig(architecture=architecture, unrolled_steps=3)
     names = [p.name for p in parameters(config)]
     assert len(set(names)) == len(names)
@@ -108,18 +108,18 @@ def test_every_parameter_is_used_once_and_named_once(architecture):
         ({"architecture": "cnn", "gridsize": 2}, 2_340_208),
     ],
 )
-def test_parameter_counts_are_pinned(fields, expected):
+def test_parameter_counts(fields, expected):
     assert parameter_count(ModelConfig(n_filters_scale=2, **fields)) == expected
 
 
-def test_unet_needs_the_same_weights_at_every_size_and_gridsize():
+def test_unet_has_the_same_weights_for_every_size_and_gridsize():
     first = [(p.name, p.shape) for p in parameters(ModelConfig(N=64))]
     for fields in ({"N": 32}, {"N": 128}, {"gridsize": 3}, {"object_big": False}, {"pad_object": False}):
         assert [(p.name, p.shape) for p in parameters(ModelConfig(**{"N": 64, **fields}))] == first
 
 
-def test_unet_counts_its_parameters_as_written_by_hand():
-    # Two 3×3 convolutions per level with widths 8, 16, 32, 64, then back up beside the skips.
+def test_the_parameter_count_of_unet_by_hand():
+    # Two 3×3 convolutions per level with widths 8, 16, 32, 64; the decoder also reads the skips.
     def double(fan_in, width):
         return (9 * fan_in + 1) * width + (9 * width + 1) * width
 
@@ -156,7 +156,7 @@ def test_published_widths(side, encoder):
 
 
 def published_shapes(side, scale, pad, big, channels):
-    """Return the kernels of the published network in order, (in, out), written by hand from its description."""
+    """Return the kernels (in, out) of the published network in order, by hand from its description."""
     encoder = {64: [32, 64, 128], 128: [16, 32, 64, 128], 256: [8, 16, 32, 64, 128]}[side]
     decoder = {64: [64, 32], 128: [128, 64, 32], 256: [256, 128, 64, 32]}[side]
     kernels, fan_in = [], channels
@@ -189,11 +189,11 @@ def test_the_published_networks_parameters(side, pad, big):
 
 
 def steps(network: Network, ending: str) -> list[str]:
-    """Return what leads from the input to a value, one word each, along the first inputs."""
-    made = {op.output: op for op in network.ops}
+    """Return the operations from the input to a value, one word each, along the first inputs."""
+    ops = {op.output: op for op in network.ops}
     words = []
-    while ending in made:
-        op = made[ending]
+    while ending in ops:
+        op = ops[ending]
         words.append(str(op.attributes.get("function", op.attributes.get("name", op.kind))))
         ending = op.inputs[0]
     return words[::-1]
@@ -225,7 +225,7 @@ def test_the_published_order_of_operations():
     assert slices == [(0, 60), (60, 64)] * 2
 
 
-def test_the_whole_window_has_one_branch():
+def test_the_decoder_of_the_whole_window_has_one_branch():
     network = describe(ModelConfig(N=64, architecture="cnn", pad_object=False))["cnn"]
     for output, head in zip(network.outputs, ("sigmoid", "tanh"), strict=True):
         assert without_names(steps(network, output)) == [*["relu", "relu", "pool"] * 3, *UP * 3, head, "scale"]
@@ -244,7 +244,7 @@ def test_initial_weights_depend_on_the_seed_alone():
         assert value.dtype == np.float32
         np.testing.assert_array_equal(value, again[name])
         assert name.endswith("bias") or (value != other[name]).any()
-    np.random.seed(1)  # noqa: NPY002 - the global generator must not matter
+    np.random.seed(1)  # noqa: NPY002 - the global generator has no effect
     np.testing.assert_array_equal(initial_weights(config, 4)["step1/head/kernel"], one["step1/head/kernel"])
     larger = initial_weights(ModelConfig(N=128, gridsize=2), 4)
     assert all((larger[name] == one[name]).all() for name in one)
@@ -261,7 +261,7 @@ def test_kernels_are_glorot_uniform_and_biases_zero(rng):
     np.testing.assert_array_equal(Parameter("b", (7,)).draw(rng), np.zeros(7, np.float32))
 
 
-def test_an_untrained_unet_corrects_next_to_nothing(rng):
+def test_an_untrained_unet_gives_a_small_update(rng):
     (network,) = describe(ModelConfig(N=32, unrolled_steps=1)).values()
     estimate = rng.normal(1, 0.3, size=(2, 32, 32, 2))
     (output,) = run_network(network, {"estimate": estimate}, initial_weights(ModelConfig(N=32, unrolled_steps=1), 0))
@@ -280,7 +280,7 @@ def test_an_untrained_sigmoid_head_starts_at_amplitude_one_and_phase_zero(rng):
     assert np.abs(phase[centre]).max() <= np.pi
 
 
-def test_the_frames_head_is_swish_for_amplitude_and_phase():
+def test_the_head_of_the_frame_is_swish_for_amplitude_and_phase():
     config = ModelConfig(N=32, architecture="cnn", n_filters_scale=1)
     weights = {name: np.zeros_like(value) for name, value in initial_weights(config, 0).items()}
     weights |= {f"cnn/{name}/border/bias": np.array([-1.0]) for name in ("amplitude", "phase")}
@@ -300,7 +300,7 @@ def test_without_the_border_branch_the_frame_is_zero(rng):
     assert not predicts_whole_window(config)
 
 
-def test_the_border_branch_fills_the_frame_and_nothing_else(rng):
+def test_the_border_branch_changes_only_the_frame(rng):
     config = ModelConfig(N=32, architecture="cnn", n_filters_scale=1)
     weights, x = initial_weights(config, 0), {"x": rng.random((1, 32, 32, 1))}
     (network,) = describe(config).values()
@@ -313,7 +313,7 @@ def test_the_border_branch_fills_the_frame_and_nothing_else(rng):
     assert predicts_whole_window(config)
 
 
-def test_the_oracles_convolution_is_scipys_correlation(rng):
+def test_the_convolution_of_the_oracle_equals_scipys_correlation(rng):
     network = Network(
         {"a": 2},
         (Op("conv", ("a",), "b", {"name": "c"}),),
@@ -336,15 +336,15 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("kind", OPERATIONS)
-def test_operations_do_what_their_names_say(kind):
+def test_operations_equal_values_by_hand(kind):
     attributes, expected = OPERATIONS[kind]
     network = Network({"a": 1}, (Op(kind, ("a",), "b", attributes),), (), ("b",))
     (b,) = run_network(network, {"a": np.array([[1.0, 2.0], [3.0, 4.0]])[None, ..., None]}, {})
     np.testing.assert_array_equal(b[0, ..., 0], expected)
 
 
-def test_blocks_become_channels_row_by_row_and_come_back():
-    # Value 100·channel + 10·row + column says where a number comes from.
+def test_space_to_depth_is_row_by_row_and_depth_to_space_its_inverse():
+    # The value 100·channel + 10·row + column gives the origin of a number.
     y, x, channel = np.meshgrid(np.arange(4), np.arange(6), np.arange(3), indexing="ij")
     a = (100 * channel + 10 * y + x).astype(float)[None]
     ops = (Op("space_to_depth", ("a",), "b"), Op("depth_to_space", ("b",), "c"))
@@ -388,6 +388,6 @@ def test_activations(function, expected):
     np.testing.assert_allclose(b.ravel(), expected, atol=1e-15)
 
 
-def test_an_unknown_architecture_is_refused():
+def test_an_unknown_architecture_is_an_error():
     with pytest.raises(ConfigError, match="unet, cnn"):
         describe(ModelConfig(architecture="resnet"))

@@ -1,4 +1,4 @@
-"""The network that ships with the package: a small file without pickle, exactly what its recipe says."""
+"""Pretrained network of the package: file size, recipe and matching models."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ptycho_backend.pretraining.recipe import nominal_calibration, read_config
 RECIPE = SHIPPED.parent / "config.yaml"
 
 
-def test_it_is_small_and_holds_no_pickle():
+def test_the_file_is_small_and_has_no_pickle():
     assert SHIPPED.stat().st_size <= 2 * 2**20
     with zipfile.ZipFile(SHIPPED) as archive:
         assert {Path(name).suffix for name in archive.namelist()} <= {".json", ".h5"}
 
 
-def test_it_is_what_the_recipe_beside_it_makes():
+def test_the_model_file_belongs_to_the_recipe():
     bundle, config = shipped_bundle(), read_config(RECIPE)
     assert bundle.provenance["pretraining"] == to_dict(config)
     assert bundle.provenance["steps"] == config.steps
@@ -31,7 +31,7 @@ def test_it_is_what_the_recipe_beside_it_makes():
     np.testing.assert_array_equal(bundle.calibration.probe, nominal_calibration().probe)
 
 
-def test_it_is_the_network_that_training_uses_by_default():
+def test_default_models_have_the_pretrained_network():
     for fields in ({}, {"N": 128}, {"gridsize": 2}, {"object_big": False}, {"model_type": "supervised"}):
         config = ModelConfig(**fields)
         weights = pretrained_weights(config)
@@ -42,5 +42,5 @@ def test_it_is_the_network_that_training_uses_by_default():
     "fields",
     [{"n_filters_scale": 2}, {"unrolled_steps": 1}, {"initial_iterations": 0}, {"architecture": "cnn"}],
 )
-def test_other_networks_do_not_start_from_it(fields):
+def test_other_networks_have_no_pretrained_weights(fields):
     assert pretrained_weights(ModelConfig(**fields)) is None

@@ -1,4 +1,4 @@
-"""Under which conditions a network can be trusted (metrics 8.7)."""
+"""Training domain of a network and conditions of scans (metrics 8.7)."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def measured(scan, photons=None):
 
 @pytest.mark.parametrize("name", ["disc", "gaussian"])
 @pytest.mark.parametrize("fraction", [0.15, 0.35])
-def test_the_diameter_is_that_of_the_optics(name, fraction):
+def test_the_probe_diameter_equals_that_of_the_simulation(name, fraction):
     probe = make_probe(name, 128, np.random.default_rng(0), fraction)
     assert probe_diameter_px(7.0 * probe) == pytest.approx(fraction * 128, rel=0.05)
 
 
 @pytest.mark.parametrize("name", SCANS)
-def test_the_step_is_that_of_the_scan(name):
+def test_the_mean_step_equals_that_of_the_simulation(name):
     assert mean_step_px(make_positions(name, 400, 5.0, np.random.default_rng(0))) == pytest.approx(5.0, rel=0.06)
 
 
@@ -48,17 +48,16 @@ def test_steps_of_the_smallest_scans():
     assert mean_step_px(np.stack([np.arange(11.0), 2 * np.arange(11.0)], axis=1)) == pytest.approx(np.sqrt(5))
 
 
-def test_a_pretrained_network_knows_what_its_recipe_draws():
-    """Every scan of the training set lies inside; a scan beyond each of the ranges does not."""
-    known = training_domain_of({"pretraining": to_dict(PretrainingConfig())}, nominal_calibration())
+def test_scans_of_the_recipe_lie_inside_the_training_domain():
+    domain = training_domain_of({"pretraining": to_dict(PretrainingConfig())}, nominal_calibration())
     recipe = Recipe(sizes={"32": 0.5, "64": 0.5}, probes={"disc": 0.6, "gaussian": 0.2, "speckle": 0.2})
     for seed in range(25):
         scan = draw_scan(dataclasses.replace(recipe, pixels=16 * 64**2), np.random.default_rng(seed))
-        assert outside(measured(scan), known) == []
+        assert outside(measured(scan), domain) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "word"),
+    ("fields", "word"),
     [
         ({"photons": (10.0, 10.0)}, "photons"),
         ({"photons": (1e10, 1e10)}, "photons"),
@@ -68,35 +67,35 @@ def test_a_pretrained_network_knows_what_its_recipe_draws():
         ({"size_px": (512.0, 512.0)}, "side"),
     ],
 )
-def test_what_a_recipe_does_not_draw_is_flagged(change, word):
-    known = training_domain_of({"pretraining": to_dict(PretrainingConfig())}, nominal_calibration())
+def test_conditions_outside_the_recipe_are_reported(fields, word):
+    domain = training_domain_of({"pretraining": to_dict(PretrainingConfig())}, nominal_calibration())
     usual = Conditions((64.0, 64.0), (1e5, 1e5), (0.3, 0.3), (0.2, 0.2))
-    assert outside(usual, known) == []
-    (sentence,) = outside(dataclasses.replace(usual, **change), known)
-    assert word in sentence
+    assert outside(usual, domain) == []
+    (description,) = outside(dataclasses.replace(usual, **fields), domain)
+    assert word in description
 
 
-def test_a_network_knows_scans_like_the_one_it_was_trained_on():
+def test_training_on_one_scan_covers_similar_scans():
     scan = simulate_scan(N=64, n_positions=64, photons_per_pattern=1e5)
     calibration = calibrate(scan, ModelConfig(N=64))
-    known = training_domain_of({SCAN_CONDITIONS: measured(scan).to_dict()}, calibration)
-    assert outside(measured(scan), known) == []
+    domain = training_domain_of({SCAN_CONDITIONS: measured(scan).to_dict()}, calibration)
+    assert outside(measured(scan), domain) == []
     for fields, word in (
         ({"photons_per_pattern": 2e6}, "photons"),
         ({"diameter_fraction": 0.2, "step_px": 5.0}, "diameter"),
         ({"step_px": 16.0}, "step"),
         ({"N": 160}, "side"),
     ):
-        (sentence,) = outside(
-            measured(simulate_scan(**{"N": 64, "n_positions": 64, "photons_per_pattern": 1e5, **fields})), known
+        (description,) = outside(
+            measured(simulate_scan(**{"N": 64, "n_positions": 64, "photons_per_pattern": 1e5, **fields})), domain
         )
-        assert word in sentence
+        assert word in description
 
 
-def test_an_older_model_file_still_has_its_calibration():
+def test_without_stored_conditions_the_calibration_gives_the_domain():
     scan = simulate_scan(N=32, n_positions=16)
     calibration = calibrate(scan, ModelConfig(N=32))
-    known = training_domain_of({}, calibration)
-    assert known.step is None
-    assert outside(measured(scan), known) == []
-    assert len(outside(measured(scan, photons=1e3), known)) == 1
+    domain = training_domain_of({}, calibration)
+    assert domain.step is None
+    assert outside(measured(scan), domain) == []
+    assert len(outside(measured(scan, photons=1e3), domain)) == 1

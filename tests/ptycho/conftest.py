@@ -9,6 +9,7 @@ import pytest
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_backend.data.batching import Samples
 from ptycho_backend.data.grouping import group_positions
+from ptycho_backend.data.scan import Scan
 from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.simulation.simulate import simulate_scan
 
@@ -20,15 +21,15 @@ EXACT = ExecutionConfig(device="cpu", precision="32-true")
 
 @pytest.fixture(scope="session")
 def scan():
-    """24 patterns of 32×32 with two bad pixels, of a known object."""
+    """24 patterns of 32×32 with two bad pixels and a known object."""
     return simulate_scan(N=32, n_positions=24, photons_per_pattern=1e5, bad_pixels=0.002, seed=3)
 
 
 @pytest.fixture(scope="session")
 def make_samples(scan):
-    """Return a maker of samples for a model configuration."""
+    """Return a factory of samples for a model configuration, by default of the scan of 24 patterns."""
 
-    def make(model: ModelConfig, n: int | None = None, with_labels: bool = True) -> Samples:
+    def make(model: ModelConfig, n: int | None = None, with_labels: bool = True, scan: Scan = scan) -> Samples:
         groups = group_positions(scan.positions_px, model.gridsize, 7, n, np.random.default_rng(0))
         return Samples(scan, groups, calibrate(scan, model), with_labels)
 
@@ -37,7 +38,7 @@ def make_samples(scan):
 
 @pytest.fixture(scope="session")
 def make_training():
-    """Return a maker of small training configurations: model fields by name, training fields as keywords."""
+    """Return a factory of small training configurations: model fields by name, training fields as keywords."""
 
     def make(model: dict | None = None, **training) -> TrainingConfig:
         fields = {"N": 32, "n_filters_scale": 1, "unrolled_steps": 1, **(model or {})}
@@ -48,7 +49,7 @@ def make_training():
 
 @pytest.fixture(scope="session")
 def make_model(make_samples):
-    """Return a maker of models on the TensorFlow engine."""
+    """Return a factory of models on the TensorFlow engine."""
     from ptycho.engine.backend import TensorFlowBackend
 
     def make(training: TrainingConfig, execution: ExecutionConfig = EXACT, calibration=None, backend=None):

@@ -1,4 +1,4 @@
-"""How the TensorFlow engine is found and refused."""
+"""Import and setup errors of the TensorFlow engine."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def python(code, **environment):
     return done.stdout.strip()
 
 
-def test_the_engine_imports_its_framework_on_first_use_and_no_other():
+def test_the_engine_imports_only_its_framework_on_first_use():
     loaded = python(
         "import sys, ptycho, ptycho.engine.backend\n"
         "frameworks = {'tensorflow', 'keras', 'torch', 'jax'}\n"
@@ -40,8 +40,8 @@ def test_the_engine_imports_its_framework_on_first_use_and_no_other():
 
 
 @pytest.mark.parametrize("wrong", ["torch", "jax"])
-def test_keras_on_another_framework_is_refused_without_importing_that(wrong):
-    told = python(
+def test_keras_on_another_framework_is_an_error_without_its_import(wrong):
+    printed = python(
         "import sys\n"
         "from ptycho.engine.backend import TensorFlowBackend\n"
         "from ptycho_backend.errors import BackendSetupError\n"
@@ -51,18 +51,18 @@ def test_keras_on_another_framework_is_refused_without_importing_that(wrong):
         "    print(error, sorted({'torch', 'jax', 'keras'} & set(sys.modules)))",
         KERAS_BACKEND=wrong,
     )
-    assert "KERAS_BACKEND=tensorflow" in told
-    assert repr(wrong) in told
-    assert told.endswith("[]")
+    assert "KERAS_BACKEND=tensorflow" in printed
+    assert repr(wrong) in printed
+    assert printed.endswith("[]")
 
 
-def test_a_keras_that_is_already_on_another_framework_is_refused(monkeypatch):
+def test_an_imported_keras_on_another_framework_is_an_error(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(BackendSetupError, match="jax"):
         TensorFlowBackend()
 
 
-def test_the_engine_says_what_it_is():
+def test_the_engine_has_name_versions_and_devices():
     engine = TensorFlowBackend()
     assert isinstance(engine, Backend)
     assert engine.name == "tensorflow"

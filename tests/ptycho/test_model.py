@@ -1,4 +1,4 @@
-"""A TensorFlow model as the contract describes it."""
+"""TensorFlow model: weights, shared traced functions, losses, gradients and precision."""
 
 import dataclasses
 import gc
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from ptycho.engine.backend import TensorFlowBackend
-from ptycho.engine.traced_functions import KEPT
+from ptycho.engine.traced_functions import MAX_FUNCTIONS
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.engines.model import LOG_SCALE, PROBE
 from ptycho_backend.errors import DataError, DeviceError, ModelFileError
 from ptycho_backend.network import reference
 from ptycho_backend.network.architectures import initial_weights
 from ptycho_backend.network.physics_constants import PhysicsConstants
-from ptycho_backend.physics.losses import best_turn
+from ptycho_backend.physics.losses import global_phase_factor
 
 UNET, CNN = {"unrolled_steps": 2}, {"architecture": "cnn"}
 PAIRS = {"unrolled_steps": 2, "gridsize": 2}
@@ -27,14 +27,14 @@ def changed(model, **weights):
 
 
 def without_heads(model):
-    """Switch the networks of "unet" off: what remains is the physics."""
+    """Set the heads of "unet" to zero, so that only the physics remains."""
     weights = model.get_weights()
     model.set_weights({n: np.zeros_like(w) if "/head/" in n else w for n, w in weights.items()})
 
 
-@pytest.mark.slow  # tests/parity asks the same of every engine
+@pytest.mark.slow  # tests/parity tests the same on every engine
 @pytest.mark.parametrize("architecture", [UNET, CNN])
-def test_initial_weights_are_the_neutral_ones_and_survive_a_round_trip(make_model, make_training, architecture):
+def test_initial_weights_are_those_of_the_core_and_survive_a_round_trip(make_model, make_training, architecture):
     training = make_training(architecture, seed=5)
     model = make_model(training)
     weights = model.get_weights()
@@ -49,7 +49,7 @@ def test_initial_weights_are_the_neutral_ones_and_survive_a_round_trip(make_mode
         np.testing.assert_array_equal(value, other[name])
 
 
-def test_weights_are_copies_and_must_fit(make_model, make_training):
+def test_weights_are_copies_and_are_checked(make_model, make_training):
     model = make_model(make_training())
     weights = model.get_weights()
     weights[PROBE][:] = 7.0
@@ -63,76 +63,77 @@ def test_weights_are_copies_and_must_fit(make_model, make_training):
 ALL_TERMS = {"nll_weight": 0.7, "mae_weight": 0.5, "realspace_weight": 0.3, "realspace_mae_weight": 0.2}
 
 
-def answers_like_the_reference(model, training, batch):
-    asked = (model.get_weights(), PhysicsConstants.of(training.model, model.calibration), batch)
-    patches = reference.reference_patches(training.model, *asked)
+def assert_equals_reference(model, training, batch):
+    arguments = (model.get_weights(), PhysicsConstants.of(training.model, model.calibration), batch)
+    patches = reference.reference_patches(training.model, *arguments)
     np.testing.assert_allclose(model.predict_patches(batch), patches, rtol=0, atol=3e-5)
-    consistent = reference.reference_patches(training.model, *asked, amplitude_constraint=True)
+    consistent = reference.reference_patches(training.model, *arguments, amplitude_constraint=True)
     np.testing.assert_allclose(model.predict_patches(batch, True), consistent, rtol=0, atol=1e-4)
-    counts = reference.reference_counts(training.model, *asked)
+    counts = reference.reference_counts(training.model, *arguments)
     np.testing.assert_allclose(model.expected_counts(batch), counts, rtol=0, atol=1e-4 * counts.max())
-    expected = reference.reference_loss(training, *asked)
+    expected = reference.reference_loss(training, *arguments)
     assert model.loss_and_gradients(batch)[0] == pytest.approx(expected, rel=1e-4)
 
 
-ASKED_ELSEWHERE = [pytest.param(fields, marks=pytest.mark.slow) for fields in (PAIRS, {**CNN, "gridsize": 2})]
+COVERED_BY_PARITY = [pytest.param(fields, marks=pytest.mark.slow) for fields in (PAIRS, {**CNN, "gridsize": 2})]
 
 
-@pytest.mark.parametrize("fields", [{"unrolled_steps": 3}, *ASKED_ELSEWHERE])
-def test_a_model_answers_like_the_reference(make_model, make_training, make_samples, fields):
+@pytest.mark.parametrize("fields", [{"unrolled_steps": 3}, *COVERED_BY_PARITY])
+def test_a_model_equals_the_reference(make_model, make_training, make_samples, fields):
     training = make_training(fields, **ALL_TERMS)
     model, batch = make_model(training), make_samples(training.model).batch(slice(0, 2))
     rng = np.random.default_rng(0)
     weights = {n: v + 0.03 * rng.normal(size=v.shape).astype(np.float32) for n, v in model.get_weights().items()}
     model.set_weights(weights)
-    answers_like_the_reference(model, training, batch)
+    assert_equals_reference(model, training, batch)
 
 
 SMOOTH = {**CNN, "probe_mask": True, "gaussian_smoothing_sigma": 0.7}
 
 
 @pytest.mark.parametrize("fields", [PAIRS, SMOOTH])
-def test_models_of_one_kind_share_graphs_and_each_answers_for_itself(make_model, make_training, make_samples, fields):
-    """Every scan is met by a model of its own: the second must be neither traced again nor taken for the first."""
+def test_equal_descriptions_share_traced_functions_with_separate_state(make_model, make_training, make_samples, fields):
+    """The second model, with another probe and scale, uses the graphs of the first and its own state."""
     training = make_training(fields, **ALL_TERMS)
     samples, backend, rng = make_samples(training.model), TensorFlowBackend(), np.random.default_rng(0)
-    probe = samples.calibration.probe * np.exp(1j * rng.normal(size=(32, 32)))  # as bright, in other phases
+    probe = samples.calibration.probe * np.exp(1j * rng.normal(size=(32, 32)))  # same intensity, other phases
     other = dataclasses.replace(
         samples.calibration,
         probe=np.roll(probe, (2, -3), axis=(-2, -1)).astype(np.complex64),
         rms_input_scale=1.7 * samples.calibration.rms_input_scale,
     )
-    first, second = (make_model(training, calibration=own, backend=backend) for own in (samples.calibration, other))
+    first = make_model(training, backend=backend)
+    second = make_model(training, calibration=other, backend=backend)
     weights = {n: v + 0.03 * rng.normal(size=v.shape).astype(np.float32) for n, v in second.get_weights().items()}
     second.set_weights(weights)
     batch = samples.batch(slice(0, 2))
     for model in (first, second, first):
-        answers_like_the_reference(model, training, batch)
-    for name, graph in first._graphs.items():
-        assert second._graphs[name] is graph
-        assert not graph.captured_inputs
+        assert_equals_reference(model, training, batch)
+    for name, function in first._functions.items():
+        assert second._functions[name] is function
+        assert not function.captured_inputs
 
 
-def test_graphs_keep_no_model_alive_and_are_few(make_model, make_training, make_samples):
+def test_the_cache_is_bounded_and_holds_no_model(make_model, make_training, make_samples):
     training = make_training(UNET)
     samples, backend = make_samples(training.model), TensorFlowBackend()
 
-    def ask(**fields):
+    def predict(**fields):
         model = make_model(make_training({**UNET, **fields}), backend=backend)
         model.predict_patches(samples.batch(slice(0, 1)))
         return weakref.ref(model)
 
-    models = [ask(initial_iterations=n) for n in range(KEPT + 2)]
+    models = [predict(initial_iterations=n) for n in range(MAX_FUNCTIONS + 2)]
     gc.collect()
     assert [model() for model in models] == [None] * len(models)
-    assert len(backend._graphs._kept) == KEPT
+    assert len(backend._traced_functions._functions) == MAX_FUNCTIONS
 
 
 @pytest.mark.parametrize(
     ("fields", "precision"),
     [({"mae_weight": 0.4}, "32-true"), ({"nll_weight": 0.5}, "32-true"), ({}, "bf16-mixed")],
 )
-def test_models_of_other_kinds_have_graphs_of_their_own(make_model, make_training, make_samples, fields, precision):
+def test_other_descriptions_have_other_traced_functions(make_model, make_training, make_samples, fields, precision):
     training = make_training(UNET)
     batch = make_samples(training.model).batch(slice(0, 2))
     other = ExecutionConfig(device="cpu", precision=precision)
@@ -141,7 +142,7 @@ def test_models_of_other_kinds_have_graphs_of_their_own(make_model, make_trainin
     assert losses[0] != losses[1]
 
 
-@pytest.mark.slow  # tests/parity asks the same of every engine
+@pytest.mark.slow  # tests/parity tests the same on every engine
 @pytest.mark.parametrize("fields", [UNET, CNN, PAIRS])
 def test_shapes_and_dtypes_for_any_number_of_groups(make_model, make_training, make_samples, fields):
     training = make_training(fields)
@@ -154,7 +155,7 @@ def test_shapes_and_dtypes_for_any_number_of_groups(make_model, make_training, m
     assert model.expected_counts(samples.batch(slice(0, 2))).dtype == np.float32
 
 
-@pytest.mark.slow  # tests/parity asks the same of every engine
+@pytest.mark.slow  # tests/parity tests the same on every engine
 def test_log_scale_multiplies_counts(make_model, make_training, make_samples):
     training = make_training()
     model, batch = make_model(training), make_samples(training.model).batch(slice(0, 2))
@@ -170,7 +171,7 @@ def test_bad_pixels_leave_the_loss(make_model, make_training, make_samples):
     batch = samples.batch(slice(0, 2))
     assert not batch.mask.all()
     loss, _ = model.loss_and_gradients(batch)
-    batch.x[..., batch.mask == 0] *= 1.0 + 1e-6  # what stands in a bad pixel matters to the first estimate only
+    batch.x[..., batch.mask == 0] *= 1.0 + 1e-6  # bad pixels change only the first estimate
     assert model.loss_and_gradients(batch)[0] == pytest.approx(loss, rel=1e-4)
 
 
@@ -183,29 +184,29 @@ LOSSES = {
 }
 
 
-@pytest.mark.slow  # tests/parity asks the same of every engine
+@pytest.mark.slow  # tests/parity tests the same on every engine
 @pytest.mark.parametrize("case", LOSSES)
 def test_gradients_match_finite_differences_of_the_reference(make_model, make_training, make_samples, case):
     fields, weights = LOSSES[case]
     training = make_training(fields, probe_trainable=True, **weights)
     model, batch = make_model(training), make_samples(training.model).batch(slice(0, 2))
-    # Heads that start near zero and a scale of exactly 1 would hide errors.
+    # Small initial heads and a scale of 1 would hide errors.
     rng = np.random.default_rng(0)
     start = {n: v + 0.03 * rng.normal(size=v.shape).astype(np.float32) for n, v in model.get_weights().items()}
     model.set_weights(start)
     constants = PhysicsConstants.of(training.model, model.calibration)
     _, gradients = model.loss_and_gradients(batch)
-    # The best constant phase of a label carries no gradient, a finite difference would see it move.
+    # The global phase factor carries no gradient, but would change in a finite difference.
     patches = reference.reference_patches(training.model, start, constants, batch)
-    turn = None if batch.labels is None else best_turn(patches, batch.labels, constants.weight)
+    phase_factor = None if batch.labels is None else global_phase_factor(patches, batch.labels, constants.weight)
 
     def loss_at(name, step):
-        moved = {**start, name: start[name].astype(np.float64) + step}
-        return reference.reference_loss(training, moved, constants, batch, turn)
+        shifted = {**start, name: start[name].astype(np.float64) + step}
+        return reference.reference_loss(training, shifted, constants, batch, phase_factor)
 
     kernels = [name for name in gradients if name.endswith("/kernel")]
     for name in [*kernels[:1], *kernels[-1:], *sorted(set(gradients) & {LOG_SCALE, PROBE})]:
-        # Mostly along the gradient, so that the slope is large; in part at random, so that a missing share shows.
+        # Mostly along the gradient for a large slope, partly at random to detect a missing term.
         signs = np.sign(gradients[name])
         direction = np.where(rng.random(signs.shape) < 0.7, signs, rng.choice([-1.0, 1.0], signs.shape))
         h = 1e-7
@@ -213,7 +214,7 @@ def test_gradients_match_finite_differences_of_the_reference(make_model, make_tr
         assert (gradients[name] * direction).sum() == pytest.approx(slope, rel=3e-3, abs=1e-6), name
 
 
-@pytest.mark.slow  # tests/parity asks the same of every engine
+@pytest.mark.slow  # tests/parity tests the same on every engine
 @pytest.mark.parametrize(
     ("training", "frozen"),
     [
@@ -222,7 +223,7 @@ def test_gradients_match_finite_differences_of_the_reference(make_model, make_tr
         ({"intensity_scale_trainable": False}, {PROBE, LOG_SCALE}),
     ],
 )
-def test_gradients_exist_for_what_is_trained(make_model, make_training, make_samples, training, frozen):
+def test_gradients_exist_for_trained_weights_only(make_model, make_training, make_samples, training, frozen):
     config = make_training(**training)
     model = make_model(config)
     _, gradients = model.loss_and_gradients(make_samples(config.model).batch(slice(0, 2)))
@@ -240,14 +241,14 @@ def test_a_masked_probe_stays_inside_its_support(make_model, make_training, make
     assert gradients[PROBE].any()
 
 
-def test_labels_are_asked_for_by_name(make_model, make_training, make_samples):
+def test_missing_labels_are_an_error(make_model, make_training, make_samples):
     training = make_training({"model_type": "supervised"})
     model, samples = make_model(training), make_samples(training.model, with_labels=False)
     with pytest.raises(DataError, match="labels"):
         model.loss_and_gradients(samples.batch(slice(0, 2)))
 
 
-def test_bfloat16_is_used_where_asked_for_and_stays_close(make_model, make_training, make_samples):
+def test_bfloat16_differs_a_little_from_float32(make_model, make_training, make_samples):
     training = make_training(CNN)
     batch = make_samples(training.model).batch(slice(0, 2))
     exact = make_model(training).predict_patches(batch)
@@ -256,7 +257,7 @@ def test_bfloat16_is_used_where_asked_for_and_stays_close(make_model, make_train
     assert 0 < difference < 0.05
 
 
-def test_two_models_do_not_disturb_each_other(make_model, make_training, make_samples):
+def test_models_are_independent(make_model, make_training, make_samples):
     first, second = make_model(make_training(seed=1)), make_model(make_training({"gridsize": 2}, seed=2))
     batch = make_samples(first.config).batch(slice(0, 2))
     before = first.predict_patches(batch)
@@ -266,12 +267,12 @@ def test_two_models_do_not_disturb_each_other(make_model, make_training, make_sa
     np.testing.assert_array_equal(make_model(make_training(seed=1)).predict_patches(batch), before)
 
 
-def test_an_absent_device_is_an_error_that_names_the_present_ones(make_model, make_training):
+def test_an_absent_device_is_an_error_with_the_present_ones(make_model, make_training):
     with pytest.raises(DeviceError, match="cpu"):
         make_model(make_training(), ExecutionConfig(device="cuda:99"))
 
 
-def test_threads_asked_for_too_late_are_a_warning(make_model, make_training, caplog):
+def test_a_late_number_of_threads_is_a_warning(make_model, make_training, caplog):
     make_model(make_training())
     make_model(make_training(), ExecutionConfig(device="cpu", precision="32-true", threads=61))
     assert "threads=61 has no effect" in caplog.text

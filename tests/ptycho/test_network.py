@@ -37,7 +37,7 @@ def test_convolution(side):
     np.testing.assert_allclose(actual.numpy(), expected + bias, rtol=1e-5, atol=1e-5)
 
 
-def test_pool_takes_the_maximum_of_squares_of_four():
+def test_pool_is_the_maximum_of_2x2_blocks():
     value = values(2, 4, 6, 3)
     expected = value.reshape(2, 2, 2, 3, 2, 3).max(axis=(2, 4))
     np.testing.assert_array_equal(run("pool", value), expected)
@@ -48,7 +48,7 @@ def test_upsampling_repeats_pixels():
     np.testing.assert_array_equal(run("upsample", value), value.repeat(2, axis=1).repeat(2, axis=2))
 
 
-def test_blocks_become_channels_row_by_row_and_come_back():
+def test_space_to_depth_is_row_by_row_and_depth_to_space_its_inverse():
     value = values(2, 4, 6, 3)
     blocks = np.concatenate([value[:, a::2, b::2] for a in (0, 1) for b in (0, 1)], axis=-1)
     np.testing.assert_array_equal(run("space_to_depth", value), blocks)
@@ -82,7 +82,7 @@ def test_scale_pad_slice_concatenate_and_add():
     np.testing.assert_array_equal(run("add", a, b), a + b)
 
 
-def test_border_keeps_a_frame_and_no_centre():
+def test_border_is_zero_except_for_a_frame():
     frame = run("border", np.ones((1, 8, 8, 2), np.float32), width=2)
     assert frame[0, 2:6, 2:6].sum() == 0
     assert frame.sum() == 2 * (64 - 16)
@@ -104,7 +104,7 @@ def test_networks_run_and_bfloat16_stays_close_to_float32(config):
             assert a.dtype == b.dtype == tf.float32
             assert a.shape[:3] == (2, 32, 32)
             difference = np.abs(a.numpy() - b.numpy()).max()
-            # bfloat16 carries 8 bits: the two differ, by a few per cent of the largest value at most.
+            # bfloat16 has 8 bits: the results differ, but by at most a few per cent of the largest value.
             assert 0 < difference < 0.05 * np.abs(a.numpy()).max()
 
 

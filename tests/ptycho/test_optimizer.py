@@ -1,4 +1,4 @@
-"""Adam against its formula in NumPy."""
+"""Adam compared with its formula in NumPy."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from ptycho.engine.optimizer import Adam
 
 
 def reference(value, gradients, lr, clip=None):
-    """Adam with epsilon outside the bias correction, float64."""
+    """Return the result of Adam with epsilon outside the bias correction, float64."""
     value, m, v = value.astype(float), 0.0, 0.0
     for t, gradient in enumerate(gradients, start=1):
         g = gradient.astype(float)
@@ -27,7 +27,7 @@ def run(value, gradients, lr, clip=None):
     return variable.numpy()
 
 
-# Gradients of 1e-8 are where the place of epsilon shows.
+# Gradients of about 1e-8 depend on the place of epsilon.
 @pytest.mark.parametrize("size", [1.0, 1e-4, 1e-8, 1e-10])
 @pytest.mark.parametrize("clip", [None, 1e-3])
 def test_adam_follows_its_formula(size, clip):

@@ -1,4 +1,4 @@
-"""Everything here needs the PyTorch engine."""
+"""Small scans and models for the tests of the PyTorch engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def scan():
 
 @pytest.fixture
 def setup(scan):
-    """Return a function that builds a model and its samples."""
+    """Return a factory of models with their samples."""
     from ptycho_torch.engine.model import TorchModel
 
     def build(execution=CPU, gridsize=1, training=None, **model):

@@ -1,4 +1,4 @@
-"""The whole way with PyTorch as a user goes it: train in one process, load and reconstruct in others."""
+"""Whole workflow with PyTorch: train in one process, load and reconstruct in others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRAINING = (
 
 @pytest.fixture
 def ptychopinn_process():
-    """Return a function that runs the command in a process that sees no GPU."""
+    """Return a function that runs the command in a process without GPU."""
 
     def run(*argv):
         command = [sys.executable, "-m", "ptycho_backend.cli", *map(str, argv)]
@@ -39,6 +39,7 @@ def ptychopinn_process():
     return run
 
 
+@pytest.mark.slow
 def test_run_pytorch_train_save_load_infer(ptychopinn_process, tmp_path):
     scan = pb.simulate_scan(N=32, n_positions=64, photons_per_pattern=1e5, seed=4)
     scan_file = write_npz(scan, tmp_path / "scan.npz")
@@ -53,6 +54,6 @@ def test_run_pytorch_train_save_load_infer(ptychopinn_process, tmp_path):
     for folder in (run, image_folder):
         stored = read_product(folder / "reconstruction.h5").obj
         assert stored.shape == here.obj.shape
-        # The command reconstructs as precisely as this process does; threads add in another order.
+        # Threads sum in another order than this process.
         assert np.abs(stored - here.obj).max() < 0.05 * np.abs(here.obj).max()
     assert pb.evaluate(here, scan).phase_psnr_db > 15

@@ -1,4 +1,4 @@
-"""The model behind the contract, where PyTorch itself could get in the way."""
+"""PyTorch model: weights, pickling, devices, threads and precision."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ptycho_torch.engine.device import resolve_device
 
 @pytest.mark.parametrize("architecture", ["unet", "cnn"])
 @pytest.mark.parametrize("n", [1, 2])
-def test_batches_of_any_size_can_be_learned_from(setup, architecture, n):
+def test_gradients_are_finite_for_any_batch_size(setup, architecture, n):
     model, samples = setup(architecture=architecture)
     loss, gradients = model.loss_and_gradients(samples.batch(slice(0, n)))
     assert np.isfinite(loss)
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())
 
 
-def test_two_models_share_nothing(setup):
+def test_models_share_no_memory(setup):
     one, samples = setup()
     other, _ = setup()
     batch = samples.batch(slice(0, 2))
@@ -36,7 +36,7 @@ def test_two_models_share_nothing(setup):
     assert storage.isdisjoint(p.data_ptr() for p in other.parameters().values())
 
 
-def test_set_weights_takes_copies(setup):
+def test_set_weights_copies(setup):
     model, _ = setup()
     weights = model.get_weights()
     model.set_weights(weights)
@@ -46,11 +46,11 @@ def test_set_weights_takes_copies(setup):
     assert model.get_weights()["step1/head/bias"].max() == 0
 
 
-def test_the_module_can_be_pickled_and_saved_without_code(setup):
+def test_the_module_can_be_pickled_and_its_state_loaded_without_pickle(setup):
     model, _ = setup(gaussian_smoothing_sigma=0.5)
-    twin = pickle.loads(pickle.dumps(model.module))  # noqa: S301 - made here
+    copy = pickle.loads(pickle.dumps(model.module))  # noqa: S301 - made here
     state = model.module.state_dict()
-    assert all(torch.equal(value, twin.state_dict()[name]) for name, value in state.items())
+    assert all(torch.equal(value, copy.state_dict()[name]) for name, value in state.items())
     stream = io.BytesIO()
     torch.save(state, stream)
     stream.seek(0)
@@ -64,7 +64,7 @@ def test_every_weight_is_registered_with_torch(setup):
     assert all(p.requires_grad for p in model.module.parameters())
 
 
-def test_inference_keeps_no_graph(setup):
+def test_inference_makes_no_autograd_graph(setup):
     model, samples = setup()
     with torch.inference_mode():
         assert not model.module(model_batch(samples)).requires_grad
@@ -79,12 +79,12 @@ def model_batch(samples):
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "mps", "tpu"])
-def test_a_device_that_is_not_there_is_refused_by_name(device):
+def test_an_absent_device_is_an_error_with_its_name(device):
     with pytest.raises(DeviceError, match=device):
         resolve_device(device)
 
 
-def test_auto_finds_a_device(monkeypatch):
+def test_auto_is_the_first_gpu_or_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert resolve_device("auto") == torch.device("cpu")
     with pytest.raises(DeviceError, match="sees 0 GPU"):
@@ -98,7 +98,7 @@ def test_auto_finds_a_device(monkeypatch):
     ]
 
 
-def test_threads_are_set_where_they_are_asked_for(setup):
+def test_a_configured_number_of_threads_is_set(setup):
     before = torch.get_num_threads()
     try:
         setup(ExecutionConfig(device="cpu", precision="32-true", threads=1))
@@ -107,7 +107,7 @@ def test_threads_are_set_where_they_are_asked_for(setup):
         torch.set_num_threads(before)
 
 
-def test_bfloat16_is_used_by_the_convolutions_alone(setup):
+def test_only_convolutions_use_bfloat16(setup):
     model, samples = setup(ExecutionConfig(device="cpu", precision="bf16-mixed"))
     exact, _ = setup()
     batch = samples.batch(slice(0, 2))
@@ -119,7 +119,7 @@ def test_bfloat16_is_used_by_the_convolutions_alone(setup):
 
 @pytest.mark.parametrize("k", [1.0, 3e4, 1e9, 1e-30, 1e-44])
 @pytest.mark.parametrize("lam", [0.0, 1e-3, 0.4, 2e4, 1e9])
-def test_half_deviance_is_finite_in_float32_wherever_it_is_in_float64(lam, k):
+def test_half_deviance_in_float32_equals_float64(lam, k):
     expected = torch.tensor(lam, requires_grad=True)
     value = physics.half_deviance(expected, torch.tensor(k))
     value.backward()

@@ -1,4 +1,4 @@
-"""The interpreter: channels-last inside, canonical outside."""
+"""Interpreter of network descriptions: memory layout, canonical weights, freed values."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def interpreter(config=CONFIG, seed=0) -> Interpreter:
     return built
 
 
-def test_values_stay_channels_last_all_the_way(monkeypatch):
-    seen, real = [], module.F.conv2d
+def test_all_values_are_channels_last(monkeypatch):
+    calls, conv2d = [], module.F.conv2d
 
     def spy(value, kernel, bias, padding):
-        seen.append((value, kernel))
-        return real(value, kernel, bias, padding=padding)
+        calls.append((value, kernel))
+        return conv2d(value, kernel, bias, padding=padding)
 
     monkeypatch.setattr(module.F, "conv2d", spy)
     (output,) = interpreter()({"estimate": torch.randn(3, 2, 32, 32)})
-    assert len(seen) == 15
-    for value, kernel in seen:
+    assert len(calls) == 15
+    for value, kernel in calls:
         assert value.is_contiguous(memory_format=torch.channels_last)
         assert kernel.is_contiguous(memory_format=torch.channels_last)
     assert output.is_contiguous(memory_format=torch.channels_last)
@@ -39,7 +39,7 @@ def test_values_stay_channels_last_all_the_way(monkeypatch):
 
 @pytest.mark.parametrize("architecture", ["unet", "cnn"])
 def test_kernels_have_true_channels_last_strides(architecture):
-    # With one input or output channel, strides can look right and still break a backward pass.
+    # With one input or output channel, wrong strides pass is_contiguous and break the backward pass.
     for value in interpreter(ModelConfig(N=32, unrolled_steps=1, architecture=architecture)).values.values():
         if value.ndim == 4:
             _, inner, height, width = value.shape
@@ -55,7 +55,7 @@ def test_canonical_layout_is_height_width_in_out():
     assert to_canonical(bias) is bias
 
 
-def test_weights_come_back_as_they_went_in():
+def test_weights_survive_a_round_trip():
     weights = initial_weights(CONFIG, 3)
     back = interpreter(seed=3).by_name
     assert list(back) == list(weights)
@@ -63,7 +63,7 @@ def test_weights_come_back_as_they_went_in():
         np.testing.assert_array_equal(to_canonical(back[name].detach()).numpy(), value)
 
 
-def test_two_interpreters_of_one_description_share_nothing():
+def test_interpreters_of_one_description_share_no_memory():
     (description,) = describe(CONFIG).values()
     one, other = Interpreter(description), Interpreter(description)
     one.load_canonical(initial_weights(CONFIG, 0))
@@ -74,8 +74,8 @@ def test_two_interpreters_of_one_description_share_nothing():
     assert storage.isdisjoint(value.data_ptr() for value in other.values.values())
 
 
-def test_blocks_become_channels_row_by_row_and_come_back():
-    value = torch.randn(2, 4, 6, 3).permute(0, 3, 1, 2)  # channels-last, as values are between convolutions
+def test_space_to_depth_is_row_by_row_and_depth_to_space_its_inverse():
+    value = torch.randn(2, 4, 6, 3).permute(0, 3, 1, 2)  # channels-last, the layout between convolutions
     expected = torch.cat([value[:, :, a::2, b::2] for a in (0, 1) for b in (0, 1)], dim=1)
     blocks = module.OPERATIONS["space_to_depth"]([value], {})
     assert torch.equal(blocks, expected)
@@ -85,15 +85,15 @@ def test_blocks_become_channels_row_by_row_and_come_back():
     assert back.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_values_that_nothing_reads_any_more_are_let_go(monkeypatch):
-    alive, real = [], Interpreter._run
+def test_values_are_freed_after_their_last_use(monkeypatch):
+    alive, run = [], Interpreter._run
 
-    def spy(self, op, inputs):
+    def spy(self, op, operands):
         import sys
 
         alive.append(len(sys._getframe(1).f_locals["values"]))
-        return real(self, op, inputs)
+        return run(self, op, operands)
 
     monkeypatch.setattr(Interpreter, "_run", spy)
     interpreter()({"estimate": torch.randn(1, 2, 32, 32)})
-    assert max(alive) <= 6  # three skips, and what is being worked on
+    assert max(alive) <= 6  # three skips and the values of the present operation

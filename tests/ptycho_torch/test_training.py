@@ -1,4 +1,4 @@
-"""What Lightning adds to training, and what it must not take away."""
+"""Training with Lightning: windows, losses, orders, data sets, pickling and log messages."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ptycho_backend.events import BatchEvent, EpochEvent, ignore
 from ptycho_backend.training.loop import TrainingLoop
 from ptycho_backend.training.options import FitOptions
 from ptycho_torch.engine.data import BatchDataset, PtychoDataModule
-from ptycho_torch.engine.training import PtychoLightning, fit, window_weight
+from ptycho_torch.engine.training import TrainingModule, fit, window_weight
 
 CPU = ExecutionConfig(device="cpu", precision="32-true")
 
 
-def course_of(model, samples, execution=CPU):
+def training_loop(model, samples, execution=CPU):
     return TrainingLoop(model, execution, ignore, FitOptions(), len(samples), validated=False)
 
 
-def test_lightning_optimises_by_itself(setup):
-    # Accumulation, clipping and schedules of a Trainer work for automatic optimisation alone.
+def test_optimisation_is_automatic(setup):
+    # Accumulation, clipping and schedules of a Trainer need automatic optimisation.
     model, samples = setup()
-    assert PtychoLightning(model, course_of(model, samples)).automatic_optimization
+    assert TrainingModule(model, training_loop(model, samples)).automatic_optimization
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_lightning_optimises_by_itself(setup):
         (8, 4, 1, [1, 1]),
         (9, 4, 1, [1, 1, 1]),
         (16, 4, 2, [1, 1, 1, 1]),
-        (12, 4, 2, [1, 1, 2]),  # a last window of one batch, which Lightning still divides by 2
+        (12, 4, 2, [1, 1, 2]),  # Lightning divides the last window of one batch by 2 too
         (14, 4, 2, [1, 1, 4 * 2 / 6, 2 * 2 / 6]),
         (9, 4, 4, [4 * 4 / 9, 4 * 4 / 9, 1 * 4 / 9]),
         (1, 4, 3, [3]),
@@ -50,12 +50,12 @@ def test_every_window_is_a_mean_over_its_samples(n_train, batch_size, k, expecte
     assert weights == pytest.approx(expected)
     for start in range(0, len(sizes), k):
         window = slice(start, start + k)
-        # Lightning sums (weight · batch mean) / k: each sample must count the same.
+        # Lightning sums (weight · batch mean) / k: all samples have the same weight.
         shares = [w / (k * size) for w, size in zip(weights[window], sizes[window], strict=True)]
         assert shares == pytest.approx([1 / sum(sizes[window])] * len(shares))
 
 
-def test_a_loss_that_is_no_number_stops_training(setup):
+def test_a_non_finite_loss_stops_training(setup):
     model, samples = setup()
     broken = dataclasses.replace(
         samples, calibration=dataclasses.replace(samples.calibration, rms_input_scale=math.nan)
@@ -64,11 +64,11 @@ def test_a_loss_that_is_no_number_stops_training(setup):
     with pytest.raises(TrainingError, match="epoch 1, batch 1"):
         fit(model, broken, None, CPU, ignore)
     for name, value in model.get_weights().items():
-        np.testing.assert_array_equal(value, before[name], err_msg="no step is taken by such a loss")
+        np.testing.assert_array_equal(value, before[name], err_msg="weights after a non-finite loss")
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
-def test_batch_events_report_the_batchs_own_mean_loss(setup, k):
+def test_batch_events_report_the_mean_loss_of_the_batch(setup, k):
     events = []
     model, samples = setup(training={"learning_rate": 1e-12, "nepochs": 2})
     fit(model, samples, None, dataclasses.replace(CPU, accumulate_grad_batches=k), events.append)
@@ -81,17 +81,17 @@ def test_batch_events_report_the_batchs_own_mean_loss(setup, k):
         assert mean == pytest.approx(epoch.metrics["poisson_train_loss"], rel=1e-5)
 
 
-def test_each_epoch_has_a_new_order_made_from_its_number(setup, monkeypatch):
+def test_the_order_depends_on_the_epoch_number(setup, monkeypatch):
     from ptycho_torch.engine import data
 
-    asked, real = [], data.epoch_order
-    monkeypatch.setattr(data, "epoch_order", lambda *key: asked.append(key) or real(*key))
+    calls, epoch_order = [], data.epoch_order
+    monkeypatch.setattr(data, "epoch_order", lambda *key: calls.append(key) or epoch_order(*key))
     model, samples = setup(training={"nepochs": 3, "seed": 5})
     fit(model, samples, None, CPU, ignore)
-    assert asked == [(9, 5, 0), (9, 5, 1), (9, 5, 2)]
+    assert calls == [(9, 5, 0), (9, 5, 1), (9, 5, 2)]
 
 
-def test_whole_batches_come_out_of_the_dataset(setup):
+def test_the_dataset_yields_whole_batches(setup):
     _, samples = setup()
     dataset = BatchDataset(samples, 4, np.array([8, 1, 3, 0, 2]))
     assert len(dataset) == 2
@@ -100,14 +100,14 @@ def test_whole_batches_come_out_of_the_dataset(setup):
     np.testing.assert_array_equal(BatchDataset(samples, 4)[2].x.numpy(), samples.batch(slice(8, 9)).x)
 
 
-def test_what_lightning_is_given_can_be_pickled(setup):
+def test_module_and_data_can_be_pickled(setup):
     model, samples = setup()
-    loop = course_of(model, samples)
-    assert pickle.dumps(PtychoLightning(model, loop))
+    loop = training_loop(model, samples)
+    assert pickle.dumps(TrainingModule(model, loop))
     assert pickle.dumps(PtychoDataModule(loop, samples, None))
 
 
-def test_lightning_keeps_quiet_and_its_log_levels_come_back(setup, caplog, capfd):
+def test_lightning_logs_are_filtered_and_log_levels_restored(setup, caplog, capfd):
     names = ("lightning.pytorch", "lightning.fabric")
     before = [logging.getLogger(name).level for name in names]
     model, samples = setup()
@@ -118,7 +118,7 @@ def test_lightning_keeps_quiet_and_its_log_levels_come_back(setup, caplog, capfd
     assert {record.name.split(".")[0] for record in caplog.records} <= {"ptycho_backend", "ptycho_torch"}
 
 
-def test_a_model_can_be_trained_twice_and_used_afterwards(setup):
+def test_a_model_can_be_trained_twice_and_predicts_afterwards(setup):
     model, samples = setup()
     first = fit(model, samples, None, CPU, ignore)
     second = fit(model, samples, None, CPU, ignore)

@@ -1,4 +1,4 @@
-"""The execution knobs reach Lightning's own Trainer and callbacks."""
+"""Execution options reach Lightning's Trainer and callbacks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ptycho_backend.data.npz import write_npz
 from ptycho_backend.errors import ConfigError
 from ptycho_backend.events import ignore
 from ptycho_backend.simulation.simulate import simulate_scan
-from ptycho_backend.training.checkpoints import Checkpoints
+from ptycho_backend.training.checkpoints import CheckpointWriter
 from ptycho_backend.training.options import FitOptions
 from ptycho_torch.config_factory import create_training_payload, resolve_execution
 from ptycho_torch.engine import training as engine_training
@@ -26,30 +26,30 @@ CPU = ExecutionConfig(device="cpu", precision="32-true")
 
 
 @pytest.fixture
-def seen_trainers(monkeypatch):
-    """Remember every Trainer that is built, with the arguments it was given."""
-    seen = []
+def trainers(monkeypatch):
+    """Return the list of all Trainers, with their arguments."""
+    trainers = []
 
-    class Remembering(pl.Trainer):
+    class RecordedTrainer(pl.Trainer):
         def __init__(self, **arguments):
-            seen.append((arguments, self))
+            trainers.append((arguments, self))
             super().__init__(**arguments)
 
-    monkeypatch.setattr(engine_training.pl, "Trainer", Remembering)
-    return seen
+    monkeypatch.setattr(engine_training.pl, "Trainer", RecordedTrainer)
+    return trainers
 
 
 @pytest.fixture
-def trained_with(setup, seen_trainers, tmp_path):
-    """Return a function that trains for real with some knobs; it returns Trainer, its arguments, and the history."""
+def trained_with(setup, trainers, tmp_path):
+    """Return a function that trains with some options; it returns the Trainer, its arguments and the history."""
 
-    def train(validated=True, **knobs):
-        execution = dataclasses.replace(CPU, **knobs)
+    def train(validated=True, **fields):
+        execution = dataclasses.replace(CPU, **fields)
         model, samples = setup(training={"batch_size": 2})
-        held_out = samples.subset(np.array([0, 1])) if validated else None
-        options = FitOptions(checkpoints=Checkpoints(tmp_path / "checkpoints", {}, execution))
-        history = _train_with_lightning(model, samples, held_out, execution, ignore, options)
-        arguments, trainer = seen_trainers[-1]
+        validation = samples.subset(np.array([0, 1])) if validated else None
+        options = FitOptions(checkpoints=CheckpointWriter(tmp_path / "checkpoints", {}, execution))
+        history = _train_with_lightning(model, samples, validation, execution, ignore, options)
+        arguments, trainer = trainers[-1]
         return arguments, trainer, history
 
     return train
@@ -60,7 +60,7 @@ def callback_of(trainer, kind):
 
 
 class TestLightningExecutionConfig:
-    """What a user sets in ExecutionConfig is what Lightning is told."""
+    """Options of ExecutionConfig are arguments of Lightning's Trainer and callbacks."""
 
     def test_trainer_receives_accumulation(self, trained_with):
         arguments, trainer, _ = trained_with(
@@ -83,36 +83,34 @@ class TestLightningExecutionConfig:
         assert best.best_model_path == str(tmp_path / "checkpoints" / f"epoch=001-{name}={value:.6g}.h5.zip")
         assert float(best.best_model_score) == pytest.approx(value)
 
-    def test_without_validation_the_training_loss_is_watched_and_a_best_checkpoint_is_kept(
-        self, trained_with, tmp_path, caplog
-    ):
+    def test_without_validation_the_training_loss_selects_the_best_checkpoint(self, trained_with, tmp_path, caplog):
         with caplog.at_level(logging.WARNING):
             _, trainer, _ = trained_with(validated=False, monitor="val_loss", early_stop_patience=2)
         name = "poisson_train_loss"
         assert callback_of(trainer, EarlyStopping).monitor == name
         assert callback_of(trainer, ModelCheckpoint).monitor == name
         assert len([record for record in caplog.records if "no validation data" in record.message]) == 1
-        kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.zip"))
-        assert len(kept) == 2
-        assert kept[0].startswith(f"epoch=001-{name}=")
-        assert kept[1] == "last.h5.zip"
+        saved = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.zip"))
+        assert len(saved) == 2
+        assert saved[0].startswith(f"epoch=001-{name}=")
+        assert saved[1] == "last.h5.zip"
 
-    def test_an_unknown_monitor_is_an_error_that_lists_the_names(self, trained_with):
+    def test_an_unknown_monitor_is_an_error_with_the_names(self, trained_with):
         with pytest.raises(ConfigError, match=r"poisson_val_loss.*poisson_train_loss"):
             trained_with(monitor="loss")
 
-    def test_more_may_be_better(self, trained_with):
+    def test_monitor_mode_max_reaches_the_callbacks(self, trained_with):
         _, trainer, _ = trained_with(monitor_mode="max", early_stop_patience=1)
         assert callback_of(trainer, EarlyStopping).mode == callback_of(trainer, ModelCheckpoint).mode == "max"
 
     @pytest.mark.parametrize("k", [-1, 0, 2])
-    def test_as_many_checkpoints_are_kept_as_asked_for(self, trained_with, k):
+    def test_save_top_k_reaches_the_callback(self, trained_with, k):
         _, trainer, _ = trained_with(save_top_k=k)
         assert callback_of(trainer, ModelCheckpoint).save_top_k == k
 
 
 class TestTrainingPayload:
-    """One function settles every option, in one order of precedence."""
+    """One function resolves every option, in one order of precedence."""
 
     @pytest.fixture
     def scan_file(self, tmp_path):
@@ -126,7 +124,7 @@ class TestTrainingPayload:
         assert found.scheduler == ExecutionConfig().scheduler
         assert cli.warmup_epochs == 5
 
-    def test_options_find_their_place(self, scan_file, tmp_path):
+    def test_options_reach_their_configurations(self, scan_file, tmp_path):
         payload = create_training_payload(scan_file, tmp_path / "run", gridsize=2, nepochs=3, accumulate_grad_batches=2)
         assert (payload.training.model.N, payload.training.model.gridsize, payload.training.nepochs) == (32, 2, 3)
         assert payload.training.backend == "pytorch"
