@@ -1,1 +1,1 @@
-"""The TensorFlow engine: use it through `ptycho_backend`."""
+"""TensorFlow engine of `ptycho_backend`, and import names of the earlier TensorFlow package."""

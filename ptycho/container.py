@@ -1,10 +1,4 @@
-"""
-Groups of a scan as the container that existing users know.
-
-Notes
------
-Spec: ptychodus_api_spec 4.14.
-"""
+"""Container of groups, with attributes of the earlier TensorFlow package (spec: ptychodus_api_spec 4.14)."""
 
 from __future__ import annotations
 
@@ -25,14 +19,14 @@ from ptycho_backend.errors import DataError
 @dataclass(eq=False)
 class PtychoDataContainer:
     """
-    Groups as arrays (group, y, x, channel), with C channels.
+    Groups of a scan as arrays (group, y, x, channel); B groups of C members.
 
     Parameters
     ----------
     dataset : mapping
-        From ``RawData.generate_grouped_data``.
+        Return value of ``RawData.generate_grouped_data``.
     rows : slice
-        Groups of it that the container holds.
+        Groups of `dataset` in this container.
     probe : complex64, shape (mode, y, x)
     """
 
@@ -42,8 +36,8 @@ class PtychoDataContainer:
 
     @cached_property
     def X(self) -> ScanArray:
-        """Normalised amplitude (B, N, N, C) float32; times `intensity_scale` it is measured amplitude."""
-        X = self._part("X_full")
+        """Normalised amplitude (B, N, N, C) float32: measured amplitude divided by `intensity_scale`."""
+        X = self._rows_of("X_full")
         context = context_of(X)
         if context is None or np.array_equal(context.scan.probe, self.probe):
             return X
@@ -51,70 +45,70 @@ class PtychoDataContainer:
 
     @property
     def Y(self) -> NDArray[np.complex64] | None:
-        """Patches of the known object (B, N, N, C); None without one."""
-        return self._part("Y")
+        """Patches of the known object (B, N, N, C), or None."""
+        return self._rows_of("Y")
 
     @property
     def Y_I(self) -> NDArray[np.float32] | None:
-        """Amplitude of the known patches."""
+        """Amplitude of `Y`."""
         return None if self.Y is None else np.abs(self.Y)
 
     @property
     def Y_phi(self) -> NDArray[np.float32] | None:
-        """Phase of the known patches, radians."""
+        """Phase of `Y`, radians."""
         return None if self.Y is None else np.angle(self.Y)
 
     @property
     def YY_full(self) -> NDArray[Any] | None:
-        """The known object."""
+        """The known object, or None."""
         return self.dataset.get("objectGuess")
 
     @property
     def global_offsets(self) -> NDArray[np.float64]:
-        """Where each group lies (B, 1, 2, 1): its mean coordinates, x before y."""
-        return self._part("coords_offsets")
+        """Mean coordinates of each group (B, 1, 2, 1), pixels, x before y."""
+        return self._rows_of("coords_offsets")
 
     @property
     def local_offsets(self) -> NDArray[np.float64]:
-        """Mean minus member of each group (B, 1, 2, C), x before y."""
-        offsets = self._part("coords_relative")
+        """Mean minus coordinates of each member (B, 1, 2, C), pixels, x before y."""
+        offsets = self._rows_of("coords_relative")
         return ScanArray(offsets, context_of(self.X))
 
     @property
     def coords_true(self) -> NDArray[np.float64]:
-        """The same as `local_offsets`, as a plain array."""
-        return np.asarray(self._part("coords_relative"))
+        """`local_offsets` as a plain array."""
+        return np.asarray(self._rows_of("coords_relative"))
 
     @property
     def coords_nominal(self) -> NDArray[np.float64]:
-        """Mean minus member of the start coordinates (B, 1, 2, C), x before y."""
-        return np.asarray(self._part("coords_start_relative"))
+        """Mean minus start coordinates of each member (B, 1, 2, C), pixels, x before y."""
+        return np.asarray(self._rows_of("coords_start_relative"))
 
     @property
     def nn_indices(self) -> NDArray[np.int64]:
-        """Rows of the scan (B, C)."""
-        return self._part("nn_indices")
+        """Scan rows of the members (B, C)."""
+        return self._rows_of("nn_indices")
 
     def to_scan(self) -> Scan:
         """
-        Return the part of the scan that the groups hold.
+        Return the scan positions of the groups as a scan.
 
         Raises
         ------
         DataError
-            If the container was made of arrays that do not know their scan.
+            If the arrays of the container have no scan context.
         """
         context = context_of(self.X)
         if context is None:
             raise DataError(
-                "A container is made of a scan.",
+                "The arrays of a container belong to a scan.",
                 expected="arrays from RawData.generate_grouped_data()",
-                received=f"an array X of shape {np.shape(self.X)} without its scan",
-                fix="make the container with ptycho.loader.load(lambda: raw_data.generate_grouped_data(...), probe)",
+                received=f"an array X of shape {np.shape(self.X)} without a scan",
+                fix="create the container with ptycho.loader.load(lambda: raw_data.generate_grouped_data(...), probe)",
             )
         rows = np.unique(self.nn_indices)
         return context.scan if len(rows) == len(context.scan) else context.scan.subset(rows)
 
-    def _part(self, key: str) -> Any:
+    def _rows_of(self, key: str) -> Any:
         values = self.dataset[key]
         return values if values is None or self.rows == slice(None) else values[self.rows]

@@ -1,4 +1,4 @@
-"""Groups of a scan as the arrays that older scripts pass on."""
+"""Groups of a scan as arrays (group, y, x, channel), with the keys of the earlier TensorFlow package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho.lazy_values import GroupedData, Later
+from ptycho.lazy_values import GroupedData, LazyValue
 from ptycho.raw_inputs import RawFields
 from ptycho.scan_array import ScanArray, ScanContext
 from ptycho_backend.config import ModelConfig
@@ -21,7 +21,7 @@ from ptycho_backend.physics.translation import extract_patches_at
 
 logger = logging.getLogger(__name__)
 
-MOST_PER_POSITION = 16  # `nsamples` above this counts groups in all, as later scripts mean it
+MAX_PER_POSITION = 16  # a larger `nsamples` is the total number of groups, as in later releases
 CHUNK = 256
 
 
@@ -34,10 +34,10 @@ def draw_groups(scan: Scan, gridsize: int, neighbor_count: int, nsamples: int, r
     scan : Scan
     gridsize, neighbor_count : int
     nsamples : int
-        Up to 16, groups seeded by every position; more, groups in all. A position alone makes one group only.
+        Up to 16: groups per position; more: total number of groups. At gridsize 1 every position has one group.
     rng : numpy Generator
     """
-    per_position = nsamples <= MOST_PER_POSITION
+    per_position = nsamples <= MAX_PER_POSITION
     rounds = nsamples if per_position else -(-nsamples // len(scan))
     rounds = 1 if gridsize == 1 else rounds
     drawn = [
@@ -45,7 +45,7 @@ def draw_groups(scan: Scan, gridsize: int, neighbor_count: int, nsamples: int, r
     ]
     indices = np.concatenate(drawn)
     if not per_position:
-        logger.info("nsamples=%d is taken as the number of groups in all; the scan yields %d", nsamples, len(indices))
+        logger.info("nsamples=%d is the total number of groups; the scan yields %d", nsamples, len(indices))
         indices = indices[np.sort(rng.choice(len(indices), min(nsamples, len(indices)), replace=False))]
     return groups_from_indices(scan.positions_px, indices)
 
@@ -57,18 +57,18 @@ def grouped_arrays(raw: RawFields, scan: Scan, groups: Groups) -> GroupedData:
     Parameters
     ----------
     raw : RawFields
-        For what only older scripts know: the start coordinates.
+        Gives the start coordinates.
     scan : Scan
-        Made from `raw`.
+        The scan of `raw`.
     groups : Groups
 
     Returns
     -------
     dict
-        "X_full" and "diffraction" (B, N, N, C): normalised amplitude, and patterns as they came. "Y": patches of
-        `objectGuess`, or None. "coords_nn" (B, 1, 2, C): coordinates, **x before y**; "coords_offsets" (B, 1, 2, 1):
-        their mean, where the group lies; "coords_relative" (B, 1, 2, C): **mean minus member**. The same three of the
-        start coordinates. "nn_indices" (B, C). "objectGuess".
+        "X_full" and "diffraction" (B, N, N, C): normalised amplitude, and original patterns. "Y": patches of
+        `objectGuess`, or None. "coords_nn" (B, 1, 2, C): coordinates, **x before y**. "coords_offsets" (B, 1, 2, 1):
+        their mean. "coords_relative" (B, 1, 2, C): **mean minus member**. The same three for the start coordinates.
+        "nn_indices" (B, C). "objectGuess".
     """
     samples = Samples(scan, groups, calibrate(scan, ModelConfig(N=scan.N)))
     amplitude = samples.batch(slice(None)).x
@@ -84,9 +84,9 @@ def grouped_arrays(raw: RawFields, scan: Scan, groups: Groups) -> GroupedData:
     coords = _coordinates(raw.xcoords, raw.ycoords, members)
     starts = _coordinates(raw.xcoords_start, raw.ycoords_start, members)
     return GroupedData(
-        diffraction=Later(lambda: np.moveaxis(np.asarray(scan.patterns)[members], 1, -1)),
+        diffraction=LazyValue(lambda: np.moveaxis(np.asarray(scan.patterns)[members], 1, -1)),
         X_full=ScanArray(np.moveaxis(amplitude, 1, -1), context),
-        Y=Later(lambda: _labels(scan, members)),
+        Y=LazyValue(lambda: _labels(scan, members)),
         coords_offsets=ScanArray(_mean(coords), context),
         coords_relative=ScanArray(_mean(coords) - coords, context),
         coords_start_offsets=_mean(starts),
@@ -100,13 +100,13 @@ def grouped_arrays(raw: RawFields, scan: Scan, groups: Groups) -> GroupedData:
 
 def good_energy(amplitude: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return Σ amplitude² over channels and good pixels of each group; amplitude is (group, channel, y, x)."""
-    parts = range(0, len(amplitude), CHUNK)
-    sums = [(np.square(amplitude[at : at + CHUNK], dtype=np.float64) * mask).sum(axis=(1, 2, 3)) for at in parts]
+    starts = range(0, len(amplitude), CHUNK)
+    sums = [(np.square(amplitude[i : i + CHUNK], dtype=np.float64) * mask).sum(axis=(1, 2, 3)) for i in starts]
     return np.concatenate(sums) if sums else np.zeros(0)
 
 
 def _centre(raw: RawFields, scan: Scan) -> tuple[float, float] | None:
-    """Return the centre of the object that a client knows, (y, x): of its grid, (size − 1)/2, or of its coordinates."""
+    """Return the centre (y, x) of the known object's grid, or else of the coordinates' bounding box."""
     if scan.obj is not None:
         (y, x), (height, width) = scan.obj_origin_px, scan.obj.shape
         return y + (height - 1) / 2, x + (width - 1) / 2
@@ -127,7 +127,7 @@ def _mean(coords: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _labels(scan: Scan, members: NDArray[np.int64]) -> NDArray[np.complex64] | None:
-    """Return patches of the known object (group, y, x, channel); None without one."""
+    """Return patches of the known object (group, y, x, channel), or None."""
     if scan.obj is None:
         return None
     patches = extract_patches_at(scan.obj, scan.positions_px[members.ravel()], scan.N, scan.obj_origin_px)

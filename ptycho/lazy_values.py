@@ -1,10 +1,4 @@
-"""
-Dictionaries whose large arrays are made when they are asked for.
-
-Notes
------
-Spec: ptychodus_api_spec 4.14.2.
-"""
+"""Dictionary with lazy values: large arrays are computed at their first use (spec: ptychodus_api_spec 4.14.2)."""
 
 from __future__ import annotations
 
@@ -13,12 +7,12 @@ from typing import Any
 
 
 class GroupedData(dict[str, Any]):
-    """A dictionary that makes the arrays which few scripts read when they are first asked for."""
+    """Dictionary that computes each :class:`LazyValue` at its first use and stores the result."""
 
     def __getitem__(self, key: str) -> Any:
         value = super().__getitem__(key)
-        if isinstance(value, Later):
-            self[key] = value = value.make()
+        if isinstance(value, LazyValue):
+            self[key] = value = value.compute()
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -29,16 +23,16 @@ class GroupedData(dict[str, Any]):
             return default
 
     def values(self) -> Any:
-        """Return all values, made."""
+        """Return all values, computed."""
         return [self[key] for key in self]
 
     def items(self) -> Any:
-        """Return all keys and values, made."""
+        """Return all keys and values, computed."""
         return [(key, self[key]) for key in self]
 
 
-class Later:
-    """A value that is made when it is asked for."""
+class LazyValue:
+    """A value with the function that computes it."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.make = make
+    def __init__(self, compute: Callable[[], Any]) -> None:
+        self.compute = compute

@@ -1,10 +1,4 @@
-"""
-Containers of grouped data under the name that existing users import.
-
-Notes
------
-Spec: ptychodus_api_spec 4.14.
-"""
+"""Construction of containers, under the name of the earlier TensorFlow package (spec: ptychodus_api_spec 4.14)."""
 
 from __future__ import annotations
 
@@ -25,16 +19,16 @@ def load(
     cb: Callable[[], Any], probeGuess: Any, which: str | None = None, create_split: bool = False
 ) -> PtychoDataContainer:
     """
-    Make a container of grouped data.
+    Return a container of grouped data.
 
     Parameters
     ----------
     cb : callable
-        Returns what ``generate_grouped_data`` returned; with `create_split` also the share of the first part.
+        Returns the result of ``generate_grouped_data``; with `create_split` also the share of the training groups.
     probeGuess : complex, shape (mode, y, x), (y, x) or (y, x, 1)
-        Counts more than the probe of the scan.
+        Replaces the probe of the scan.
     which : {"train", "test"}, optional
-        With `create_split`: the first groups, or the others.
+        With `create_split`: the first groups, or the remaining ones.
     create_split : bool
 
     Raises
@@ -48,10 +42,10 @@ def load(
         rows = {"train": slice(0, first), "test": slice(first, None)}.get(str(which), rows)
         if rows == slice(None):
             raise DataError(
-                "A split has two parts.",
+                "A split has two parts, 'train' and 'test'.",
                 expected="which='train' or which='test', because create_split=True",
                 received=f"which={which!r}",
-                fix="name the part",
+                fix="pass which='train' or which='test'",
             )
     probe = canonical_probe(np.asarray(probeGuess), dataset["X_full"].shape[1], "probeGuess")
     return PtychoDataContainer(dataset, rows, probe)

@@ -1,10 +1,4 @@
-"""
-A trained model as existing users call it: arrays of diffraction and offsets in, object patches out.
-
-Notes
------
-Spec: ptychodus_api_spec 4.14.
-"""
+"""Trained model with `predict` of the earlier TensorFlow package (spec: ptychodus_api_spec 4.14)."""
 
 from __future__ import annotations
 
@@ -31,12 +25,12 @@ from ptycho_backend.reconstruction import fit_to_scan
 
 class ObjectModel:
     """
-    A model behind the call ``predict([X * intensity_scale, local_offsets])``.
+    Model with ``predict([X * intensity_scale, local_offsets])``.
 
     Parameters
     ----------
     model : Model
-        Of the front door, on either engine.
+        Model of `ptycho_backend`, on either engine.
     """
 
     def __init__(self, model: Model) -> None:
@@ -45,7 +39,7 @@ class ObjectModel:
 
     @property
     def intensity_scale(self) -> float:
-        """Measured amplitude per normalised amplitude in the training data: sqrt(photons per pattern) / (N/2)."""
+        """Measured over normalised amplitude in the training data: sqrt(photons per pattern) / (N/2)."""
         calibration = self.model.calibration
         return math.sqrt(calibration.photons_per_pattern) / (calibration.N / 2)
 
@@ -53,9 +47,9 @@ class ObjectModel:
         """
         Predict object patches.
 
-        Arrays that know their scan are reconstructed with that scan's probe, mask and scale, as `reconstruct` does;
-        whatever `intensity_scale` they were multiplied by is found from their energy. Plain arrays are divided by the
-        model's own `intensity_scale`, and its own probe is used.
+        Arrays with a scan context are reconstructed with the scan's probe, mask and scale, as in `reconstruct`. Their
+        energy shows the `intensity_scale` that they were multiplied by. Plain arrays are divided by the model's
+        `intensity_scale` and reconstructed with the model's probe.
 
         Parameters
         ----------
@@ -67,76 +61,76 @@ class ObjectModel:
         Returns
         -------
         complex64, shape (B, N, N, C)
-            A patch for every member, each at its own position. A model that merges groups has merged them already:
-            members of a group agree where they overlap.
+            One patch for every member, at the member's position. Patches of a model that merges groups agree where
+            they overlap.
 
         Raises
         ------
         ShapeError
         """
-        x, offsets_px = _checked(inputs)
+        x, offsets_px = _amplitude_and_offsets(inputs)
         context = context_of(*inputs)
         context = context if context is not None and context.describes(np.shape(inputs[0])) else None
-        model = self._fitted_to(context, x.shape[1])
-        _check_fit(model, x)
+        model = self._model_for(context, x.shape[1])
+        _check_shape(model, x)
         mask = np.ones(x.shape[-2:], dtype=bool) if context is None else context.scan.mask
         scale = np.float32(self._scale(x, model, context))
         fill = fill_amplitude(model.calibration.probe).astype(np.float32)
         canvas_px = canvas_size(x.shape[-1], offsets_px)
         patches = np.empty(np.shape(inputs[0]), dtype=np.complex64)
         for start in range(0, len(x), batch_size):
-            part = slice(start, start + batch_size)
-            filled = np.where(mask, x[part] * scale, fill)
-            batch = Batch(filled, offsets_px[part], mask.astype(np.float32), canvas_px)
-            patches[part] = np.moveaxis(model.predict_patches(batch, InferenceConfig().amplitude_constraint), 1, -1)
+            rows = slice(start, start + batch_size)
+            filled = np.where(mask, x[rows] * scale, fill)
+            batch = Batch(filled, offsets_px[rows], mask.astype(np.float32), canvas_px)
+            patches[rows] = np.moveaxis(model.predict_patches(batch, InferenceConfig().amplitude_constraint), 1, -1)
         if context is not None:
             weight = patch_weight(model.config, model.trained_calibration().probe)
             context = dataclasses.replace(context, weight=weight)
         return ScanArray(patches, context)
 
-    def _fitted_to(self, context: ScanContext | None, channels: int) -> Model:
-        """Return the model for a scan and a size of groups; the last one is kept, because it may be compiled."""
+    def _model_for(self, context: ScanContext | None, channels: int) -> Model:
+        """Return the model for a scan and a group size; the last one is cached, because it may be compiled."""
         scan = None if context is None else context.scan
-        kept = self._fitted
-        if kept is None or kept[0] is not scan or kept[1].config.channels != channels:
+        cached = self._fitted
+        if cached is None or cached[0] is not scan or cached[1].config.channels != channels:
             model = self.model if scan is None else fit_to_scan(self.model, scan, InferenceConfig())
-            kept = self._fitted = scan, _grouped_by(model, channels)
-        return kept[1]
+            cached = self._fitted = scan, _with_channels(model, channels)
+        return cached[1]
 
     def _scale(self, x: NDArray[np.float32], model: Model, context: ScanContext | None) -> float:
-        """Return what makes normalised amplitude of the input."""
+        """Return the factor from the input to normalised amplitude."""
         if context is not None:
-            found = good_energy(x, context.scan.mask)
-            if (found > 0).any():
-                ratio = float(np.median(context.energy[found > 0] / found[found > 0]))
+            energy = good_energy(x, context.scan.mask)
+            if (energy > 0).any():
+                ratio = float(np.median(context.energy[energy > 0] / energy[energy > 0]))
                 return math.sqrt(ratio) * model.calibration.rms_input_scale / context.input_scale
         return 1.0 / self.intensity_scale
 
 
-def _grouped_by(model: Model, channels: int) -> Model:
-    """Return a model for groups of C members; "unet" takes each pattern by itself, so its weights serve any number."""
+def _with_channels(model: Model, channels: int) -> Model:
+    """Return a model for groups of C members; weights of "unet" work for any C, because patterns are separate."""
     gridsize = math.isqrt(channels)
     if channels == model.config.channels or model.config.architecture == "cnn" or gridsize**2 != channels:
         return model
     return model.with_calibration(model.trained_calibration(), gridsize)
 
 
-def _check_fit(model: Model, x: NDArray[np.float32]) -> None:
+def _check_shape(model: Model, x: NDArray[np.float32]) -> None:
     N, C = model.calibration.N, model.config.channels
     if x.shape[1:] != (C, N, N):
         raise ShapeError(
-            "The input fits the model.",
+            "The input has the shape of the model's input.",
             expected=f"X of shape (B, {N}, {N}, {C})",
             received=f"X of shape {(len(x), *x.shape[2:], x.shape[1])}",
             fix="pass arrays of generate_grouped_data() with the N and gridsize of the model",
         )
 
 
-def _checked(inputs: Sequence[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return amplitude (group, channel, y, x) and offsets (group, channel, (y, x)), member minus mean."""
+def _amplitude_and_offsets(inputs: Sequence[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return amplitude (group, channel, y, x) and offsets (group, channel, 2), (y, x), member minus mean, pixels."""
     shapes = [np.shape(array) for array in inputs]
-    fits = len(shapes) == 2 and len(shapes[0]) == 4 and shapes[0][1] == shapes[0][2]
-    if not fits or shapes[1] != (shapes[0][0], 1, 2, shapes[0][3]):
+    valid = len(shapes) == 2 and len(shapes[0]) == 4 and shapes[0][1] == shapes[0][2]
+    if not valid or shapes[1] != (shapes[0][0], 1, 2, shapes[0][3]):
         raise ShapeError(
             "A prediction needs diffraction and offsets.",
             expected="[X, local_offsets] of shapes (B, N, N, C) and (B, 1, 2, C)",

@@ -1,11 +1,7 @@
 """
-The settings that older scripts share: `cfg`, one dictionary for the process.
+Global settings of the earlier TensorFlow package: the dictionary `cfg` (spec: config 9).
 
-`update_legacy_dict` and `load_inference_bundle` write it. What a function is given as an argument always counts more.
-
-Notes
------
-Spec: config 9.
+`update_legacy_dict` and `load_inference_bundle` write it. Function arguments take precedence over it.
 """
 
 from __future__ import annotations
@@ -17,7 +13,7 @@ from typing import Any
 from ptycho_backend.compat.legacy import KEYS, cfg
 from ptycho_backend.config import ModelConfig, TrainingConfig
 from ptycho_backend.config import validate as validate_config
-from ptycho_backend.errors import PtychoError, nearest_name
+from ptycho_backend.errors import PtychoError
 
 __all__ = ["MissingParameterError", "cfg", "get", "params", "set", "validate"]
 
@@ -25,32 +21,27 @@ logger = logging.getLogger(__name__)
 
 
 class MissingParameterError(PtychoError, KeyError):
-    """A setting was asked for that nothing has written."""
+    """The setting has no value in `cfg`."""
 
     def __str__(self) -> str:
-        return str(self.args[0])  # KeyError would show the text in quotes, on one line
+        return str(self.args[0])  # KeyError shows its text in quotes, on one line
 
 
 def get(key: str, *default: Any) -> Any:
     """
-    Return a setting, or the default where one is given.
+    Return a setting, or the default if there is one.
 
     Raises
     ------
     MissingParameterError
-        A KeyError, if there is neither.
+        A KeyError, if the setting is missing and there is no default.
     """
     if key in cfg:
         return cfg[key]
     if default:
         return default[0]
-    near = nearest_name(key, cfg)
-    raise MissingParameterError(
-        "A setting is read after it has been written.",
-        expected=f"one of {', '.join(sorted(cfg)) or 'none: nothing has been written yet'}",
-        received=f"{key!r}, in params.cfg",
-        fix=f"did you mean {near!r}?" if near else "call update_legacy_dict or load_inference_bundle first",
-    )
+    fix = "call update_legacy_dict or load_inference_bundle first"
+    raise MissingParameterError.unknown("setting", key, sorted(cfg), f"{key!r}, in params.cfg", fix)
 
 
 def set(key: str, value: Any) -> None:
@@ -65,24 +56,24 @@ def params() -> dict[str, Any]:
 
 def validate() -> None:
     """
-    Check the settings that say what a model is and how it is trained.
+    Check the settings of the model and its training.
 
-    `realspace_mae_weight` counts by itself here, whatever `realspace_weight` is.
+    `realspace_mae_weight` is independent of `realspace_weight`.
 
     Raises
     ------
     ConfigError
         One error that lists every violation.
     """
-    model, training = _written(ModelConfig), _written(TrainingConfig)
-    if model.get("N") == 0:  # to be filled in from the data
+    model, training = _settings_of(ModelConfig), _settings_of(TrainingConfig)
+    if model.get("N") == 0:  # the side of the data
         del model["N"]
     validate_config(TrainingConfig(model=ModelConfig(**model), **training), source="params.cfg")
     if training.get("realspace_mae_weight") and not training.get("realspace_weight"):
-        logger.info("realspace_mae_weight counts by itself: realspace_weight=0 only leaves out the total variation")
+        logger.info("realspace_mae_weight is independent of realspace_weight=0, the weight of the total variation")
 
 
-def _written(config_type: type[Any]) -> dict[str, Any]:
-    """Return the settings in `cfg` that are fields of a configuration class."""
+def _settings_of(config_type: type[Any]) -> dict[str, Any]:
+    """Return the settings in `cfg` for the fields of a configuration class."""
     names = {field.name: KEYS.get(field.name, field.name) for field in dataclasses.fields(config_type)}
     return {name: cfg[key] for name, key in names.items() if name != "model" and key in cfg}

@@ -1,4 +1,4 @@
-"""The probe under the name that existing users import; it travels with the scan."""
+"""Check of a probe guess, under the name of the earlier TensorFlow package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ptycho_backend.data.scan import canonical_probe
 
 def set_probe_guess(X_train: Any = None, probe_guess: Any = None) -> NDArray[np.complex64] | None:
     """
-    Check a probe guess; nothing is kept, because every scan carries its own.
+    Check a probe guess; the function stores nothing, because every scan has its own probe.
 
     Parameters
     ----------

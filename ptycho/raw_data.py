@@ -1,10 +1,4 @@
-"""
-A scan under the names that existing users know.
-
-Notes
------
-Spec: ptychodus_api_spec 4.14.
-"""
+"""Scan with the names of the earlier TensorFlow package (spec: ptychodus_api_spec 4.14)."""
 
 from __future__ import annotations
 
@@ -17,17 +11,17 @@ import numpy as np
 from ptycho import params
 from ptycho.grouped_data import draw_groups, grouped_arrays
 from ptycho.lazy_values import GroupedData
-from ptycho.raw_inputs import RawFields, fields_of, npz_extras, refuse_unknown, scan_of
+from ptycho.raw_inputs import RawFields, check_options, fields_of, npz_extras, to_scan
 from ptycho_backend.checks import check_size
 from ptycho_backend.config import ModelConfig
 from ptycho_backend.data.readers import NPZ, load_scan
 from ptycho_backend.data.scan import Scan
 
-GROUPING_STREAM = 3  # of random numbers: that of reconstruct(), so that both draw the same groups
+GROUPING_STREAM = 3  # stream of random numbers in reconstruct(), so that both draw the same groups
 
 
 class RawData(RawFields):
-    """Patterns, coordinates and probe as they come; :meth:`to_scan` checks them."""
+    """Unchecked patterns, coordinates and probe; :meth:`to_scan` checks them."""
 
     @classmethod
     def from_coords(cls, *values: Any, **fields: Any) -> RawData:
@@ -39,9 +33,9 @@ class RawData(RawFields):
         cls, xcoords: Any, ycoords: Any, diff3d: Any, probeGuess: Any, scan_index: Any = None, objectGuess: Any = None
     ) -> RawData:
         """
-        Build from coordinates that were not corrected: they are the start coordinates too.
+        Build from uncorrected coordinates, which are also the start coordinates.
 
-        A probe of shape (mode, y, x) is how ptychodus hands it over; its patterns are counts.
+        A probe of shape (mode, y, x) comes from ptychodus; its patterns are counts.
         """
         modes_first = np.ndim(probeGuess) == 3 and np.shape(probeGuess)[1:] == np.shape(diff3d)[1:]
         raw = cls(xcoords, ycoords, xcoords, ycoords, diff3d, probeGuess, scan_index, objectGuess)
@@ -50,10 +44,10 @@ class RawData(RawFields):
     @classmethod
     def from_file(cls, train_data_file_path: Path | str) -> RawData:
         """
-        Read a file that :func:`ptycho_backend.load_scan` reads.
+        Read a file in any format of :func:`ptycho_backend.load_scan`.
 
-        In an NPZ file that this package has not written, coordinates are those of windows' middles; where it holds
-        "bad_pixels", ptychodus has written it, and patterns are counts.
+        In NPZ files of other programs, coordinates are those of windows' middles. Patterns are counts if the file
+        holds "bad_pixels", the mark of ptychodus.
         """
         path = Path(train_data_file_path)
         raw = cls.from_scan(load_scan(path))
@@ -61,7 +55,7 @@ class RawData(RawFields):
 
     @classmethod
     def from_scan(cls, scan: Scan) -> RawData:
-        """Show a scan under the older names."""
+        """Return a scan with the older names."""
         return cls(**fields_of(scan))
 
     def to_scan(self) -> Scan:
@@ -72,7 +66,7 @@ class RawData(RawFields):
         ------
         DataError, ShapeError
         """
-        return scan_of(self)
+        return to_scan(self)
 
     def generate_grouped_data(
         self, N: int, K: int = 7, nsamples: int = 1, gridsize: int | None = None, seed: int | None = None, **unused: Any
@@ -85,25 +79,25 @@ class RawData(RawFields):
         N : int
             Side of the patterns.
         K : int
-            Nearest neighbours that members are drawn from; at least C − 1 are taken.
+            Number of nearest neighbours to draw members from; at least C − 1.
         nsamples : int
-            Up to 16, groups for every position, so that 1 covers the scan; more, groups in all.
+            Up to 16: groups per position, so that 1 covers the scan; more: total number of groups.
         gridsize : int, optional
-            None takes that of `params.cfg`, else 1.
+            None selects the value in `params.cfg`, or else 1.
         seed : int, optional
         **unused
-            Options of earlier releases; they have no effect.
+            Options of earlier releases without effect.
 
         Returns
         -------
         dict
-            See :func:`ptycho.grouped_data.grouped_arrays`.
+            Arrays listed in :func:`ptycho.grouped_data.grouped_arrays`.
 
         Raises
         ------
         ShapeError, DataError
         """
-        refuse_unknown(unused)
+        check_options(unused)
         scan = self.to_scan()
         check_size(ModelConfig(N=N), scan)
         rng = np.random.default_rng([seed or 0, GROUPING_STREAM])

@@ -1,10 +1,4 @@
-"""
-Between a Scan and the fields of a RawData, and what older files and calls say beside them.
-
-Notes
------
-Spec: ptychodus_api_spec 4.14.1, 4.14.2.
-"""
+"""Translation between a Scan and the fields of a RawData (spec: ptychodus_api_spec 4.14.1, 4.14.2)."""
 
 from __future__ import annotations
 
@@ -18,7 +12,7 @@ from numpy.typing import NDArray
 from ptycho_backend.data.fields import from_window_middles, numbers, single_layer, stacked
 from ptycho_backend.data.npz import npz_array
 from ptycho_backend.data.scan import Measurement, Scan
-from ptycho_backend.errors import ConfigError, nearest_name
+from ptycho_backend.errors import ConfigError
 
 UNUSED = ("dataset_path", "sequential_sampling", "enable_oversampling", "neighbor_pool_size")
 
@@ -26,26 +20,26 @@ UNUSED = ("dataset_path", "sequential_sampling", "enable_oversampling", "neighbo
 @dataclass(eq=False)
 class RawFields:
     """
-    Patterns, coordinates and probe as they come, unchecked.
+    Unchecked patterns, coordinates and probe.
 
     Parameters
     ----------
     xcoords, ycoords : float, shape (position,), pixels of the object grid
-        See `middles`.
+        Positions; `middles` selects their reference point.
     xcoords_start, ycoords_start : float, shape (position,), pixels
-        Before a correction; passed on, never used.
+        Positions before a correction; stored, not used.
     diff3d : any real dtype, shape (position, y, x)
     probeGuess : complex, shape (mode, y, x), (y, x) or (y, x, 1)
     scan_index : int, shape (position,), optional
     objectGuess : complex, shape (y, x), optional
     bad_pixels : bool, shape (y, x), optional
     measurement : {"counts", "amplitude"}, optional
-        None takes patterns for counts where every value is an integer, else for amplitude.
+        None selects "counts" if all values are integers, and "amplitude" otherwise.
     obj_origin_px : (float, float), (y, x)
         Scan coordinates of the object's pixel (0, 0).
     source : str
     middles : bool
-        Coordinates are those of windows' middles, (N − 1)/2, not of pixel ``[N//2, N//2]``, as a Scan counts.
+        Reference point of coordinates: the window's middle, (N − 1)/2, or pixel ``[N//2, N//2]`` as in a Scan.
     """
 
     xcoords: NDArray[Any]
@@ -64,7 +58,7 @@ class RawFields:
 
 
 def fields_of(scan: Scan) -> dict[str, Any]:
-    """Return the fields of a RawData that shows a scan."""
+    """Return the fields of a RawData for a scan."""
     y, x = scan.positions_px.T
     return {
         **{"xcoords": x, "ycoords": y, "xcoords_start": x, "ycoords_start": y},
@@ -80,8 +74,8 @@ def fields_of(scan: Scan) -> dict[str, Any]:
     }
 
 
-def scan_of(raw: RawFields) -> Scan:
-    """Return the scan that a RawData holds, checked."""
+def to_scan(raw: RawFields) -> Scan:
+    """Return the checked scan of a RawData."""
     obj = None if raw.objectGuess is None else single_layer(raw.objectGuess, "objectGuess", raw.source)
     coordinates = stacked(raw.ycoords, raw.xcoords, ("ycoords", "xcoords"), raw.source)
     return Scan(
@@ -98,9 +92,9 @@ def scan_of(raw: RawFields) -> Scan:
 
 def npz_extras(path: Path, n: int) -> dict[str, Any]:
     """
-    Return the fields of a RawData that an NPZ file of n positions settles beyond its scan.
+    Return the fields of a RawData that an NPZ file of n positions holds in addition to its scan.
 
-    This package always writes the key "measurement", other programs never; ptychodus always writes "bad_pixels".
+    This package always writes the key "measurement", other programs never do. ptychodus always writes "bad_pixels".
     """
     found = {name: npz_array(path, name) for name in ("xcoords_start", "ycoords_start", "scan_index")}
     extras: dict[str, Any] = {
@@ -115,13 +109,11 @@ def npz_extras(path: Path, n: int) -> dict[str, Any]:
     return extras
 
 
-def refuse_unknown(options: dict[str, Any]) -> None:
-    """Refuse options of `generate_grouped_data` that no release has had."""
+def check_options(options: dict[str, Any]) -> None:
+    """Raise a ConfigError for options of `generate_grouped_data` that no release has."""
     unknown = [name for name in options if name not in UNUSED]
     if unknown:
-        raise ConfigError(
-            "generate_grouped_data() knows its options.",
-            expected=f"N, K, nsamples, gridsize, seed; {', '.join(UNUSED)} are accepted without effect",
-            received=", ".join(unknown),
-            fix=f"did you mean {nearest_name(unknown[0], ('nsamples', 'gridsize', 'seed', *UNUSED)) or 'seed'!r}?",
+        options_of_any_release = ("N", "K", "nsamples", "gridsize", "seed", *UNUSED)
+        raise ConfigError.unknown(
+            "option of generate_grouped_data()", unknown[0], options_of_any_release, ", ".join(unknown)
         )

@@ -1,9 +1,7 @@
 """
-Arrays that remember the scan they come from, so that older calls, which pass arrays only, keep probe, mask and weights.
+NumPy array subclass with a reference to its scan (spec: ptychodus_api_spec 4.14).
 
-Notes
------
-Spec: ptychodus_api_spec 4.14.
+Calls of the earlier TensorFlow package pass arrays only. The reference gives them probe, mask and weights.
 """
 
 from __future__ import annotations
@@ -22,23 +20,23 @@ from ptycho_backend.data.scan import Scan
 @dataclass(frozen=True, eq=False)
 class ScanContext:
     """
-    Where an array comes from.
+    Scan and groups of an array.
 
     Parameters
     ----------
     scan : Scan
     groups : Groups
-        One for every row of the array.
+        One group for every row of the array.
     input_scale : float
-        r, which made normalised amplitude of measured amplitude.
+        Factor r from measured to normalised amplitude.
     energy : float64, shape (group,)
         Sum of squared normalised amplitude over channels and good pixels.
     centre_px : (float, float), (y, x), optional
-        Coordinates of the centre of a stitched canvas; None takes the midpoint of the scan's bounding box.
+        Coordinates of the centre of a stitched canvas; None selects the midpoint of the scan's bounding box.
     shift_px : float
-        Scan position minus coordinate: 0.5 where coordinates are those of windows' middles and N is even.
+        Scan position minus coordinate: 0.5 for coordinates of windows' middles and even N.
     weight : float32, shape (y, x), optional
-        Trust in each pixel of a patch.
+        Weight of each patch pixel.
     """
 
     scan: Scan
@@ -54,21 +52,21 @@ class ScanContext:
         return dataclasses.replace(self, groups=self.groups.subset(rows), energy=self.energy[rows])
 
     def describes(self, shape: tuple[int, ...]) -> bool:
-        """Return whether an array (group, y, x, channel) has a row for every group, and this scan's windows."""
+        """Return whether an array (group, y, x, channel) has the shape of these groups and windows."""
         return shape == (len(self.groups), self.scan.N, self.scan.N, self.groups.channels)
 
 
 class ScanArray(np.ndarray):
     """
-    An array with a :class:`ScanContext`, which arithmetic, pickling and the choice of rows keep.
+    Array with a :class:`ScanContext`; arithmetic, pickling and selection of rows preserve it.
 
-    Where a choice of anything but rows is made, the result has none, and is treated as a plain array.
+    Other selections drop the context; the result is treated as a plain array.
     """
 
     context: ScanContext | None
 
     def __new__(cls, array: Any, context: ScanContext | None) -> ScanArray:
-        """View an array with a context."""
+        """Return a view of an array with a context."""
         view = np.asarray(array).view(cls)
         view.context = context
         return view
@@ -77,13 +75,13 @@ class ScanArray(np.ndarray):
         self.context = getattr(parent, "context", None)
 
     def __array_wrap__(self, array: Any, ufunc: Any = None, return_scalar: bool = False) -> Any:
-        """Keep the context where arithmetic keeps the shape; a single number is a number."""
+        """Keep the context if arithmetic keeps the shape; return a scalar as a plain number."""
         return ScanArray(array, self.context if array.shape == self.shape else None) if array.ndim else array[()]
 
     def __getitem__(self, key: Any) -> Any:
         part = super().__getitem__(key)
         if isinstance(part, ScanArray) and self.context is not None:
-            part.context = self.context.subset(key) if self._chooses_rows(key) else None
+            part.context = self.context.subset(key) if self._selects_rows(key) else None
         return part
 
     def __reduce__(self) -> Any:
@@ -94,12 +92,12 @@ class ScanArray(np.ndarray):
         array_state, self.context = state
         super().__setstate__(array_state)
 
-    def _chooses_rows(self, key: Any) -> bool:
-        choice = isinstance(key, slice) or (isinstance(key, (list, np.ndarray)) and np.ndim(key) == 1)
-        return choice and self.context is not None and len(self) == len(self.context.groups)
+    def _selects_rows(self, key: Any) -> bool:
+        rows = isinstance(key, slice) or (isinstance(key, (list, np.ndarray)) and np.ndim(key) == 1)
+        return rows and self.context is not None and len(self) == len(self.context.groups)
 
 
 def context_of(*arrays: Any) -> ScanContext | None:
-    """Return the first context that one of the arrays remembers."""
-    found = (getattr(array, "context", None) for array in arrays)
-    return next((context for context in found if isinstance(context, ScanContext)), None)
+    """Return the first scan context among some arrays, or None."""
+    contexts = (getattr(array, "context", None) for array in arrays)
+    return next((context for context in contexts if isinstance(context, ScanContext)), None)

@@ -1,1 +1,1 @@
-"""The PyTorch engine: use it through `ptycho_backend`."""
+"""PyTorch engine of `ptycho_backend`, and import names of the earlier PyTorch package."""

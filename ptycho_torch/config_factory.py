@@ -1,4 +1,4 @@
-"""One place where a training's configuration comes together, whoever asks for it."""
+"""Factory of a training's scan and configuration, with the order of precedence of the earlier PyTorch package."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ptycho_backend.data.scan import Scan
 @dataclass(eq=False)
 class TrainingPayload:
     """
-    Everything a training needs.
+    Input of a training.
 
     Parameters
     ----------
     scan : Scan
     training : TrainingConfig
-        With the engine "pytorch".
+        Training settings; the engine is "pytorch".
     execution : ExecutionConfig
     output_dir : Path
     """
@@ -43,31 +43,34 @@ def create_training_payload(
     **overrides: Any,
 ) -> TrainingPayload:
     """
-    Load the data and settle every option.
+    Load the data and set every option.
 
-    Of two answers to one question an explicit argument wins over the execution configuration, that over the command
-    line's, and that over the default; a field of a configuration counts as an answer where it differs from the default.
+    An explicit argument takes precedence over the execution configuration, that over the command line's, and that over
+    the default. A field of a configuration is set if it differs from the default.
 
     Parameters
     ----------
     train_data_file : path
-        A scan in any format that :func:`ptycho_backend.load_scan` reads.
+        Scan in any format of :func:`ptycho_backend.load_scan`.
     output_dir : path
         Folder of the run.
     execution_config, cli_execution : ExecutionConfig, optional
     **overrides
-        Fields of ModelConfig, TrainingConfig and ExecutionConfig by name, earlier deprecated_names too.
+        Fields of ModelConfig, TrainingConfig and ExecutionConfig by name; deprecated names are allowed.
 
     Raises
     ------
     ConfigError, DataError
     """
     scan = load_scan(train_data_file)
-    model, training, rest = _sorted(overrides)
-    settled = {"N": scan.N, **model}
-    config = from_dict(TrainingConfig, {"backend": "pytorch", **training, "model": settled}, source="the arguments")
-    execution = resolve_execution(rest, execution_config, cli_execution)
-    # Before any module under an older name can read its globals.
+    model_fields = {field.name for field in dataclasses.fields(ModelConfig)}
+    training_fields = set(fields_of(TrainingConfig)) - {"model"}
+    model = {"N": scan.N, **_selected(overrides, model_fields)}
+    training = {"backend": "pytorch", **_selected(overrides, training_fields), "model": model}
+    config = from_dict(TrainingConfig, training, source="the arguments")
+    execution_fields = set(overrides) - model_fields - training_fields
+    execution = resolve_execution(_selected(overrides, execution_fields), execution_config, cli_execution)
+    # Modules with older names read these globals.
     legacy.update_legacy_dict(legacy.cfg, config)
     return TrainingPayload(scan, config, execution, Path(output_dir))
 
@@ -77,23 +80,17 @@ def resolve_execution(
     execution_config: ExecutionConfig | None = None,
     cli_execution: ExecutionConfig | None = None,
 ) -> ExecutionConfig:
-    """Return the execution that wins, field by field; the arguments stay as they are."""
+    """Return the execution settings by precedence of their fields; the arguments stay unchanged."""
     values: dict[str, Any] = {}
     for config in (cli_execution, execution_config):
-        values |= _answers(modern_execution(config)) if config is not None else {}
+        values |= _changed_fields(modern_execution(config)) if config is not None else {}
     return from_dict(ExecutionConfig, {**values, **modern_fields(explicit)}, source="the arguments")
 
 
-def _answers(config: ExecutionConfig) -> dict[str, Any]:
+def _changed_fields(config: ExecutionConfig) -> dict[str, Any]:
     default = to_dict(type(config)())
     return {name: value for name, value in to_dict(config).items() if value != default[name]}
 
 
-def _sorted(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return overrides of the model, of the training and of the execution; the last refuse what nobody knows."""
-    model_fields = {field.name for field in dataclasses.fields(ModelConfig)}
-    training_fields = set(fields_of(TrainingConfig)) - {"model"}
-    model = {name: value for name, value in overrides.items() if name in model_fields}
-    training = {name: value for name, value in overrides.items() if name in training_fields}
-    rest = {name: value for name, value in overrides.items() if name not in model_fields | training_fields}
-    return model, training, rest
+def _selected(overrides: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in overrides.items() if name in names}

@@ -1,8 +1,8 @@
 """
-Settings under the names that clients of the PyTorch package build them with (spec: ptychodus_api_spec 4.11).
+Configuration classes of the earlier PyTorch package (spec: ptychodus_api_spec 4.11).
 
-What becomes of each keyword stands in :mod:`ptycho_torch.api.keywords`. Nothing is checked here, because clients fill
-objects in after they have built and sent them.
+:mod:`ptycho_torch.api.keywords` lists the translation of every keyword. Constructors check nothing, because clients
+set fields later.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass
 class DataConfig:
-    """How patterns are read and grouped; pairs are (y, x) in `grid_size`, (low, high) in the bounds."""
+    """Settings of data and grouping; pairs are (y, x) in `grid_size`, (low, high) in the bounds."""
 
     N: int = 128
     C: int = 4
@@ -37,7 +37,7 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
-    """What the model is, and which losses train it."""
+    """Settings of the model and its losses."""
 
     mode: str = "Unsupervised"
     object_big: bool = True
@@ -76,7 +76,7 @@ class ModelConfig:
 
 @dataclass
 class TrainingConfig:
-    """How the model is trained; the last two are another spelling of `warmup_epochs` and `min_lr_ratio`."""
+    """Settings of the training; the last two are other names of `warmup_epochs` and `min_lr_ratio`."""
 
     epochs: int = 50
     batch_size: int = 16
@@ -118,7 +118,7 @@ class TrainingConfig:
 
 @dataclass
 class InferenceConfig:
-    """How a trained model is applied; it is kept with the model."""
+    """Settings of the inference, stored with the model."""
 
     batch_size: int = 1000
     middle_trim: int = 32
@@ -130,4 +130,4 @@ class InferenceConfig:
 
 @dataclass
 class DatagenConfig:
-    """Kept for clients that build one: simulated scans are made by `ptycho_backend.simulate_scan`."""
+    """Empty class for clients that create one; `ptycho_backend.simulate_scan` simulates scans."""

@@ -1,4 +1,4 @@
-"""Where a training has left its checkpoints."""
+"""Search for the checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ BEST, LAST, SUFFIX = "best-checkpoint.ckpt", "last.ckpt", ".ckpt"
 
 def find_best_checkpoint(run_dir: Path | str) -> Path | None:
     """
-    Return the checkpoint to use of a run: the best epoch's, else the last one's, else the newest of any name.
+    Return the checkpoint of the best epoch, or else of the last epoch, or else the newest file.
 
     Parameters
     ----------
     run_dir : path
-        Folder with a folder `checkpoints`.
+        Run folder; its subfolder `checkpoints` is searched.
     """
     folder = Path(run_dir) / FOLDER
     named = [folder / name for name in (BEST, LAST) if (folder / name).is_file()]

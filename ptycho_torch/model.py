@@ -1,4 +1,4 @@
-"""The Lightning module of the earlier package, under the name that clients import."""
+"""Lightning module of the earlier PyTorch package, under its import path (spec: ptychodus_api_spec 4.11)."""
 
 from ptycho_torch.api.models import PtychoPINN_Lightning
 

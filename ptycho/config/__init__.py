@@ -1,1 +1,1 @@
-"""Configuration under the names that existing users import; new code uses that of `ptycho_backend`."""
+"""Configuration of the earlier TensorFlow package; new code uses `ptycho_backend`."""

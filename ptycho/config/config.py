@@ -1,12 +1,8 @@
 """
-The configuration classes that existing users import, and the way into `params.cfg`.
+Configuration classes of the earlier TensorFlow package (spec: ptychodus_api_spec 4.13).
 
-Plain, mutable, picklable; building one checks nothing, because clients fill in the pattern size later. What becomes of
-every keyword stands in ``specs/ptychodus_api_spec.md``; :mod:`ptycho.config.translation` does it.
-
-Notes
------
-Spec: ptychodus_api_spec 4.13.
+They are plain, mutable and picklable. Constructors check nothing, because clients set the pattern size later. The
+table in ``specs/ptychodus_api_spec.md`` lists every keyword; :mod:`ptycho.config.translation` translates them.
 """
 
 from __future__ import annotations
@@ -24,14 +20,14 @@ __all__ = ["InferenceConfig", "ModelConfig", "TrainingConfig", "update_legacy_di
 @dataclass
 class ModelConfig:
     """
-    What the model is; see :class:`ptycho_backend.ModelConfig` for fields of the same name.
+    Model settings; fields are those of :class:`ptycho_backend.ModelConfig` with the same name.
 
     Parameters
     ----------
     N : int
-        Side of a diffraction pattern, pixels; 0 stands for that of the data.
+        Side of a diffraction pattern, pixels; 0 selects the side of the data.
     probe_scale : float
-        Without counterpart: the probe is normalised by its energy.
+        No effect: the probe is normalised by its energy.
     """
 
     N: int = 64
@@ -51,19 +47,19 @@ class ModelConfig:
 @dataclass
 class TrainingConfig:
     """
-    How the model is trained; see :class:`ptycho_backend.TrainingConfig` for fields of the same name.
+    Training settings; fields are those of :class:`ptycho_backend.TrainingConfig` with the same name.
 
     Parameters
     ----------
     model : ModelConfig
     train_data_file, test_data_file, output_dir : path
-        Kept for scripts that read them again; the functions of `ptycho.workflows.components` take data, not files.
+        Stored for scripts that read them; the functions of `ptycho.workflows.components` take data, not files.
     nphotons : float, optional
-        Unit of data that are amplitudes; for counts the measured photons decide.
+        Photons per pattern for data in amplitudes; no effect for counts.
     n_groups, n_images : int, optional
-        Groups to train on, under two names; None trains on one for every position.
+        Number of training groups (two names); None selects one group per position.
     positions_provided, debug : bool
-        Without counterpart.
+        No effect.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -88,22 +84,22 @@ class TrainingConfig:
     output_dir: Path = field(default_factory=lambda: Path("training_outputs"))
 
     def __post_init__(self) -> None:
-        _paths(self)
+        _convert_paths(self)
 
 
 @dataclass
 class InferenceConfig:
     """
-    How a model is applied; the model file decides what the model is.
+    Inference settings; the model's own settings come from its file.
 
     Parameters
     ----------
     model : ModelConfig
-        Its `N` and `gridsize` are read by clients.
+        Clients read its `N` and `gridsize`.
     model_path, test_data_file, output_dir : path
-        Kept for scripts that read them again.
+        Stored for scripts that read them.
     debug : bool
-        Without counterpart.
+        No effect.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -114,11 +110,11 @@ class InferenceConfig:
     backend: str = "tensorflow"
 
     def __post_init__(self) -> None:
-        _paths(self)
+        _convert_paths(self)
 
 
-def _paths(config: Any) -> None:
-    """Turn text into paths."""
+def _convert_paths(config: Any) -> None:
+    """Convert text fields of type Path to paths."""
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if "Path" in str(item.type) and value is not None:

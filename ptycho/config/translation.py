@@ -1,4 +1,4 @@
-"""From the configuration that existing users fill in to that of the front door (spec: ptychodus_api_spec 4.13)."""
+"""Translation of the earlier TensorFlow package's configuration to `ptycho_backend` (spec: ptychodus_api_spec 4.13)."""
 
 from __future__ import annotations
 
@@ -18,64 +18,64 @@ MODEL_FIELDS = tuple(name for name in fields_of(ModelConfig) if name in fields_o
 TRAINING_FIELDS = tuple(
     name for name in fields_of(TrainingConfig) if name != "model" and name in fields_of(legacy.TrainingConfig)
 )
-OLDER_NAMES: Mapping[str, str] = MappingProxyType({"n_images": "n_groups"})
+OLD_NAMES: Mapping[str, str] = MappingProxyType({"n_images": "n_groups"})
 WITHOUT_EFFECT: Mapping[str, str] = MappingProxyType(
     {
         "probe_scale": "the probe is normalised by its energy",
         "positions_provided": "positions are those of the data",
-        "debug": "the level of logging decides what is told",
+        "debug": "the logging level selects the messages",
     }
 )
-KEPT_ONLY = ("train_data_file", "test_data_file", "model_path", "output_dir")
+STORED_ONLY = ("train_data_file", "test_data_file", "model_path", "output_dir")
 
 
 def to_training(config: legacy.TrainingConfig, scan: Scan) -> TrainingConfig:
     """
-    Return the front door's configuration for a training on a scan.
+    Return the configuration of `ptycho_backend` for a training on a scan.
 
-    What is set but has no effect is named once, in a warning of the log. The argument stays as it is.
+    One log warning names all settings without effect. The argument stays unchanged.
 
     Parameters
     ----------
     config : ptycho.config.config.TrainingConfig
     scan : Scan
-        Gives ``N=0`` its value, and says how many groups there can be.
+        Gives the value for ``N=0`` and the largest number of groups.
     """
     training = TrainingConfig(
         model=ModelConfig(**{name: getattr(config.model, name) for name in MODEL_FIELDS}),
         **{name: getattr(config, name) for name in TRAINING_FIELDS},
     )
     training.model.N = training.model.N or scan.N
-    training.n_groups = _groups(config, scan)
+    training.n_groups = _n_groups(config, scan)
     if scan.measurement == "counts" and config.nphotons is not None:
         logger.info("nphotons=%g has no effect: '%s' holds counts", config.nphotons, scan.source)
         training.nphotons = None
-    without_effect = [*_without_counterpart(config), *_reset_inert(training)]
-    if without_effect:
-        logger.warning("%s", "; ".join(without_effect))
+    messages = [*_without_counterpart(config), *_reset_inert(training)]
+    if messages:
+        logger.warning("%s", "; ".join(messages))
     return training
 
 
-def _groups(config: legacy.TrainingConfig, scan: Scan) -> int | None:
-    asked = config.n_groups if config.n_groups is not None else config.n_images
-    if asked is not None and asked > len(scan):
-        logger.info("n_groups=%d: '%s' yields %d, one for every position", asked, scan.source, len(scan))
+def _n_groups(config: legacy.TrainingConfig, scan: Scan) -> int | None:
+    n_groups = config.n_groups if config.n_groups is not None else config.n_images
+    if n_groups is not None and n_groups > len(scan):
+        logger.info("n_groups=%d: '%s' yields %d, one per position", n_groups, scan.source, len(scan))
         return None
-    return asked
+    return n_groups
 
 
 def _without_counterpart(config: legacy.TrainingConfig) -> list[str]:
     messages = []
     for part in (config.model, config):
         default = type(part)()
-        for name, why in WITHOUT_EFFECT.items():
+        for name, reason in WITHOUT_EFFECT.items():
             if hasattr(part, name) and getattr(part, name) != getattr(default, name):
-                messages.append(f"{name}={getattr(part, name)!r} has no effect: {why}")
+                messages.append(f"{name}={getattr(part, name)!r} has no effect: {reason}")
     return messages
 
 
 def _reset_inert(training: TrainingConfig) -> list[str]:
-    """Give options without effect their defaults, and return why they have none."""
+    """Set options without effect to their defaults, and return messages with the reasons."""
     messages = inert_options(training)
     default = TrainingConfig()
     for message in messages:

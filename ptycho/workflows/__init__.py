@@ -1,1 +1,1 @@
-"""Training and inference as existing users of the TensorFlow package call them."""
+"""Training and inference functions of the earlier TensorFlow package."""

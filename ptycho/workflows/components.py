@@ -1,4 +1,4 @@
-"""Training, stitching and loading as existing users call them, by the front door (spec: ptychodus_api_spec 4.14)."""
+"""Training and loading functions of the earlier TensorFlow package (spec: ptychodus_api_spec 4.14)."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ def run_cdi_example(
     execution: ExecutionConfig | None = None,
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None, dict[str, Any]]:
     """
-    Train, and stitch the test data where asked to.
+    Train a model, and optionally stitch the test data.
 
     Parameters
     ----------
     train_data, test_data : RawData or PtychoDataContainer
-        Every epoch is validated on the test data; without them, on a part of the training data.
+        Each epoch is validated on the test data, or on a part of the training data without them.
     config : ptycho.config.config.TrainingConfig
-        Its `backend` says on which engine.
+        Its `backend` selects the engine.
     flip_x, flip_y, transpose, M
-        See :func:`reassemble_cdi_image`.
+        Arguments of :func:`reassemble_cdi_image`.
     do_stitching : bool
     execution : ExecutionConfig, optional
-        How the training is executed.
+        Execution settings of the training.
 
     Returns
     -------
     amplitude, phase : float32, shape (y, x), or None
     results : dict
-        See :func:`train_cdi_model`; with stitching also what :func:`reassemble_cdi_image` returns.
+        Results of :func:`train_cdi_model`; with stitching also those of :func:`reassemble_cdi_image`.
 
     Raises
     ------
@@ -71,8 +71,8 @@ def run_cdi_example(
     results = train_cdi_model(train_data, test_data, config, execution)
     if not do_stitching or test_data is None:
         return None, None, results
-    turned = {"flip_x": flip_x, "flip_y": flip_y, "transpose": transpose, "M": M}
-    amplitude, phase, stitched = reassemble_cdi_image(test_data, config, model=results["model"], **turned)
+    options = {"flip_x": flip_x, "flip_y": flip_y, "transpose": transpose, "M": M}
+    amplitude, phase, stitched = reassemble_cdi_image(test_data, config, model=results["model"], **options)
     return amplitude, phase, results | stitched
 
 
@@ -80,13 +80,13 @@ def train_cdi_model(
     train_data: Data, test_data: Data | None, config: TrainingConfig, execution: ExecutionConfig | None = None
 ) -> dict[str, Any]:
     """
-    Train a model; :func:`ptycho.model_manager.save` saves it afterwards.
+    Train a model, which :func:`ptycho.model_manager.save` can then write.
 
     Returns
     -------
     dict
-        "history": a list for every metric, "train_loss" and "val_loss" among them; "history_epochs"; "model", with
-        `predict`; "intensity_scale"; "backend"; "run", of `ptycho_backend`.
+        "history": a list for every metric, including "train_loss" and "val_loss"; "history_epochs"; "model", with
+        `predict`; "intensity_scale"; "backend"; "run", a Run of `ptycho_backend`.
     """
     scan = train_data.to_scan()
     validation = None if test_data is None else test_data.to_scan()
@@ -108,12 +108,12 @@ def load_inference_bundle(
     model_dir: Path | str, backend: str = "auto", execution: ExecutionConfig | None = None
 ) -> tuple[ObjectModel, dict[str, Any]]:
     """
-    Load a model, and write its settings into `params.cfg`, `intensity_scale` among them.
+    Load a model, and write its settings and `intensity_scale` into `params.cfg`.
 
     Parameters
     ----------
     model_dir : path
-        A folder with ``wts.h5.zip``, the folder that it unpacks to, or the file.
+        ``wts.h5.zip``, a folder that holds it, or a folder with its unpacked content.
     backend : str
     execution : ExecutionConfig, optional
 
@@ -121,7 +121,7 @@ def load_inference_bundle(
     -------
     model : ObjectModel
     config : dict
-        The settings that were written.
+        Settings that were written.
 
     Raises
     ------
@@ -135,11 +135,11 @@ def load_inference_bundle(
 
 
 def _columns(run: Run) -> dict[str, list[float]]:
-    """Return the history metric by metric, the losses also under names that do not depend on the model."""
+    """Return the history by metric, with the losses also as "train_loss" and "val_loss"."""
     names = {name: name for row in run.history for name in row}
     names |= {"train_loss": run.model.train_loss_name, "val_loss": run.model.val_loss_name}
     return {
-        shown: [row[name] for row in run.history]
-        for shown, name in names.items()
+        column: [row[name] for row in run.history]
+        for column, name in names.items()
         if all(name in row for row in run.history)
     }

@@ -1,10 +1,4 @@
-"""
-Data as existing users load and group them.
-
-Notes
------
-Spec: ptychodus_api_spec 4.14.
-"""
+"""Loading and grouping of scans, with functions of the earlier TensorFlow package (spec: ptychodus_api_spec 4.14)."""
 
 from __future__ import annotations
 
@@ -20,7 +14,7 @@ from ptycho.raw_data import RawData
 from ptycho_backend.errors import DataError
 
 Data = RawData | PtychoDataContainer
-OF_POSITIONS = ("xcoords", "ycoords", "xcoords_start", "ycoords_start", "diff3d", "scan_index")
+POSITION_FIELDS = ("xcoords", "ycoords", "xcoords_start", "ycoords_start", "diff3d", "scan_index")
 
 
 def load_data(
@@ -35,15 +29,15 @@ def load_data(
     subsample_seed: int | None = None,
 ) -> RawData:
     """
-    Read a scan, turn its coordinates, and draw some of its positions.
+    Read a scan, flip or scale its coordinates, and draw some of its positions.
 
     Parameters
     ----------
     file_path : path
     n_images, n_subsample : int, optional
-        How many positions, under two names; the second counts more.
+        Number of positions; `n_subsample` takes precedence.
     flip_x, flip_y, swap_xy : bool
-        Of the coordinates.
+        Change the sign of coordinates, or exchange them.
     n_samples : ignored
     coord_scale : float
     subsample_seed : int, optional
@@ -53,10 +47,10 @@ def load_data(
     DataError
     """
     raw = RawData.from_file(file_path)
-    wanted, n = n_subsample if n_subsample is not None else n_images, len(raw.xcoords)
-    if wanted is not None and wanted < n:
-        drawn = np.sort(np.random.default_rng(subsample_seed or 0).choice(n, wanted, replace=False))
-        raw = dataclasses.replace(raw, **{name: getattr(raw, name)[drawn] for name in OF_POSITIONS})
+    size, n = n_subsample if n_subsample is not None else n_images, len(raw.xcoords)
+    if size is not None and size < n:
+        rows = np.sort(np.random.default_rng(subsample_seed or 0).choice(n, size, replace=False))
+        raw = dataclasses.replace(raw, **{name: getattr(raw, name)[rows] for name in POSITION_FIELDS})
     for name, flip in (("xcoords", flip_x), ("ycoords", flip_y)):
         for key in (name, f"{name}_start"):
             setattr(raw, key, getattr(raw, key) * (-coord_scale if flip else coord_scale))
@@ -68,18 +62,18 @@ def load_data(
 
 def create_ptycho_data_container(data: Data, config: TrainingConfig) -> PtychoDataContainer:
     """
-    Group a scan as a configuration says; a container is returned as it is.
+    Return the grouped scan; a container is returned unchanged.
 
     Raises
     ------
     DataError
-        If the data are neither.
+        For data of another type.
     """
     if isinstance(data, PtychoDataContainer):
         return data
     if not isinstance(data, RawData):
         raise DataError(
-            "Data are a scan.",
+            "The data must be a scan.",
             expected="a RawData or a PtychoDataContainer",
             received=f"a {type(data).__name__}",
             fix="read the file with RawData.from_file(path)",

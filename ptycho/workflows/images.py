@@ -1,10 +1,4 @@
-"""
-Images of a trained model, and what is written of a training, as existing users ask for them.
-
-Notes
------
-Spec: ptychodus_api_spec 4.14.
-"""
+"""Image and output functions of the earlier TensorFlow package (spec: ptychodus_api_spec 4.14)."""
 
 from __future__ import annotations
 
@@ -38,23 +32,23 @@ def reassemble_cdi_image(
     model: ObjectModel | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], dict[str, Any]]:
     """
-    Predict and stitch.
+    Predict patches and stitch them.
 
     Parameters
     ----------
     test_data : RawData or PtychoDataContainer
     config : ptycho.config.config.TrainingConfig
-        Its `model.gridsize`, `neighbor_count` and `seed` say how patterns are grouped.
+        Its `model.gridsize`, `neighbor_count` and `seed` control the grouping.
     flip_x, flip_y : bool
-        Change the sign of a coordinate, for data of another handedness; single patterns only (gridsize 1).
+        Change the sign of a coordinate, for data of opposite handedness; only at gridsize 1.
     transpose : bool
-        Swap the axes of each patch.
+        Exchange the axes of each patch.
     M : int
-        See :func:`ptycho.tf_helper.reassemble_position`.
+        Argument of :func:`ptycho.tf_helper.reassemble_position`.
     coord_scale : float
         Factor of the coordinates.
     model : ObjectModel, optional
-        None takes the training that ended last in this thread.
+        None selects the last finished training of this thread.
 
     Returns
     -------
@@ -75,24 +69,24 @@ def reassemble_cdi_image(
 
 
 def _transposed(patches: ScanArray) -> ScanArray:
-    """Swap the axes of each patch, and of its weight."""
-    turned, context = patches.swapaxes(1, 2), patches.context
+    """Exchange the axes of each patch and of its weight."""
+    transposed, context = patches.swapaxes(1, 2), patches.context
     if context is None or context.weight is None:
-        return turned
-    return ScanArray(turned, dataclasses.replace(context, weight=context.weight.T))
+        return transposed
+    return ScanArray(transposed, dataclasses.replace(context, weight=context.weight.T))
 
 
 def save_outputs(
     amplitude: NDArray[Any] | None, phase: NDArray[Any] | None, results: dict[str, Any], output_prefix: Path | str
 ) -> None:
     """
-    Write ``metrics.csv`` and ``summary.json`` of a training, and, where there are any, pictures of amplitude and phase.
+    Write ``metrics.csv`` and ``summary.json`` of a training, and pictures of amplitude and phase.
 
     Raises
     ------
     OutputError
     """
-    from ptycho_backend.plots.pictures import plot_image
+    from ptycho_backend.plots import plot_image
 
     folder = prepare_run_folder(output_prefix, overwrite=True)
     run = results.get("run")

@@ -1,1 +1,1 @@
-"""Names and files of earlier packages."""
+"""Names and files of earlier packages: deprecated names, `params.cfg`, and PtychoPINN archives."""

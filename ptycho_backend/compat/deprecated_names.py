@@ -1,4 +1,4 @@
-"""Earlier deprecated_names of execution settings: accepted everywhere, with a DeprecationWarning (spec: config 8)."""
+"""Deprecated names and values of execution settings, read with a DeprecationWarning (spec: config 8)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,6 @@ VALUES: Mapping[str, Mapping[Any, Any]] = MappingProxyType(
         "precision": {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed", 32: "32-true", 16: "16-mixed"},
     }
 )
-
 FLAGS: Mapping[str, str] = MappingProxyType(
     {
         "--checkpoint-mode": "--execution.monitor_mode",
@@ -58,55 +57,56 @@ FLAGS: Mapping[str, str] = MappingProxyType(
 
 def modern_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return execution settings under their present names, with their present values.
+    Return execution settings with current names and values.
+
+    A current name takes precedence over its deprecated one.
 
     Warns
     -----
     DeprecatedNameWarning
-        A DeprecationWarning for every earlier spelling, with the present one.
+        Names the current form of each deprecated name or value.
     """
     modern: dict[str, Any] = {}
     for name, value in values.items():
-        if name in FIELDS and FIELDS[name] in values:
-            continue  # who gives both means the present one
-        new = modern_name(name)
-        modern[new] = modern_value(new, value)
+        if FIELDS.get(name) not in values:
+            current = modern_name(name)
+            modern[current] = modern_value(current, value)
     return modern
 
 
 def modern_name(name: str) -> str:
-    """Return the present spelling of a field, with a warning where it has changed."""
-    if name not in FIELDS:
-        return name
-    _warn(name, FIELDS[name])
-    return FIELDS[name]
+    """Return the current name of a field; warn if the given one is deprecated."""
+    return _current(name, FIELDS.get(name))
 
 
 def modern_flag(flag: str) -> str:
-    """Return the present spelling of a flag ("_" and "-" are the same), with a warning where it has changed."""
-    known = flag.replace("_", "-")
-    if known not in FLAGS:
-        return flag
-    _warn(flag, FLAGS[known])
-    return FLAGS[known]
+    """Return the current name of a flag, which may contain "_" for "-"; warn if the given one is deprecated."""
+    return _current(flag, FLAGS.get(flag.replace("_", "-")))
 
 
 def modern_value(name: str, value: Any) -> Any:
-    """Return the present spelling of a field's value."""
-    known: Mapping[Any, Any] = VALUES.get(name, {})
-    if not isinstance(value, (str, int, type(None))) or value not in known or isinstance(value, bool):
+    """Return the current form of a field's value; warn if the given one is deprecated."""
+    values: Mapping[Any, Any] = VALUES.get(name, {})
+    if not isinstance(value, (str, int, type(None))) or isinstance(value, bool) or value not in values:
         return value
-    _warn(f"{name}={value!r}", f"{name}={known[value]!r}")
-    return known[value]
+    _warn(f"{name}={value!r}", f"{name}={values[value]!r}")
+    return values[value]
 
 
 def modern_execution(execution: Config) -> Config:
-    """Return a copy of a configuration with the present spelling of every value."""
+    """Return a copy of a configuration with the current form of every value."""
     modern = copy.deepcopy(execution)
     for field in dataclasses.fields(modern):  # type: ignore[arg-type]
         setattr(modern, field.name, modern_value(field.name, getattr(modern, field.name)))
     return modern
 
 
-def _warn(old: str, new: str) -> None:
-    warnings.warn(f"'{old}' is now '{new}'", DeprecatedNameWarning, stacklevel=4)
+def _current(given: str, current: str | None) -> str:
+    if current is None:
+        return given
+    _warn(given, current, stacklevel=5)
+    return current
+
+
+def _warn(old: str, new: str, stacklevel: int = 4) -> None:
+    warnings.warn(f"'{old}' is now '{new}'", DeprecatedNameWarning, stacklevel=stacklevel)

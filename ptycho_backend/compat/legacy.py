@@ -1,8 +1,7 @@
 """
-The settings that older modules read from one dictionary, `params.cfg`.
+Translation of configurations to the global dictionary `params.cfg` of earlier packages (spec: config 9).
 
-It is written by :func:`update_legacy_dict` and read by modules under older names only; nothing in the packages' own
-code looks into it (spec: config 9).
+:func:`update_legacy_dict` writes it. Only modules with names of earlier packages read it; no engine does.
 """
 
 from __future__ import annotations
@@ -35,18 +34,18 @@ KEYS: Mapping[str, str] = MappingProxyType(
 
 def update_legacy_dict(target: MutableMapping[str, Any], config: Any) -> None:
     """
-    Write a model, training or inference configuration into a dictionary of older keys.
+    Write a model, training or inference configuration into a dictionary under the older keys.
 
-    None stays out, and paths become text.
+    Fields that are None are skipped; paths become text.
 
     Raises
     ------
     ConfigError
-        For an ExecutionConfig: how a run is executed is no property of a model.
+        For an ExecutionConfig, which describes a run and not a model.
     """
     if isinstance(config, ExecutionConfig):
         raise ConfigError(
-            "How a run is executed never enters the dictionary of model settings.",
+            "The dictionary of model settings holds no execution settings.",
             expected="a ModelConfig, TrainingConfig or InferenceConfig",
             received="an ExecutionConfig",
             fix="pass it to train() as 'execution'",

@@ -1,7 +1,7 @@
 """
-What tests of an engine need: tolerances with reasons, assertions with laws, and strategies for inputs.
+Tools to test an engine: tolerances with reasons, assertions, checks, and strategies for random inputs.
 
-``strategies`` needs Hypothesis and is imported by name; nothing here imports a framework.
+``strategies`` needs Hypothesis and is imported by name; no module here imports a framework.
 """
 
 from ptycho_backend.testing.assertions import (

@@ -1,4 +1,4 @@
-"""Slopes of a loss from its values alone, with a step that suits each slope."""
+"""Adaptive central differences: derivatives of functions with kinks, from their values."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from collections.abc import Callable
 
 import numpy as np
 
-STEPS = (1e-7, 1e-6, 1e-5, 1e-4)  # the first ones pass hardly any ReLU or maximum, the last ones lose least by rounding
-ROUNDING = 4 * np.finfo(np.float64).eps  # of one value, relative; measured on losses of whole models: 1 to 2 eps
-CERTAIN = 1e-4  # doubt, as a share of the slope, at which no other step is tried
+STEPS = (1e-7, 1e-6, 1e-5, 1e-4)  # small steps cross few kinks of a ReLU or maximum, large ones lose few digits
+ROUNDING = 4 * np.finfo(np.float64).eps  # relative error of one value; losses of whole models show 1 to 2 eps
+ACCEPTED = 1e-4  # relative error estimate that ends the search for a better step
 
 
-def slope_at_zero(function: Callable[[float], float]) -> float:
+def derivative_at_zero(function: Callable[[float], float]) -> float:
     """
-    Return the derivative at 0 of a function with kinks, from float64 values.
+    Return the derivative at 0 of a function with kinks, by adaptive central differences in float64.
 
-    A central difference is doubtful by the disagreement of its forward and backward half, which kinks and curvature
-    cause and which grows with the step, and by the rounding of the values, which grows as the step shrinks. No single
-    step suits weights whose slopes differ by six orders of magnitude, so the least doubtful one counts.
+    The error estimate of a step has two terms. Kinks and curvature make the forward and the backward difference
+    disagree, more so at large steps. Rounding counts more at small steps. Derivatives of different weights differ by
+    six orders of magnitude, so no single step suits all. The result has the smallest error estimate.
 
     Parameters
     ----------
     function : callable
-        Takes a coordinate along the direction of length 1, returns a value of order 1.
+        Maps a coordinate along a direction of length 1 to a value of order 1.
 
     Returns
     -------
     float
-        In units of the function's value.
+        Derivative, unit of the function's value.
 
     Notes
     -----
     Spec: backend_contract 4.3.
     """
     middle = function(0.0)
-    found: list[tuple[float, float]] = []
+    estimates: list[tuple[float, float]] = []
     for step in STEPS:
         up, down = function(step), function(-step)
-        slope = (up - down) / (2 * step)
-        doubt = (abs(up - 2 * middle + down) + ROUNDING * abs(middle)) / step
-        found.append((doubt, slope))
-        if doubt <= CERTAIN * abs(slope):
+        derivative = (up - down) / (2 * step)
+        error = (abs(up - 2 * middle + down) + ROUNDING * abs(middle)) / step
+        estimates.append((error, derivative))
+        if error <= ACCEPTED * abs(derivative):
             break
-    return min(found)[1]
+    return min(estimates)[1]

@@ -1,4 +1,4 @@
-"""How far an image, or a probe, is from a simulated scan's own, pixel by pixel."""
+"""Errors of an image or a probe against the known object or probe of a simulated scan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ptycho_backend.physics.translation import extract_patches_at
 
 
 def truth_on(image: Image, scan: Scan) -> NDArray[Any]:
-    """Return the known object, bilinearly, on the pixels of an image."""
+    """Return the known object on the pixels of an image, by bilinear interpolation."""
     assert scan.obj is not None
     side = max(image.obj.shape) + 2
     middle = np.array([image.origin_px]) + side // 2
@@ -21,14 +21,12 @@ def truth_on(image: Image, scan: Scan) -> NDArray[Any]:
 
 
 def error_of(image: Image, scan: Scan, share: float = 0.3) -> float:
-    """Return the relative error where coverage is above a share of its peak, one complex factor aside."""
+    """Return ‖c·image − object‖ / ‖object‖ with the best complex c, where coverage exceeds a share of its maximum."""
     good = image.coverage > share * image.coverage.max()
-    found, truth = image.obj[good], truth_on(image, scan)[good]
+    return scaled_distance(image.obj[good], truth_on(image, scan)[good])
+
+
+def scaled_distance(found: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Return ‖c·found − truth‖ / ‖truth‖ with the best complex factor c."""
     factor = np.vdot(found, truth) / np.vdot(found, found)
     return float(np.linalg.norm(factor * found - truth) / np.linalg.norm(truth))
-
-
-def probe_distance(probe: NDArray[Any], truth: NDArray[Any]) -> float:
-    """Return the relative error of a probe (mode, y, x), one complex factor aside."""
-    factor = np.vdot(probe, truth) / np.vdot(probe, probe)
-    return float(np.linalg.norm(factor * probe - truth) / np.linalg.norm(truth))

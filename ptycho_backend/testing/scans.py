@@ -1,4 +1,4 @@
-"""A small simulated scan for tests of what works on scans, and its calibration."""
+"""A small simulated scan for tests, and its calibration."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SMALL = {"N": 32, "n_positions": 36, "object_name": "lines", "photons_per_patter
 
 
 def small_scan(**fields: Any) -> Scan:
-    """Return a scan of 36 patterns of 32×32 whose windows overlap well; fields of SimulationConfig replace its own."""
+    """Return a simulated scan of 36 patterns of 32×32 with large overlap; `fields` override the simulation options."""
     return simulate_scan(**{**SMALL, **fields})
 
 
 def calibration_of_scan(scan: Scan) -> Calibration:
-    """Return the calibration that a default model takes from a scan."""
+    """Return the calibration of a scan for a default model."""
     return calibrate(scan, ModelConfig(N=scan.N))

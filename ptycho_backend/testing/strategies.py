@@ -1,4 +1,4 @@
-"""Hypothesis strategies for the inputs of the physics. Arrays are drawn by NumPy from a drawn seed."""
+"""Hypothesis strategies for scans, probes, models and trainings; NumPy draws arrays from a drawn seed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STORED: tuple[tuple[Measurement, Any], ...] = (
 
 
 def generators() -> Strategy[np.random.Generator]:
-    """Return NumPy generators: large arrays cost Hypothesis nothing and still shrink to a small seed."""
+    """Return NumPy generators; large arrays are cheap for Hypothesis and shrink to a small seed."""
     return st.integers(0, 2**16).map(np.random.default_rng)
 
 
@@ -36,26 +36,26 @@ def sides(smallest: int = 2, largest: int = 17) -> Strategy[int]:
 
 @st.composite
 def waves(draw: st.DrawFn, smallest: int = 2, largest: int = 17) -> NDArray[np.complex128]:
-    """Draw waves (batch, y, x) whose sides may be odd and different."""
+    """Draw waves (batch, y, x); sides are odd or even, equal or different."""
     shape = (draw(st.integers(1, 3)), draw(sides(smallest, largest)), draw(sides(smallest, largest)))
     return complex_noise(draw(generators()), *shape)
 
 
 def offsets(n: int, largest_px: float = 6.0, whole: bool = False) -> Strategy[NDArray[np.float64]]:
-    """Return n offsets (n, 2), (y, x) pixels, whole ones on request."""
-    reach = int(largest_px)
-    number: Strategy[Any] = st.integers(-reach, reach) if whole else st.floats(-largest_px, largest_px, width=32)
+    """Return n offsets (n, 2), (y, x) pixels, fractional or whole."""
+    limit = int(largest_px)
+    number: Strategy[Any] = st.integers(-limit, limit) if whole else st.floats(-largest_px, largest_px, width=32)
     return st.lists(st.tuples(number, number), min_size=n, max_size=n).map(lambda pairs: np.array(pairs, float))
 
 
 @st.composite
 def positions(
-    draw: st.DrawFn, smallest: int = 1, largest: int = 12, reach_px: float = 40.0, whole: bool = False
+    draw: st.DrawFn, smallest: int = 1, largest: int = 12, radius_px: float = 40.0, whole: bool = False
 ) -> NDArray[np.float64]:
-    """Draw scan positions (position, 2), some of which may coincide, around any origin."""
+    """Draw scan positions (position, 2), pixels, around any origin; some may coincide."""
     n = draw(st.integers(smallest, largest))
     centre = draw(offsets(1, 1000.0, whole))
-    return draw(offsets(n, reach_px, whole)) + centre
+    return draw(offsets(n, radius_px, whole)) + centre
 
 
 @st.composite
@@ -67,14 +67,14 @@ def probes(draw: st.DrawFn, N: int, modes: int | None = None) -> NDArray[np.comp
 
 @st.composite
 def masks(draw: st.DrawFn, N: int) -> NDArray[np.bool_]:
-    """Draw detector masks (N, N): all good, or with up to half of the pixels bad, never all."""
+    """Draw detector masks (N, N) with 0, 5 or 50 percent of bad pixels and at least one good pixel."""
     bad = draw(st.sampled_from((0.0, 0.05, 0.5)))
     return detector_mask(draw(generators()), N, bad)
 
 
 @st.composite
 def groups(draw: st.DrawFn, positions_px: NDArray[np.float64], gridsize: int | None = None) -> Groups:
-    """Draw groups of some positions: single ones, or of gridsize² neighbours as far as there are enough positions."""
+    """Draw groups of gridsize² neighbours; gridsize is at most 3 and limited by the number of positions."""
     largest = int(np.sqrt(len(positions_px)))
     size = draw(st.integers(1, min(largest, 3))) if gridsize is None else gridsize
     n_groups = draw(st.none() | st.integers(1, len(positions_px)))
@@ -87,12 +87,12 @@ def scans(draw: st.DrawFn, N: int | None = None, smallest: int = 1, largest: int
     """
     Draw scans of few small patterns: counts or amplitudes of several dtypes, with at least one photon.
 
-    One to three probe modes, bad pixels or none, a known object or none, any origin.
+    Scans have one to three probe modes and any origin; bad pixels and a known object are optional.
     """
     side = draw(st.sampled_from((8, 12, 16))) if N is None else N
     positions_px, rng = draw(positions(smallest, largest)), draw(generators())
     origin, shape = covering_frame(positions_px, side)
-    probe, known = draw(probes(side)), draw(st.booleans())
+    probe, with_object = draw(probes(side)), draw(st.booleans())
     counts = rng.poisson(draw(st.sampled_from((0.1, 3.0, 1e3))), (len(positions_px), side, side))
     mask = draw(masks(side))
     y, x = np.argwhere(mask)[0]
@@ -104,7 +104,7 @@ def scans(draw: st.DrawFn, N: int | None = None, smallest: int = 1, largest: int
         probe=probe.astype(np.complex64),
         measurement=measurement,
         mask=mask,
-        obj=complex_noise(rng, *shape).astype(np.complex64) if known else None,
+        obj=complex_noise(rng, *shape).astype(np.complex64) if with_object else None,
         obj_origin_px=origin,
         source="a drawn scan",
     )
@@ -112,7 +112,7 @@ def scans(draw: st.DrawFn, N: int | None = None, smallest: int = 1, largest: int
 
 @st.composite
 def model_configs(draw: st.DrawFn, /, **fixed: Any) -> ModelConfig:
-    """Draw valid descriptions of small models; `fixed` holds fields that are not drawn."""
+    """Draw valid configurations of small models; `fixed` holds fields that are not drawn."""
     drawn = {
         "N": draw(st.sampled_from((32, 48, 64))),
         "gridsize": draw(st.integers(1, 2)),
@@ -134,11 +134,11 @@ def model_configs(draw: st.DrawFn, /, **fixed: Any) -> ModelConfig:
 
 @st.composite
 def training_configs(draw: st.DrawFn, /, model: ModelConfig | None = None, **fixed: Any) -> TrainingConfig:
-    """Draw valid trainings of small models, each with at least one loss."""
-    described = draw(model_configs()) if model is None else model
+    """Draw valid trainings of small models with at least one loss."""
+    model = draw(model_configs()) if model is None else model
     nll, mae, labels = draw(st.tuples(*[st.sampled_from((0.0, 0.5, 1.0))] * 3).filter(any))
     drawn = {
-        "model": described,
+        "model": model,
         "nepochs": draw(st.integers(1, 3)),
         "batch_size": draw(st.integers(1, 8)),
         "learning_rate": draw(st.sampled_from((1e-4, 1e-3, 1e-2))),
@@ -157,5 +157,5 @@ def training_configs(draw: st.DrawFn, /, model: ModelConfig | None = None, **fix
 
 @st.composite
 def weights(draw: st.DrawFn, config: ModelConfig, modes: int | None = None) -> dict[str, NDArray[np.float32]]:
-    """Draw all weights of a model under their canonical names; no kernel near zero, no bias at zero."""
+    """Draw all weights of a model by canonical name: large kernels, and biases other than 0."""
     return random_weights(config, draw(probes(config.N, modes)), draw(generators()))

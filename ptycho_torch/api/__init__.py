@@ -1,1 +1,1 @@
-"""What clients of the PyTorch package call; every part only translates to :mod:`ptycho_backend`."""
+"""Classes and functions of the earlier PyTorch package, as translations to :mod:`ptycho_backend`."""

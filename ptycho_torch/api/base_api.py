@@ -1,4 +1,4 @@
-"""The names that clients import (spec: ptychodus_api_spec 4.11)."""
+"""Public classes of the earlier PyTorch package, under their import path (spec: ptychodus_api_spec 4.11)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """
-The checkpoint that clients keep: one torch file of plain values and tensors, no pickled class (spec:
-ptychodus_api_spec 4.12).
+Reader and writer of ``.ckpt`` files: torch files of plain values and tensors (spec: ptychodus_api_spec 4.12).
 
-The ordinary model file stands beside it in the run folder, and moves to the other engine.
+They hold no pickled class. The model file of `ptycho_backend` is written beside them and works on every engine.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ from ptycho_backend.physics.calibration import Calibration
 from ptycho_torch.api.configs import plain
 from ptycho_torch.api.rules import PARTS
 
-OWN = "ptychopinn"  # what no other tool's checkpoint holds
+SECTION = "ptychopinn"  # key that marks checkpoints of this package
 VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """
-    What a checkpoint says.
+    Content of a checkpoint.
 
     Parameters
     ----------
     path : Path
     configs : dict
-        The client's four configurations, as plain values.
+        Data, model, training and inference configuration, as plain values.
     training : TrainingConfig
-        What they were settled to.
+        Translation of `configs`.
     calibration : Calibration
     state_dict : dict
     """
@@ -54,7 +53,7 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, module: Any, epoch: int, global_step: int) -> None:
-    """Write a trained module, whole or not at all; `epoch` counts from 0."""
+    """Write a trained module atomically; `epoch` counts from 0."""
     calibration = module.trained.trained_calibration()
     numbers = {name: float(getattr(calibration, name)) for name in CALIBRATION_NUMBERS}
     content = {
@@ -63,7 +62,7 @@ def write_checkpoint(path: Path, module: Any, epoch: int, global_step: int) -> N
         "pytorch-lightning_version": lightning.__version__,
         "epoch": epoch,
         "global_step": global_step,
-        OWN: {
+        SECTION: {
             "format_version": VERSION,
             "package_version": __version__,
             "training": to_dict(module.trained.training),
@@ -80,47 +79,47 @@ def write_checkpoint(path: Path, module: Any, epoch: int, global_step: int) -> N
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
     """
-    Read a checkpoint, onto the processor; nothing in it is executed.
+    Read a checkpoint into CPU memory without executing anything in it.
 
     Raises
     ------
     ModelFileError
-        If it is missing, damaged, or another tool's.
+        If the file is missing, damaged, or from another program.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, zipfile and the unpickler raise many kinds for a file that is none
-        raise _not_ours(path, first_line(error, type(error).__name__)) from None
-    own = content.get(OWN) if isinstance(content, dict) else None
-    if not isinstance(own, dict):
-        raise _not_ours(path, "written by another tool")
-    if own.get("format_version") != VERSION:
-        raise _not_ours(path, f"format version {own.get('format_version')!r}, not {VERSION}")
+    except Exception as error:  # torch, zipfile and the unpickler raise many types for invalid files
+        raise _invalid(path, first_line(error, type(error).__name__)) from None
+    section = content.get(SECTION) if isinstance(content, dict) else None
+    if not isinstance(section, dict):
+        raise _invalid(path, "written by another program")
+    if section.get("format_version") != VERSION:
+        raise _invalid(path, f"format version {section.get('format_version')!r}, not {VERSION}")
     try:
         return Checkpoint(
             path=Path(path),
             configs={part: dict(content["hyper_parameters"][part]) for part in PARTS},
-            training=from_dict(TrainingConfig, own["training"], source=f"'{path}'"),
-            calibration=_calibration(own["calibration"]),
+            training=from_dict(TrainingConfig, section["training"], source=f"'{path}'"),
+            calibration=_calibration(section["calibration"]),
             state_dict=dict(content["state_dict"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
-        raise _not_ours(path, f"{type(error).__name__}: {error}") from error
+        raise _invalid(path, f"{type(error).__name__}: {error}") from error
 
 
 def load_weights(module: Any, checkpoint: Checkpoint) -> None:
     """
-    Give a module the weights of a checkpoint.
+    Load the weights of a checkpoint into a module.
 
     Raises
     ------
     ModelFileError
-        If one is missing, unknown, or of another shape.
+        If a weight is missing, unknown, or of another shape.
     """
     try:
         module.load_state_dict(checkpoint.state_dict)
     except RuntimeError as error:
-        raise _not_ours(checkpoint.path, str(error)) from None
+        raise _invalid(checkpoint.path, str(error)) from None
 
 
 def _calibration(values: Mapping[str, Any]) -> Calibration:
@@ -131,10 +130,10 @@ def _calibration(values: Mapping[str, Any]) -> Calibration:
     )
 
 
-def _not_ours(path: Path | str, why: str) -> ModelFileError:
+def _invalid(path: Path | str, problem: str) -> ModelFileError:
     return ModelFileError(
-        "A checkpoint is a whole file that a training of this package has written.",
+        "A checkpoint must be a complete file from a training of this package.",
         expected="a .ckpt file with the model's weights, configuration and calibration",
-        received=f"'{path}': {why}",
+        received=f"'{path}': {problem}",
         fix="train again, or copy the file again from its run folder",
     )

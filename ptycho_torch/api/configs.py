@@ -1,4 +1,4 @@
-"""The client's configuration objects, together (spec: ptychodus_api_spec 4.11)."""
+"""Container of the configuration objects of the earlier PyTorch package (spec: ptychodus_api_spec 4.11)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from ptycho_backend.data.output import json_text
-from ptycho_backend.errors import ConfigError, nearest_name
-from ptycho_torch.api.translation import Settings, settle
+from ptycho_backend.errors import ConfigError
+from ptycho_torch.api.translation import Settings, translate
 from ptycho_torch.config_params import DataConfig, DatagenConfig, InferenceConfig, ModelConfig, TrainingConfig
 
 Config = TypeVar("Config", DataConfig, ModelConfig, TrainingConfig, InferenceConfig, DatagenConfig)
@@ -17,7 +17,7 @@ Config = TypeVar("Config", DataConfig, ModelConfig, TrainingConfig, InferenceCon
 
 class ConfigManager:
     """
-    Holds the configuration objects of one training or inference; None stands for defaults.
+    Configuration objects of one training or inference; None selects the defaults.
 
     Parameters
     ----------
@@ -40,44 +40,42 @@ class ConfigManager:
 
     @classmethod
     def from_loaded_model(cls, ptycho_model: Any) -> ConfigManager:
-        """Return the configuration that a loaded :class:`~ptycho_torch.api.models.PtychoModel` carries."""
+        """Return the configuration of a loaded :class:`~ptycho_torch.api.models.PtychoModel`."""
         module = ptycho_model.module
         return cls(module.data_config, module.model_config, module.training_config, module.inference_config)
 
     @property
     def settings(self) -> Settings:
-        """What the front door is told, as the objects stand now."""
-        return settle(self)
+        """Translation of the current values to configurations of `ptycho_backend`."""
+        return translate(self)
 
     def validate_arch_compatibility(self, ptycho_model: Any) -> None:
         """
-        Refuse a model that has been built otherwise than this configuration says.
+        Raise an error for a model whose configuration differs from this one.
 
         Raises
         ------
         ConfigError
             A ValueError that lists the differing fields.
         """
-        asked = dataclasses.asdict(self.settings.training.model)
-        built = dataclasses.asdict(ptycho_model.module.trained.config)
-        differing = [name for name in asked if asked[name] != built[name]]
-        if differing:
-            raise ConfigError(
-                "A configuration describes the model that it is used with.",
-                expected=", ".join(f"{name}={built[name]!r}" for name in differing),
-                received=", ".join(f"{name}={asked[name]!r}" for name in differing),
-                fix="take the configuration from the model: ConfigManager.from_loaded_model",
-            )
+        error = ConfigError.changed(
+            "The configuration must be that of the model.",
+            dataclasses.asdict(ptycho_model.module.trained.config),
+            dataclasses.asdict(self.settings.training.model),
+            fix="use the configuration of the model: ConfigManager.from_loaded_model",
+        )
+        if error is not None:
+            raise error
 
 
 def as_config(config_type: type[Config], value: Config | Mapping[str, Any] | None) -> Config:
     """
-    Return a configuration object, from one, from its plain values, or from nothing.
+    Return a configuration object from an object, from plain values, or with defaults.
 
     Raises
     ------
     ConfigError
-        For a keyword that does not exist.
+        For an unknown keyword.
     """
     if isinstance(value, config_type):
         return value
@@ -85,18 +83,12 @@ def as_config(config_type: type[Config], value: Config | Mapping[str, Any] | Non
     given = dict(value or {})
     unknown = [name for name in given if name not in names]
     if unknown:
-        raise ConfigError(
-            f"{config_type.__name__} has no such keyword.",
-            expected=f"of {', '.join(names)}" if names else "no keyword",
-            received=", ".join(unknown),
-            fix=f"did you mean '{nearest_name(unknown[0], names)}'?",
-        )
+        raise ConfigError.unknown(f"{config_type.__name__} keyword", unknown[0], names, ", ".join(unknown))
     return config_type(**{name: tuple(item) if isinstance(item, list) else item for name, item in given.items()})
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """Return a configuration as values that JSON knows; arrays and tensors become lists."""
+    """Return a configuration as JSON values; arrays and tensors become lists."""
     given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    listed = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in given.items()}
-    values: dict[str, Any] = json.loads(json_text(listed, type(config).__name__, "the client"))
+    values: dict[str, Any] = json.loads(json_text(given, type(config).__name__, "the client"))
     return values

@@ -1,4 +1,4 @@
-"""Reconstruction for clients."""
+"""Reconstruction class of the earlier PyTorch package (spec: ptychodus_api_spec 4.11)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ptycho_torch.api.models import PtychoModel
 
 class InferenceEngine:
     """
-    Reconstructs scans with a trained model.
+    Reconstruction of scans with a trained model.
 
     Parameters
     ----------
@@ -27,13 +27,13 @@ class InferenceEngine:
 
     def predict_and_stitch(self, data_loader: PtychoDataLoader) -> NDArray[np.complex64]:
         """
-        Return the object, one layer, shape (y, x), complex64.
+        Return the object of one layer, complex64 (y, x).
 
-        Its centre is the midpoint of the bounding box of the client's positions, and it holds every window.
+        Its centre is the midpoint of the bounding box of the client's positions. It contains every window.
         """
         settings = self._configs.settings
         settings.warn("inference_config")
         image = reconstruct(data_loader.scan, self._model.module.trained, settings.inference, EventLog())
-        # The client's positions lie half a pixel before the scan's. So does the centre, without the last row and
-        # column, which no window reaches.
+        # The client's positions lie half a pixel before the scan's. Without the last row and column, which no window
+        # reaches, the centre does so too.
         return np.ascontiguousarray(image.obj[:-1, :-1])

@@ -1,4 +1,4 @@
-"""A model as clients hold it: the Lightning module of their name, with the trained model of this package inside."""
+"""Model classes of the earlier PyTorch package, around a trained model (spec: ptychodus_api_spec 4.11)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ptycho_torch.engine.module import TensorBatch
 
 class PtychoPINN_Lightning(pl.LightningModule):
     """
-    A model with the configuration it was built from; its network comes with training or with a checkpoint.
+    Lightning module with its configuration; training or a checkpoint adds the network.
 
-    Before that there are no data that could calibrate one.
+    The network needs a calibration by data, so a new module has none.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class PtychoPINN_Lightning(pl.LightningModule):
 
     Notes
     -----
-    It is trained by :meth:`ptycho_torch.api.training.Trainer.train`. Spec: ptychodus_api_spec 4.11.
+    :meth:`ptycho_torch.api.training.Trainer.train` trains it.
     """
 
     def __init__(
@@ -56,19 +56,19 @@ class PtychoPINN_Lightning(pl.LightningModule):
         Raises
         ------
         TrainingError
-            If there is none yet.
+            If the module is new.
         """
         if self._trained is None:
             raise TrainingError(
-                "A model reconstructs when it has been trained or loaded.",
+                "Only a trained or loaded model can reconstruct.",
                 expected="a model from Trainer.train, or from PtychoPINN_Lightning.load_from_checkpoint",
-                received="a new one",
+                received="a new, untrained model",
                 fix="train it, or load a checkpoint",
             )
         return self._trained
 
-    def adopt(self, model: TorchModel) -> None:
-        """Take in a model; its network becomes this module's `network`."""
+    def set_trained(self, model: TorchModel) -> None:
+        """Set the trained model; its network becomes this module's `network`."""
         self._trained, self.network = model, model.module
 
     def forward(self, batch: TensorBatch, amplitude_constraint: bool = False) -> Tensor:
@@ -78,13 +78,13 @@ class PtychoPINN_Lightning(pl.LightningModule):
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Path | str, **overrides: Any) -> PtychoPINN_Lightning:
         """
-        Load a trained model, onto a GPU where there is one, whatever it was trained on.
+        Load a trained model onto a GPU if available, independent of the training device.
 
         Parameters
         ----------
         checkpoint_path : path
         **overrides
-            `model_config`, `data_config`, `training_config` and `inference_config` in place of those in the file.
+            `model_config`, `data_config`, `training_config` and `inference_config`, which replace those in the file.
 
         Raises
         ------
@@ -92,14 +92,14 @@ class PtychoPINN_Lightning(pl.LightningModule):
         """
         content = read_checkpoint(checkpoint_path)
         module = cls(**{**content.configs, **overrides})
-        module.adopt(TorchModel(content.training, content.calibration, ExecutionConfig()))
+        module.set_trained(TorchModel(content.training, content.calibration, ExecutionConfig()))
         load_weights(module, content)
         return module
 
 
 class PtychoModel:
     """
-    A model and its configuration; clients assign `model` themselves, or let `_new_model` do it.
+    A model and its configuration; clients assign `model`, or call `_new_model`.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ class PtychoModel:
     def module(self) -> PtychoPINN_Lightning:
         """The Lightning module."""
         if self.model is None:
-            raise TrainingError("A PtychoModel holds a module.", received="model=None", fix="assign its `model`")
+            raise TrainingError("A PtychoModel needs a module.", received="model=None", fix="assign its `model`")
         return self.model
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What a training of a client leaves beside the ordinary run (spec: ptychodus_api_spec 4.12)."""
+"""Writer of the best and the last checkpoint after a training (spec: ptychodus_api_spec 4.12)."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ptycho_torch.lightning_utils import BEST, LAST
 
 def write_checkpoints(module: PtychoPINN_Lightning, run: Run, folder: Path, n_batches: int) -> None:
     """
-    Write the best epoch, which the model holds, and the last one.
+    Write checkpoints of the best and of the last epoch; the module has the weights of the best one.
 
     Parameters
     ----------
     module : PtychoPINN_Lightning
     run : Run
     folder : Path
-        With the last model file in it, which the last checkpoint is made from.
+        Folder of checkpoints; its last model file gives the weights of the last epoch.
     n_batches : int
-        Of an epoch.
+        Batches of an epoch.
     """
     steps = -(-n_batches // run.execution.accumulate_grad_batches)
     losses = np.array([row[run.monitor] for row in run.history])
@@ -41,10 +41,10 @@ def write_checkpoints(module: PtychoPINN_Lightning, run: Run, folder: Path, n_ba
 
 @contextmanager
 def _weights_of(model: TorchModel, path: Path) -> Iterator[None]:
-    """Lend a model the weights of a file."""
-    own = model.get_weights()
+    """Set a model's weights to those of a file, and restore them at the end."""
+    original = model.get_weights()
     model.set_weights(read_bundle(path).weights)
     try:
         yield
     finally:
-        model.set_weights(own)
+        model.set_weights(original)

@@ -1,4 +1,4 @@
-"""Rows of the table of keywords: what can become of one (spec: ptychodus_api_spec 4.11)."""
+"""Rows of the keyword table: target fields, supported values and a note (spec: ptychodus_api_spec 4.11)."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ UNCHANGED: Mapping[Any, Any] = MappingProxyType({})
 
 class Keyword(NamedTuple):
     """
-    One row.
+    Translation of one keyword.
 
     Parameters
     ----------
     note : str
-        What is done, in words.
+        Explanation.
     fields : tuple of str
-        Fields of the package's own configurations that take the value, as "training.nepochs".
-    done : tuple, optional
-        Values that are realised without a field of their own; any other one is named in a warning. None: every value.
+        Target fields in `ptycho_backend`, for example "training.nepochs".
+    supported : tuple, optional
+        Values with the same effect here; a warning reports others. None supports every value.
     values : mapping
-        Values that fields spell in another way.
+        Translation of values that have other names in the target fields.
     """
 
     note: str = ""
     fields: tuple[str, ...] = ()
-    done: tuple[Any, ...] | None = None
+    supported: tuple[Any, ...] | None = None
     values: Mapping[Any, Any] = UNCHANGED
 
     def describe(self) -> str:
         """Return the row's text for a table."""
         targets = ", ".join(f"`{name}`" for name in self.fields)
-        said = ": ".join(text for text in (targets, self.note) if text)
-        if self.done is None:
-            return said
-        realised = " or ".join(f"`{value!r}`" for value in self.done)
-        return f"{realised} is what is done ({said}); else named" if realised else f"always named: {said}"
+        text = ": ".join(part for part in (targets, self.note) if part)
+        if self.supported is None:
+            return text
+        values = " or ".join(f"`{value!r}`" for value in self.supported)
+        return f"supported: {values} ({text}); others are reported" if values else f"always reported: {text}"
 
 
 def field(*fields: str, values: Mapping[Any, Any] = UNCHANGED, note: str = "") -> Keyword:
-    """Return the row of a keyword with a counterpart."""
+    """Return the row of a keyword with target fields."""
     return Keyword(note, fields, None, values)
 
 
-def only(*values: Any, note: str) -> Keyword:
-    """Return the row of a keyword of which some values are realised anyway."""
+def fixed(*values: Any, note: str) -> Keyword:
+    """Return the row of a keyword with some supported values and no target field."""
     return Keyword(note, (), values)
 
 
-def missing(note: str) -> Keyword:
-    """Return the row of a keyword without any counterpart."""
+def ignored(note: str) -> Keyword:
+    """Return the row of a keyword without effect, which is always reported."""
     return Keyword(note, (), ())
 
 
 def rule(note: str) -> Keyword:
-    """Return the row of a keyword that is settled in code, or needs nothing."""
+    """Return the row of a keyword that a rule in :mod:`ptycho_torch.api.rules` handles, or that needs no action."""
     return Keyword(note)
 
 
 def head(*values: Any) -> Keyword:
-    """Return the row of an option of the published network's heads; its default asks for nothing."""
-    return only(*values, note='the default, for a head that "unet" lacks')
+    """Return the row of an option of the published network's heads, with its supported values."""
+    return fixed(*values, note='"unet" has no such head')

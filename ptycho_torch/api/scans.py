@@ -1,4 +1,4 @@
-"""Scans from files of clients, and the part of them that is trained on (spec: ptychodus_api_spec 4.11)."""
+"""Training and validation scans from a folder of NPZ files (spec: ptychodus_api_spec 4.11)."""
 
 from __future__ import annotations
 
@@ -14,58 +14,58 @@ from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import ConfigError, DataError
 from ptycho_torch.api.configs import ConfigManager
 
-HELD_OUT = "test_data.npz"  # every other file of the folder is trained on
+VALIDATION_FILE = "test_data.npz"  # every other file of the folder is for training
 
 
 def training_scan(folder: Path, configs: ConfigManager) -> Scan:
     """
-    Return what is trained on: every NPZ file of a folder but the held-out one, inside its bounds, as one scan.
+    Return the positions inside the bounds, joined over all training files of a folder.
 
     Raises
     ------
     DataError, ConfigError
     """
-    scans = [_trained_on(client_scan(path), configs) for path in _training_files(folder)]
+    scans = [_inside_bounds(client_scan(path), configs) for path in _training_files(folder)]
     if len(scans) > 1:
         _check_neighbours(scans, configs)
     return join_scans(scans)
 
 
-def held_out_scan(folder: Path) -> Scan | None:
-    """Return the scan that every epoch is validated on, where the folder holds one."""
-    path = folder / HELD_OUT
+def validation_scan(folder: Path) -> Scan | None:
+    """Return the validation scan of a folder, or None."""
+    path = folder / VALIDATION_FILE
     return client_scan(path) if path.exists() else None
 
 
 def client_scan(path: Path) -> Scan:
-    """Read a scan as clients export it: counts, unless the file says otherwise, and positions of windows' middles."""
+    """Read an exported scan: counts, unless the file says otherwise, and positions of windows' middles."""
     fields = npz_fields(path)
     positions_px = from_window_middles(fields["positions_px"], fields["patterns"].shape[-1])
     return Scan(**{**fields, "positions_px": positions_px, "measurement": fields["measurement"] or "counts"})
 
 
 def _training_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.glob("*.npz") if path.name != HELD_OUT)
+    files = sorted(path for path in folder.glob("*.npz") if path.name != VALIDATION_FILE)
     if not files:
         raise DataError(
-            "A training folder holds scans as NPZ files.",
-            expected=f"one or more *.npz beside '{HELD_OUT}', which is held out",
+            "A training folder must hold scans as NPZ files.",
+            expected=f"one or more *.npz besides '{VALIDATION_FILE}', the validation scan",
             received=f"none in '{folder}'" + ("" if folder.is_dir() else ", which is no folder"),
             fix="export the training data into it, as 'train_data.npz'",
         )
     return files
 
 
-def _trained_on(scan: Scan, configs: ConfigManager) -> Scan:
-    """Return the positions inside the bounds: shares of the scan's extent in y and x."""
+def _inside_bounds(scan: Scan, configs: ConfigManager) -> Scan:
+    """Return the positions inside the bounds, which are shares of the scan's extent in y and x."""
     bounds = {"y_bounds": configs.data_config.y_bounds, "x_bounds": configs.data_config.x_bounds}
     bad = [f"{name}={value!r}" for name, value in bounds.items() if not 0.0 <= value[0] < value[1] <= 1.0]
     if bad:
         raise ConfigError(
-            "Bounds are two shares of a scan's extent.",
+            "Bounds must be two shares of the scan's extent.",
             expected="0 ≤ low < high ≤ 1",
             received=f"DataConfig.{', '.join(bad)}",
-            fix="(0.0, 1.0) takes the whole scan",
+            fix="use (0.0, 1.0) for the whole scan",
         )
     low, high = scan.positions_px.min(axis=0), scan.positions_px.max(axis=0)
     first, last = (low + (high - low) * edge for edge in np.array(list(bounds.values())).T)
@@ -73,7 +73,7 @@ def _trained_on(scan: Scan, configs: ConfigManager) -> Scan:
     needed = configs.settings.training.model.channels
     if inside.sum() < needed:
         raise DataError(
-            "The bounds leave enough positions for a group.",
+            "The bounds must leave enough positions for a group.",
             expected=f"{needed} positions or more in '{scan.source}'",
             received=f"{inside.sum()} of {len(scan)} within DataConfig."
             + ", ".join(f"{k}={v}" for k, v in bounds.items()),
@@ -83,13 +83,13 @@ def _trained_on(scan: Scan, configs: ConfigManager) -> Scan:
 
 
 def _check_neighbours(scans: Sequence[Scan], configs: ConfigManager) -> None:
-    """Refuse a scan so small that neighbours would be looked for in the next one."""
+    """Raise a DataError for scans too small to contain the neighbours of their positions."""
     training = configs.settings.training
     needed = 1 + max(training.neighbor_count, training.model.channels - 1) if training.model.gridsize > 1 else 1
     small = [f"{len(scan)} in '{scan.source}'" for scan in scans if len(scan) < needed]
     if small:
         raise DataError(
-            "Each of several scans holds the neighbours of its positions.",
+            "Each of several scans must hold the neighbours of its positions.",
             expected=f"{needed} positions or more, because K={training.neighbor_count}",
             received=", ".join(small),
             fix="lower K, widen x_bounds and y_bounds, or leave the small scan out",

@@ -1,4 +1,4 @@
-"""Training for clients."""
+"""Trainer class of the earlier PyTorch package (spec: ptychodus_api_spec 4.11)."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ ORCHESTRATION = "lightning"
 
 class Trainer:
     """
-    Trains a model on what a loader has loaded.
+    Training of a model on the scans of a loader.
 
-    Clients append callbacks to ``._trainer.callbacks`` before they call :meth:`train`.
+    Clients can append callbacks to ``._trainer.callbacks`` before :meth:`train`.
 
     Parameters
     ----------
@@ -46,13 +46,13 @@ class Trainer:
             self._trainer = pl.Trainer(
                 devices=1,
                 max_epochs=config_manager.training_config.epochs,
-                plugins=[LightningEnvironment()],  # whatever cluster this process may be part of
+                plugins=[LightningEnvironment()],  # no detection of a cluster
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
             )
-        self._own = tuple(self._trainer.callbacks)
+        self._default_callbacks = tuple(self._trainer.callbacks)
 
     @classmethod
     def _from_lightning(
@@ -67,44 +67,44 @@ class Trainer:
 
     def train(self, orchestration: str = ORCHESTRATION, experiment_name: str = "") -> Run:
         """
-        Train, and leave everything in the loader's run folder.
+        Train the model, and write results into the loader's run folder.
 
-        That is ``checkpoints/best-checkpoint.ckpt`` and ``checkpoints/last.ckpt``, and an ordinary run beside them.
+        Results are ``checkpoints/best-checkpoint.ckpt``, ``checkpoints/last.ckpt``, and the files of a Run.
 
         Parameters
         ----------
         orchestration : str
             "lightning".
         experiment_name : str
-            Kept with the run.
+            Stored in the run's provenance.
 
         Raises
         ------
         ConfigError, DataError, ShapeError, DeviceError, OutputError, TrainingError, TrainingStopped
         """
         _check_orchestration(orchestration)
-        settings, folder, listener = self._configs.settings, self._folder(), _Listener()
+        settings, folder, counter = self._configs.settings, self._folder(), _BatchCounter()
         settings.warn()
         run = train(
             self._data.scan,
             settings.training,
             on_this_machine(settings.execution, devices()),
-            on_event=listener,
+            on_event=counter,
             checkpoints=folder / FOLDER,
             validation=self._data.validation,
-            callbacks=[callback for callback in self._trainer.callbacks if callback not in self._own],
+            callbacks=[callback for callback in self._trainer.callbacks if callback not in self._default_callbacks],
         )
         if experiment_name:
             run.provenance["experiment"] = experiment_name
-        self._model.module.adopt(run.model)
+        self._model.module.set_trained(run.model)
         run.save(folder, overwrite=True)
-        write_checkpoints(self._model.module, run, folder / FOLDER, listener.n_batches)
+        write_checkpoints(self._model.module, run, folder / FOLDER, counter.n_batches)
         return run
 
     def _folder(self) -> Path:
         if self._data.output_dir is None:
             raise ConfigError(
-                "A training has a folder.",
+                "A training needs a run folder.",
                 expected="a loader of a folder: PtychoDataLoader(data_dir=..., output_dir=...)",
                 received="a loader of arrays, from PtychoDataLoader.from_np",
                 fix="write the scan with ptycho_backend.write_npz, or train with ptycho_backend.train",
@@ -112,13 +112,13 @@ class Trainer:
         return self._data.output_dir
 
 
-class _Listener(EventLog):
-    """Logs epochs, and counts the batches of one."""
+class _BatchCounter(EventLog):
+    """Log of epochs that also stores the number of batches per epoch."""
 
     n_batches = 0
 
     def __call__(self, event: Event) -> None:
-        """Take in an event."""
+        """Store the number of batches, and log the event."""
         if isinstance(event, BatchEvent):
             self.n_batches = event.n_batches
         super().__call__(event)
@@ -127,8 +127,8 @@ class _Listener(EventLog):
 def _check_orchestration(orchestration: str) -> None:
     if orchestration != ORCHESTRATION:
         raise ConfigError(
-            "Training is orchestrated by Lightning.",
+            "Lightning is the only orchestration of a training.",
             expected=f"orchestration={ORCHESTRATION!r}",
             received=f"orchestration={orchestration!r}",
-            fix="an MLflow run is written with ExecutionConfig(logger='mlflow') of ptycho_backend",
+            fix="for an MLflow run, use ExecutionConfig(logger='mlflow') of ptycho_backend",
         )

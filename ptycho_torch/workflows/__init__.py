@@ -1,1 +1,1 @@
-"""Training as existing users of the PyTorch package call it."""
+"""Training functions of the earlier PyTorch package."""

@@ -1,4 +1,4 @@
-"""Training with Lightning, under the name that scripts of the earlier package import (ptychodus_api_spec 4.1)."""
+"""Training with Lightning, under the name of the earlier PyTorch package (spec: ptychodus_api_spec 4.11)."""
 
 from ptycho_torch.engine.training import fit as _train_with_lightning
 

@@ -42,8 +42,8 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def own_settings(monkeypatch):
-    """Give every test a dictionary of its own."""
+def empty_settings(monkeypatch):
+    """Start every test with an empty `params.cfg`."""
     monkeypatch.setattr(legacy, "cfg", {})
     monkeypatch.setattr(params, "cfg", legacy.cfg)
 
@@ -60,7 +60,7 @@ def scan():
 
 @pytest.fixture(scope="module")
 def other():
-    """Another object, probe and dose."""
+    """Return a scan of another object with another probe and dose."""
     return pb.simulate_scan(
         N=N, n_positions=81, object_name="lines", probe_name="gaussian", photons_per_pattern=2e4, seed=6
     )
@@ -71,8 +71,8 @@ def small(backend="tensorflow", nepochs=1, n_groups=16, **model) -> TrainingConf
     return TrainingConfig(model=ModelConfig(**fields), nepochs=nepochs, n_groups=n_groups, backend=backend)
 
 
-class Heard(logging.Handler):
-    """Keeps the messages of the log."""
+class LogCollector(logging.Handler):
+    """Log handler that stores messages."""
 
     def __init__(self):
         super().__init__(logging.INFO)
@@ -83,30 +83,30 @@ class Heard(logging.Handler):
 
 
 @pytest.fixture(scope="module")
-def heard():
-    return Heard()
+def log_collector():
+    return LogCollector()
 
 
 @pytest.fixture(scope="module")
-def trained(scan, execution, heard):
-    """Return the results of one training that many tests look at."""
+def trained(scan, execution, log_collector):
+    """Return the results of one training for many tests."""
     raw, config = RawData.from_scan(scan), small(nepochs=2, n_groups=None)
-    before = copy.deepcopy(config), raw.diff3d.copy()
-    logging.getLogger().addHandler(heard)
+    original = copy.deepcopy(config), raw.diff3d.copy()
+    logging.getLogger().addHandler(log_collector)
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.INFO)
     amplitude, phase, results = run_cdi_example(raw, raw, config, execution=execution)
-    logging.getLogger().removeHandler(heard)
+    logging.getLogger().removeHandler(log_collector)
     logging.getLogger().setLevel(level)
     assert amplitude is None
     assert phase is None
-    assert config == before[0]
-    np.testing.assert_array_equal(raw.diff3d, before[1])
+    assert config == original[0]
+    np.testing.assert_array_equal(raw.diff3d, original[1])
     return results
 
 
 def parts_of(data) -> tuple:
-    """Return containers of the first and of the other patterns of a scan."""
+    """Return containers of the first 60 percent of patterns and of the rest."""
     raw = RawData.from_scan(data)
     dataset = raw.generate_grouped_data(N)
     return tuple(loader.load(lambda: (dataset, 0.6), raw.probeGuess, which, True) for which in ("train", "test"))
@@ -124,7 +124,7 @@ def bundle(trained, tmp_path):
 
 
 def as_client(model, raw, gridsize=None, scale=None):
-    """Return the image the way ptychodus makes it."""
+    """Return the image as ptychodus computes it."""
     dataset = raw.generate_grouped_data(N, K=7, nsamples=1, **({} if gridsize is None else {"gridsize": gridsize}))
     container = loader.load(lambda: dataset, raw.probeGuess, which=None, create_split=False)
     scale = params.get("intensity_scale") if scale is None else scale
@@ -132,19 +132,19 @@ def as_client(model, raw, gridsize=None, scale=None):
     return np.squeeze(tf_helper.reassemble_position(patches, container.global_offsets, M=20))
 
 
-def judged(image, scan):
-    """Compare an image, labelled with the centre of the scan's known object, with that object."""
+def compared(image, scan):
+    """Compare an image, centred on the scan's known object, with that object."""
     centre = np.array(scan.obj_origin_px) + (np.array(scan.obj.shape) - 1) / 2
     origin = centre - (np.array(image.shape) - 1) / 2
     return compare(image, tuple(origin), scan.obj, scan.obj_origin_px, scan.positions_px)
 
 
 class TestOneProcess:
-    """The client that did everything in its own process."""
+    """Older client that runs everything in one process."""
 
     def test_train_save_load_and_reconstruct(self, scan, execution, tmp_path):
         """S25: a 2-D probe, the grid size in the settings alone, save(path), load_inference_bundle(file.parent)."""
-        y, x = scan.positions_px.T - np.array(scan.obj_origin_px)[:, None] - 0.5  # of the windows' middles
+        y, x = scan.positions_px.T - np.array(scan.obj_origin_px)[:, None] - 0.5  # positions of the windows' middles
         arrays = {"xcoords": x, "ycoords": y, "diff3d": scan.patterns, "scan_index": np.zeros(len(x), int)}
         raw = RawData.from_coords_without_pc(**arrays, probeGuess=scan.probe[0], objectGuess=scan.obj)
         config = small(n_groups=48, gridsize=2)
@@ -181,19 +181,19 @@ class TestOneProcess:
         assert trained["run"].training.n_groups is None
         assert trained["intensity_scale"] == trained["model"].intensity_scale
 
-    def test_every_epoch_is_in_the_log(self, trained, heard):
+    def test_every_epoch_is_in_the_log(self, trained, log_collector):
         """S21."""
-        assert len([message for message in heard.messages if message.startswith("epoch ")]) == 2
+        assert len([message for message in log_collector.messages if message.startswith("epoch ")]) == 2
 
-    def test_the_test_data_are_held_out(self, trained, scan):
+    def test_validation_data(self, trained, scan):
         assert trained["run"].provenance["validation_sha256"] == RawData.from_scan(scan).to_scan().data_hash()
 
-    def test_containers_train_too(self, second, other):
-        made_from = second["run"].provenance
-        assert made_from["data_sha256"] == other.subset(slice(0, 48)).data_hash()
-        assert made_from["validation_sha256"] == other.subset(slice(48, None)).data_hash()
+    def test_training_on_containers(self, second, other):
+        provenance = second["run"].provenance
+        assert provenance["data_sha256"] == other.subset(slice(0, 48)).data_hash()
+        assert provenance["validation_sha256"] == other.subset(slice(48, None)).data_hash()
 
-    def test_supervised_training_takes_its_labels_from_the_object(self, scan, execution):
+    def test_labels_of_supervised_training(self, scan, execution):
         """S15, S16."""
         raw = RawData.from_scan(scan)
         results = train_cdi_model(raw, None, small(model_type="supervised"), execution)
@@ -203,7 +203,7 @@ class TestOneProcess:
             train_cdi_model(raw, None, small(model_type="supervised"), execution)
 
     @pytest.mark.slow
-    def test_the_published_network(self, scan, execution):
+    def test_the_cnn(self, scan, execution):
         raw = RawData.from_scan(scan)
         config = small(architecture="cnn", N=64)
         with pytest.raises(ShapeError, match="N=64"):
@@ -215,7 +215,7 @@ class TestOneProcess:
         with pytest.raises(ShapeError, match=r"\(B, 32, 32, 4\)"):
             as_client(results["model"], raw, gridsize=1)
 
-    def test_the_other_engine_by_its_name(self, second, other, execution):
+    def test_the_other_engine(self, second, other, execution):
         if missing_packages("pytorch"):
             pytest.skip("PyTorch is not installed")
         amplitude, _, results = run_cdi_example(*parts_of(other), small("pytorch"), execution=execution)
@@ -231,60 +231,60 @@ class TestOneProcess:
 class TestBundles:
     """Saving and loading."""
 
-    def test_every_form_of_a_bundle_loads(self, bundle, trained, scan, tmp_path):
-        """S2: the folder, the folder that the file unpacks to, a renamed file, the file."""
+    def test_all_paths_to_a_bundle(self, bundle, trained, scan, tmp_path):
+        """S2: a folder, a folder with the unpacked content, a renamed file, the file."""
         renamed = shutil.copyfile(bundle / "wts.h5.zip", tmp_path / "model.zip")
         unpacked = tmp_path / "unpacked"
         with zipfile.ZipFile(renamed) as archive:
             archive.extractall(unpacked)
         reference = trained["model"].model.get_weights()
-        for place in (bundle, str(bundle), unpacked, renamed, bundle / "wts.h5.zip"):
-            model, _ = load_inference_bundle(place)
+        for path in (bundle, str(bundle), unpacked, renamed, bundle / "wts.h5.zip"):
+            model, _ = load_inference_bundle(path)
             for name, value in model.model.get_weights().items():
                 np.testing.assert_array_equal(value, reference[name], name)
         with pytest.raises(ModelFileError):
             load_inference_bundle(tmp_path / "nothing")
 
-    def test_a_loaded_model_gives_the_image_of_the_trained_one(self, bundle, trained, scan, execution):
+    def test_loaded_and_trained_models_give_the_same_image(self, bundle, trained, scan, execution):
         raw = RawData.from_scan(scan)
         model, _ = load_inference_bundle(bundle, execution=execution)
         image = as_client(model, raw, gridsize=1)
         assert_close(image, as_client(trained["model"], raw, gridsize=1), REPEATED)
-        found = judged(image, scan)
+        found = compared(image, scan)
         assert found.phase_correlation > 0.97
         assert np.abs(found.shift_px).max() < 0.5
 
-    def test_models_of_every_kind_are_saved(self, trained, tmp_path):
-        kinds = (trained, trained["run"], trained["model"], trained["model"].model)
-        for number, model in enumerate(kinds):
+    def test_all_types_of_models_are_saved(self, trained, tmp_path):
+        models = (trained, trained["run"], trained["model"], trained["model"].model)
+        for number, model in enumerate(models):
             file = model_manager.save(tmp_path / str(number) / "deep", model)
             assert pb.load_model(file).config == trained["run"].training.model
 
-    def test_what_is_no_model_is_refused(self, tmp_path):
+    def test_saving_without_a_model_is_an_error(self, tmp_path):
         with pytest.raises(ConfigError, match="a int"):
             model_manager.save(tmp_path, 5)
-        refused = []
+        errors = []
 
         def in_a_new_thread():
             for action in (lambda: model_manager.save(tmp_path), lambda: model_manager.last_run()):
                 try:
                     action()
                 except ConfigError as error:
-                    refused.append(str(error))
+                    errors.append(str(error))
 
         thread = threading.Thread(target=in_a_new_thread)
         thread.start()
         thread.join()
-        assert len(refused) == 2
-        assert "run_cdi_example" in refused[0]
+        assert len(errors) == 2
+        assert "run_cdi_example" in errors[0]
         assert not list(tmp_path.iterdir())
 
 
-class TestSideBySide:
-    """Models and trainings do not disturb one another."""
+class TestIndependence:
+    """Models and trainings do not affect each other."""
 
     def test_two_models_at_once(self, trained, second, scan, other, execution, tmp_path):
-        """Whatever the settings say: those of the model that was loaded last are wrong for the other one."""
+        """The global settings are those of the last loaded model, and wrong for the other one."""
         models = {}
         for name, results in (("first", trained), ("second", second)):
             models[name], _ = load_inference_bundle(model_manager.save(tmp_path / name, results), execution=execution)
@@ -295,7 +295,7 @@ class TestSideBySide:
         for name, known in (("first", scan), ("second", other)):
             alone = as_client(models[name], raws[name], gridsize=1, scale=models[name].intensity_scale)
             assert_close(images[name], alone, REPEATED)
-            assert judged(images[name], known).phase_correlation > 0.8
+            assert compared(images[name], known).phase_correlation > 0.8
 
     def test_one_model_on_two_scans_in_turn(self, trained, scan, other):
         raws = [RawData.from_scan(scan), RawData.from_scan(other)]
@@ -303,11 +303,11 @@ class TestSideBySide:
         again = [as_client(trained["model"], raw, gridsize=1, scale=1.0) for raw in reversed(raws)]
         for one, two in zip(first, reversed(again), strict=True):
             assert_close(one, two, REPEATED)
-        assert judged(first[1], other).phase_correlation > 0.8
+        assert compared(first[1], other).phase_correlation > 0.8
 
-    def test_training_again_gives_the_same_and_threads_save_their_own(self, second, scan, other, execution, tmp_path):
-        """One of two threads repeats an earlier training, beside another one that runs at the same time."""
-        work = {"again": (parts_of(other), small()), "beside": ((RawData.from_scan(scan), None), small(gridsize=2))}
+    def test_repeated_training_and_saving_in_threads(self, second, scan, other, execution, tmp_path):
+        """One of two simultaneous threads repeats an earlier training."""
+        work = {"again": (parts_of(other), small()), "other": ((RawData.from_scan(scan), None), small(gridsize=2))}
         both, found = threading.Barrier(2), {}
 
         def train(name, data, config):
@@ -332,46 +332,46 @@ class TestSideBySide:
 
 
 class TestImages:
-    """Stitching at the end of a training, and what is written."""
+    """Stitched images and output files."""
 
-    def test_handedness_can_be_changed(self, trained, scan):
-        """Data whose x has the wrong sign, reconstructed with flip_x, give the image of the right ones."""
-        right = RawData.from_scan(scan)
-        wrong = RawData.from_scan(scan)
-        wrong.xcoords = -wrong.xcoords
+    def test_flipped_coordinates(self, trained, scan):
+        """Data with the wrong sign of x and flip_x give the correct image."""
+        original = RawData.from_scan(scan)
+        flipped = RawData.from_scan(scan)
+        flipped.xcoords = -flipped.xcoords
         options = {"model": trained["model"]}
-        amplitude, phase, _ = reassemble_cdi_image(wrong, small(), flip_x=True, **options)
+        amplitude, phase, _ = reassemble_cdi_image(flipped, small(), flip_x=True, **options)
         found = amplitude * np.exp(1j * phase)
         low, high = scan.positions_px.min(axis=0), scan.positions_px.max(axis=0)
         origin = (low + high) / 2 - (np.array(found.shape) - 1) / 2
         assert compare(found, tuple(origin), scan.obj, scan.obj_origin_px, scan.positions_px).phase_correlation > 0.97
-        doubled, _, _ = reassemble_cdi_image(right, small(), coord_scale=2.0, **options)
+        doubled, _, _ = reassemble_cdi_image(original, small(), coord_scale=2.0, **options)
         assert doubled.shape[0] - N == pytest.approx(2 * (found.shape[0] - N), abs=3)
 
-    def test_patches_can_be_transposed(self, trained, scan):
-        """Patterns that were stored transposed."""
-        turned = RawData.from_scan(scan)
-        turned.diff3d = turned.diff3d.swapaxes(1, 2)
-        turned.probeGuess = turned.probeGuess.swapaxes(1, 2)
-        amplitude, phase, _ = reassemble_cdi_image(turned, small(), transpose=True, model=trained["model"])
-        assert judged(amplitude * np.exp(1j * phase), scan).phase_correlation > 0.95
+    def test_transposed_patches(self, trained, scan):
+        """Transposed patterns."""
+        transposed = RawData.from_scan(scan)
+        transposed.diff3d = transposed.diff3d.swapaxes(1, 2)
+        transposed.probeGuess = transposed.probeGuess.swapaxes(1, 2)
+        amplitude, phase, _ = reassemble_cdi_image(transposed, small(), transpose=True, model=trained["model"])
+        assert compared(amplitude * np.exp(1j * phase), scan).phase_correlation > 0.95
 
-    def test_the_last_training_is_the_model(self, trained, scan):
+    def test_the_default_model_is_that_of_the_last_training(self, trained, scan):
         raw = RawData.from_scan(scan)
         model_manager.remember(trained["run"])
         one, _, _ = reassemble_cdi_image(raw, small())
         two, _, _ = reassemble_cdi_image(raw, small(), model=ObjectModel(trained["run"].model))
         assert_close(one, two, REPEATED)
 
-    def test_nothing_but_the_metrics_is_written_without_images(self, trained, tmp_path):
+    def test_outputs_without_images(self, trained, tmp_path):
         save_outputs(None, None, trained, tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == {"metrics.csv", "summary.json"}
 
 
 class TestData:
-    """Loading, and containers."""
+    """Loading and containers."""
 
-    def test_coordinates_can_be_turned(self, scan, tmp_path):
+    def test_coordinate_options(self, scan, tmp_path):
         path = write_npz(scan, tmp_path / "scan.npz")
         y, x = scan.positions_px.T
         raw = load_data(path, flip_x=True, swap_xy=True, coord_scale=2.0)
@@ -383,8 +383,8 @@ class TestData:
         np.testing.assert_array_equal(part.xcoords, again.xcoords)
         assert len(load_data(path, n_images=500).xcoords) == 100
 
-    def test_a_file_means_the_same_whichever_way_it_is_read(self, scan, tmp_path):
-        """Of a file of ptychodus: middles of windows, fractional counts, and its start coordinates."""
+    def test_both_readers_of_a_file_agree(self, scan, tmp_path):
+        """A file of ptychodus: middles of windows, fractional counts, start coordinates."""
         y, x = scan.positions_px.T
         np.savez(
             tmp_path / "theirs.npz",
@@ -401,7 +401,7 @@ class TestData:
         np.testing.assert_array_equal(part.to_scan().patterns, expected.to_scan().patterns[rows])
         np.testing.assert_array_equal(part.ycoords_start, y[rows] - 1)
 
-    def test_containers_follow_the_configuration(self, scan):
+    def test_containers_use_the_configuration(self, scan):
         raw = RawData.from_scan(scan)
         container = create_ptycho_data_container(raw, small(gridsize=2))
         assert container.X.shape == (100, N, N, 4)

@@ -1,4 +1,4 @@
-"""Files that ptychodus writes are read here, and the other way round (data 3.2 to 3.4)."""
+"""Exchange of files with ptychodus in both directions (data 3.2 to 3.4)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ORIGIN_PX = (-3.0, 2.0)
 
 @pytest.fixture
 def written(tmp_path, rng):
-    """Return a product of ours, and what ptychodus reads from it."""
+    """Return a product of this package, and the product that ptychodus reads from its file."""
     from ptychodus.api.io import load_product
 
     product = Product(
@@ -33,7 +33,7 @@ def written(tmp_path, rng):
     return product, load_product(write_product(tmp_path / "ours.h5", product))
 
 
-def test_ptychodus_finds_our_windows_on_our_object(written):
+def test_ptychodus_reads_products(written):
     ours, theirs = written
     geometry = theirs.object_.get_geometry()
     found = (
@@ -45,19 +45,19 @@ def test_ptychodus_finds_our_windows_on_our_object(written):
     assert [loss.value for loss in theirs.losses] == [2.0, 1.0]
 
 
-def test_its_products_and_training_files_are_read(written, tmp_path, rng):
+def test_products_and_training_files_of_ptychodus(written, tmp_path, rng):
     from ptychodus.api import io
     from ptychodus.api.reconstruct import ReconstructInput
 
     product = written[1]
     io.save_product(tmp_path / "again.h5", product)
-    expected = POSITIONS_PX - ORIGIN_PX  # its files know no other origin than the object's
+    expected = POSITIONS_PX - ORIGIN_PX  # its files have the origin at the object
     np.testing.assert_allclose(read_product(tmp_path / "again.h5").positions_px, expected, atol=1e-9)
     counts = rng.integers(1, 9, (3, N, N)).astype(np.uint16)
     bad_pixels = np.arange(N * N).reshape(N, N) == 8
-    everything = ReconstructInput(counts, bad_pixels, product)
-    io.save_training_data(tmp_path / "train.h5", everything, inpaint_bad_pixels=False)
-    io.save_ptychopinn_training_data(tmp_path / "train.npz", everything, inpaint_bad_pixels=False)
+    inputs = ReconstructInput(counts, bad_pixels, product)
+    io.save_training_data(tmp_path / "train.h5", inputs, inpaint_bad_pixels=False)
+    io.save_ptychopinn_training_data(tmp_path / "train.npz", inputs, inpaint_bad_pixels=False)
     for name, positions in (("train.h5", expected), ("train.npz", MIDDLES_PX - ORIGIN_PX)):
         scan = pb.load_scan(tmp_path / name)
         np.testing.assert_allclose(scan.positions_px, positions, atol=1e-9)

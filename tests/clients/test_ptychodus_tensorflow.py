@@ -1,4 +1,4 @@
-"""ptychodus 1.7.0 itself, unmodified, with the package `ptycho` behind it (contract 5.2)."""
+"""Unmodified ptychodus 1.7.0 with the package `ptycho` (contract 5.2)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def client(make_client):
     return make_client("ptychopinn")
 
 
-def test_the_library_offers_both_ways_of_training(client):
+def test_reconstructors_of_the_library(client):
     assert [each.name for each in client.library] == ["PINN", "Supervised"]
 
 
 @pytest.mark.parametrize("name", ["PINN", "Supervised"])
 def test_train_save_load_reconstruct(client, client_scan, caplog, name):
-    client.choose({"training.nepochs": 2})
+    client.set_options({"training.nepochs": 2})
     trained, outputs = client.train(name, client_scan)
     assert len(outputs) == 1
     messages = [record.getMessage() for record in caplog.records]
@@ -53,20 +53,20 @@ def test_train_save_load_reconstruct(client, client_scan, caplog, name):
     ids=["gridsize 2", "gridsize 3", "real space"],
 )
 def test_other_settings(client, client_scan, settings):
-    client.choose({"training.nepochs": 1, **settings})
+    client.set_options({"training.nepochs": 1, **settings})
     trained, _ = client.train("PINN", client_scan)
     found = pb.evaluate(client.reconstruct(trained, client_scan), client_scan.truth)
     assert np.abs(found.shift_px).max() <= 0.5
 
 
-def test_a_model_that_was_never_loaded(client, client_scan):
+def test_reconstruction_without_a_model(client, client_scan):
     with pytest.raises(RuntimeError, match="no PtychoPINN model"):
         list(client.reconstructor("PINN").reconstruct(client_scan.parameters))
 
 
 @pytest.mark.realdata
 def test_the_measured_star(client, star, star_reference):
-    client.choose({"training.nepochs": 1})
+    client.set_options({"training.nepochs": 1})
     trained, _ = client.train("PINN", star)
     found = pb.evaluate(client.reconstruct(trained, star), star_reference)
     assert np.abs(found.shift_px).max() <= 1.0

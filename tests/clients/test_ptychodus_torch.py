@@ -1,4 +1,4 @@
-"""ptychodus 1.7.0 itself, unmodified, with the package `ptycho_torch` behind it (contract 5.3)."""
+"""Unmodified ptychodus 1.7.0 with the package `ptycho_torch` (contract 5.3)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def client(make_client):
     return make_client("ptychopinn_torch")
 
 
-def test_the_library_offers_both_ways_of_training(client):
+def test_reconstructors_of_the_library(client):
     assert [each.name for each in client.library] == ["Unsupervised", "Supervised"]
 
 
 @pytest.mark.parametrize("name", ["Unsupervised", "Supervised"])
 def test_train_save_load_reconstruct(client, client_scan, caplog, name):
-    client.choose({**SIZE, "training.epochs": 2})
+    client.set_options({**SIZE, "training.epochs": 2})
     trained, (output,) = client.train(name, client_scan)
     for losses in (output.training_loss, output.validation_loss):
         assert [loss.epoch for loss in losses] == [0, 1]
@@ -73,14 +73,14 @@ def test_train_save_load_reconstruct(client, client_scan, caplog, name):
     ids=["3 channels", "1 channel"],
 )
 def test_other_settings(client, client_scan, settings):
-    client.choose({**SIZE, "training.epochs": 1, **settings})
+    client.set_options({**SIZE, "training.epochs": 1, **settings})
     trained, (output,) = client.train("Unsupervised", client_scan)
     assert len(output.training_loss) == 1
     found = pb.evaluate(client.reconstruct(trained, client_scan), client_scan.truth)
     assert np.abs(found.shift_px).max() <= 0.5
 
 
-def test_a_wrong_size_says_what_to_set(client, client_scan):
+def test_patterns_of_a_wrong_size(client, client_scan):
     from ptychodus.model.processing._subprocess_protocol import ChildError
 
     with pytest.raises(ChildError, match="64") as caught:
@@ -90,8 +90,8 @@ def test_a_wrong_size_says_what_to_set(client, client_scan):
 
 @pytest.mark.realdata
 def test_the_measured_star(client, star, star_reference):
-    # As narrow as its dialogs allow: four patches of 128×128 for every pattern are minutes on two cores.
-    client.choose({"training.epochs": 1, "model.num_filters_scale": 1})
+    # The smallest network of its dialogs: four patches of 128×128 per pattern take minutes on two cores.
+    client.set_options({"training.epochs": 1, "model.num_filters_scale": 1})
     trained, _ = client.train("Unsupervised", star)
     found = pb.evaluate(client.reconstruct(trained, star), star_reference)
     assert np.abs(found.shift_px).max() <= 1.0

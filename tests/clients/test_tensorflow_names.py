@@ -1,7 +1,7 @@
 """
-The names of the earlier TensorFlow package, one by one, without training.
+Names of the earlier TensorFlow package, without training.
 
-``python tests/clients/test_tensorflow_names.py`` writes the table of ``specs/ptychodus_api_spec.md`` again.
+``python tests/clients/test_tensorflow_names.py`` writes the table of ``specs/ptychodus_api_spec.md``.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from ptycho_backend.testing.tolerances import Tolerance
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "specs/ptychodus_api_spec.md"
 N = 32
-BY_TWO_WAYS = Tolerance(2e-4, "the same float32 network and stitching, the input scaled in another order")
+SAME_INPUT = Tolerance(2e-4, "the same float32 network and stitching, the input scaled in another order")
 
-# What ptychodus 1.7 passes, with the values of its settings.
+# Keywords of ptychodus 1.7, with the values of its settings.
 MODEL_KEYWORDS = {
     "N": 0,
     "gridsize": 1,
@@ -74,15 +74,15 @@ TRAINING_KEYWORDS = {
 
 
 @pytest.fixture(autouse=True)
-def own_settings(monkeypatch):
-    """Give every test a dictionary of its own."""
+def empty_settings(monkeypatch):
+    """Start every test with an empty `params.cfg`."""
     monkeypatch.setattr(legacy, "cfg", {})
     monkeypatch.setattr(params, "cfg", legacy.cfg)
 
 
 @pytest.fixture(scope="module")
 def scan():
-    """A scan of 100 patterns with bad pixels and a known object elsewhere than at (0, 0)."""
+    """Return a scan of 100 patterns with bad pixels and a known object whose origin is not (0, 0)."""
     return pb.simulate_scan(N=N, n_positions=100, bad_pixels=0.01, photons_per_pattern=3e5, seed=4)
 
 
@@ -93,7 +93,7 @@ def raw(scan):
 
 @pytest.fixture(scope="module")
 def model(scan, device):
-    """Return an untrained model of the scan, which is the physics estimate."""
+    """Return an untrained model of the scan; it returns the physics estimate."""
     if missing_packages("tensorflow"):
         pytest.skip("TensorFlow is not installed")
     config = pb.ModelConfig(N=N, n_filters_scale=1, unrolled_steps=1)
@@ -107,8 +107,8 @@ def container_of(raw, gridsize=1, **options):
     return loader.load(lambda: dataset, raw.probeGuess, which=None, create_split=False)
 
 
-def sent(value):
-    """Return what arrives in another process."""
+def pickled(value):
+    """Return a value after pickling and unpickling."""
     return pickle.loads(pickle.dumps(value))  # noqa: S301
 
 
@@ -116,38 +116,38 @@ def sent(value):
 
 
 class TestConfiguration:
-    """Plain classes that clients fill in."""
+    """Plain classes with fields that clients set."""
 
-    def test_it_takes_the_keywords_of_clients_with_a_size_of_zero(self):
-        """S1: the size is filled in after the object has come to another process."""
+    def test_keywords_of_clients_with_a_side_of_zero(self):
+        """S1: clients set the side in another process."""
         config = TrainingConfig(model=ModelConfig(**MODEL_KEYWORDS), **TRAINING_KEYWORDS)
-        arrived = sent(config)
-        assert arrived == config
-        arrived.model.N = 64
-        assert (arrived.model.N, config.model.N) == (64, 0)
+        received = pickled(config)
+        assert received == config
+        received.model.N = 64
+        assert (received.model.N, config.model.N) == (64, 0)
         inference = InferenceConfig(
             model=config.model, model_path=Path(), test_data_file=Path(), debug=True, output_dir=Path()
         )
-        assert sent(inference) == inference
+        assert pickled(inference) == inference
 
     def test_text_becomes_a_path(self):
         config = TrainingConfig(train_data_file="a.npz", output_dir="out")
         assert (config.train_data_file, config.output_dir, config.test_data_file) == (Path("a.npz"), Path("out"), None)
         assert InferenceConfig(model_path="m").model_path == Path("m")
 
-    def test_all_kinds_enter_the_settings_under_earlier_keys(self):
+    def test_configurations_are_written_under_old_keys(self):
         update_legacy_dict(params.cfg, TrainingConfig(model=ModelConfig(gridsize=3, object_big=False), output_dir="o"))
         assert (params.get("gridsize"), params.get("object.big"), params.get("output_prefix")) == (3, False, "o")
         assert "nphotons" not in params.cfg
         update_legacy_dict(params.cfg, InferenceConfig(model=ModelConfig(gridsize=2)))
         assert params.get("gridsize") == 2
 
-    def test_the_table_of_the_specification_is_that_of_the_code(self):
+    def test_the_table_of_the_specification_is_current(self):
         text = SPEC.read_text(encoding="utf-8")
-        assert text == with_table(text), "python tests/clients/test_tensorflow_names.py writes the table again"
+        assert text == with_table(text), "python tests/clients/test_tensorflow_names.py writes the table"
 
     @pytest.mark.parametrize("name", [*translation.MODEL_FIELDS, *translation.TRAINING_FIELDS])
-    def test_every_keyword_with_a_counterpart_is_honoured(self, name, scan, caplog):
+    def test_every_keyword_with_a_counterpart_is_translated(self, name, scan, caplog):
         changed = {
             "architecture": "cnn",
             "model_type": "supervised",
@@ -168,34 +168,34 @@ class TestConfiguration:
         assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
         assert getattr(config, "n_images", None) is None
 
-    def test_a_keyword_without_counterpart_is_named_once(self, scan, caplog):
+    def test_keywords_without_counterpart_are_reported_once(self, scan, caplog):
         translation.to_training(TrainingConfig(model=ModelConfig(**MODEL_KEYWORDS), **TRAINING_KEYWORDS), scan)
         assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
         model = ModelConfig(probe_scale=2.0, amp_activation="swish", object_big=False)
         config = TrainingConfig(model=model, positions_provided=False, debug=True)
-        before = copy.deepcopy(config)
+        original = copy.deepcopy(config)
         training = translation.to_training(config, scan)
         (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
         for name in (*translation.WITHOUT_EFFECT, "amp_activation", "object_big"):
             assert record.getMessage().count(f"{name}") == 1, name
         assert training.model.amp_activation == "sigmoid"
-        assert config == before
+        assert config == original
 
     def test_numbers_of_groups(self, scan):
-        """S6: all positions, unless fewer are asked for."""
-        for asked, expected in (({}, None), ({"n_groups": 5}, 5), ({"n_images": 6}, 6), ({"n_groups": 512}, None)):
-            assert translation.to_training(TrainingConfig(**asked), scan).n_groups == expected
+        """S6: all positions by default."""
+        for fields, expected in (({}, None), ({"n_groups": 5}, 5), ({"n_images": 6}, 6), ({"n_groups": 512}, None)):
+            assert translation.to_training(TrainingConfig(**fields), scan).n_groups == expected
 
-    def test_photons_are_those_measured(self, scan, caplog):
+    def test_nphotons_has_no_effect_on_counts(self, scan, caplog):
         with caplog.at_level(logging.INFO):
             assert translation.to_training(TrainingConfig(nphotons=1e6), scan).nphotons is None
         assert "nphotons" in caplog.text
 
 
 class TestParams:
-    """One dictionary, for those who read it."""
+    """Global settings."""
 
-    def test_what_is_missing_is_a_key_error_that_says_what_to_do(self):
+    def test_missing_settings_raise_a_key_error(self):
         with pytest.raises(KeyError) as error:
             params.get("intensity_scale")
         assert "load_inference_bundle" in str(error.value)
@@ -206,13 +206,13 @@ class TestParams:
         params.params()["intensity_scale"] = 0
         assert params.get("intensity_scale") == 2.5
 
-    def test_all_violations_are_reported_at_once(self):
+    def test_one_error_lists_all_violations(self):
         update_legacy_dict(params.cfg, TrainingConfig(model=ModelConfig(N=33, gridsize=0), batch_size=0))
         with pytest.raises(ConfigError, match=r"model\.N(.|\n)*model\.gridsize(.|\n)*batch_size(.|\n)*params\.cfg"):
             params.validate()
 
-    def test_a_real_space_error_counts_by_itself(self, caplog):
-        """S24: no assertion without a word."""
+    def test_real_space_weights_are_independent(self, caplog):
+        """S24: a log line instead of an assertion."""
         update_legacy_dict(params.cfg, TrainingConfig(model=ModelConfig(N=0), realspace_mae_weight=1.0))
         with caplog.at_level(logging.INFO):
             params.validate()
@@ -222,8 +222,8 @@ class TestParams:
 # --- data ----------------------------------------------------------------------------------------------------------
 
 
-def uneven(**fields) -> RawData:
-    """Return four patterns on a rectangle of 10 px in x and 4 px in y, without randomness."""
+def rectangle(**fields) -> RawData:
+    """Return four patterns on a rectangle of 10 px in x and 4 px in y."""
     x, y = np.array([50.5, 60.5, 50.5, 60.5]), np.array([21.0, 21.0, 25.0, 25.0])
     patterns = np.arange(4, dtype=np.uint16)[:, None, None] + np.ones((4, N, N), np.uint16)
     values = {"xcoords": x, "ycoords": y, "diff3d": patterns, "probeGuess": np.ones((1, N, N), complex)}
@@ -231,11 +231,11 @@ def uneven(**fields) -> RawData:
 
 
 class TestRawData:
-    """Arrays come in as clients have them, and groups go out as scripts know them."""
+    """Input arrays of clients, and output arrays of groups."""
 
-    def test_coordinates_are_x_before_y_and_offsets_mean_minus_member(self):
+    def test_order_of_coordinates_and_sign_of_offsets(self):
         """S9, on a rectangle whose sides differ."""
-        data = uneven().generate_grouped_data(N, K=7, nsamples=1, gridsize=2)
+        data = rectangle().generate_grouped_data(N, K=7, nsamples=1, gridsize=2)
         assert data["coords_offsets"].shape == (4, 1, 2, 1)
         assert data["coords_relative"].shape == data["coords_nn"].shape == (4, 1, 2, 4)
         np.testing.assert_array_equal(data["coords_offsets"][0, 0, :, 0], [55.5, 23.0])
@@ -243,7 +243,7 @@ class TestRawData:
         np.testing.assert_array_equal(data["coords_nn"][0, 0], [[50.5, 60.5, 50.5, 60.5], [21, 21, 25, 25]])
         np.testing.assert_array_equal(data["coords_relative"][0, 0], [[5, -5, 5, -5], [2, 2, -2, -2]])
 
-    def test_all_arrays_are_there(self, raw, scan):
+    def test_shapes_of_all_arrays(self, raw, scan):
         data = raw.generate_grouped_data(N, K=7, nsamples=1, gridsize=2)
         shapes = {key: np.shape(value) for key, value in data.items()}
         assert shapes == {
@@ -260,39 +260,39 @@ class TestRawData:
         assert data["diffraction"].dtype == scan.patterns.dtype
         assert data.get("nothing", 5) == 5
         assert isinstance(data, dict)
-        assert set(sent(data)) == set(data)
+        assert set(pickled(data)) == set(data)
 
-    def test_normalised_amplitude_has_unit_energy_per_pixel_of_a_quarter(self, raw, scan):
+    def test_energy_of_normalised_amplitude(self, raw, scan):
         data = raw.generate_grouped_data(N)
         assert data["X_full"].dtype == np.float32
         clean = dataclasses.replace(scan, mask=None)
         energy = np.square(RawData.from_scan(clean).generate_grouped_data(N)["X_full"]).sum(axis=(1, 2, 3)).mean()
         assert energy == pytest.approx((N / 2) ** 2, rel=1e-5)
 
-    @pytest.mark.parametrize("form", [(N, N), (N, N, 1), (1, N, N), (3, N, N)])
-    def test_probes_of_every_form(self, form, rng):
+    @pytest.mark.parametrize("shape", [(N, N), (N, N, 1), (1, N, N), (3, N, N)])
+    def test_probe_shapes(self, shape, rng):
         """S3, S25."""
-        guess = rng.normal(size=form) + 1j
-        modes = form[0] if len(form) == 3 and form[-1] == N else 1
-        assert uneven(probeGuess=guess).to_scan().probe.shape == (modes, N, N)
+        guess = rng.normal(size=shape) + 1j
+        modes = shape[0] if len(shape) == 3 and shape[-1] == N else 1
+        assert rectangle(probeGuess=guess).to_scan().probe.shape == (modes, N, N)
         assert probe.set_probe_guess(None, guess).shape == (modes, N, N)
         with pytest.raises(ShapeError):
             probe.set_probe_guess(None, np.ones((2, 3, 4, 5)))
 
-    def test_the_domain_is_decided_by_the_values(self):
-        """S4: integers are counts, whatever their type; others are amplitudes, unless they are said to be counts."""
-        whole, plane = uneven().diff3d, np.ones((N, N), complex)
+    def test_counts_or_amplitude_by_values(self):
+        """S4: integer values are counts; others are amplitudes unless `measurement` is "counts"."""
+        whole, plane = rectangle().diff3d, np.ones((N, N), complex)
         for dtype in (np.uint16, np.int32, np.float32, ">u4"):
-            assert uneven(diff3d=whole.astype(dtype)).to_scan().measurement == "counts"
-        part = uneven(diff3d=whole + 0.25, probeGuess=plane)
-        assert part.to_scan().measurement == "amplitude"
-        part.measurement = "counts"
-        assert part.to_scan().measurement == "counts"
+            assert rectangle(diff3d=whole.astype(dtype)).to_scan().measurement == "counts"
+        fractional = rectangle(diff3d=whole + 0.25, probeGuess=plane)
+        assert fractional.to_scan().measurement == "amplitude"
+        fractional.measurement = "counts"
+        assert fractional.to_scan().measurement == "counts"
 
     def test_patterns_of_ptychodus_are_counts(self, tmp_path):
-        """S4: fractional ones too; it hands probes over as stacks of modes, and writes bad pixels into every file."""
-        fractional = uneven().diff3d + 0.25
-        assert uneven(diff3d=fractional, probeGuess=np.ones((1, N, N), complex)).to_scan().measurement == "counts"
+        """S4: also fractional ones; stacks of probe modes and "bad_pixels" in a file identify ptychodus."""
+        fractional = rectangle().diff3d + 0.25
+        assert rectangle(diff3d=fractional, probeGuess=np.ones((1, N, N), complex)).to_scan().measurement == "counts"
         fields = {
             "xcoords": np.arange(len(fractional)),
             "ycoords": np.zeros(len(fractional)),
@@ -309,7 +309,7 @@ class TestRawData:
         [(1, 1, 100), (1, 3, 100), (2, 1, 100), (2, 3, 300), (2, 30, 30), (1, 17, 17)],
     )
     def test_numbers_of_samples(self, raw, gridsize, nsamples, expected):
-        """S5: one sample for each position covers the scan; more than sixteen are a number of groups in all."""
+        """S5: one sample per position covers the scan; more than sixteen are a total number of groups."""
         data = raw.generate_grouped_data(N, K=7, nsamples=nsamples, gridsize=gridsize)
         assert data["nn_indices"].shape == (expected, gridsize**2)
         if nsamples <= 16:
@@ -324,8 +324,8 @@ class TestRawData:
         assert data["nn_indices"].shape == (100, 25)
         assert f"raised from {K} to 24" in caplog.text
 
-    def test_an_omitted_gridsize_is_that_of_the_settings(self, raw):
-        """S25; an argument counts more."""
+    def test_the_default_gridsize_is_that_of_the_settings(self, raw):
+        """S25; an argument takes precedence."""
         assert raw.generate_grouped_data(N)["nn_indices"].shape == (100, 1)
         params.cfg["gridsize"] = 2
         assert raw.generate_grouped_data(N)["nn_indices"].shape == (100, 4)
@@ -336,7 +336,7 @@ class TestRawData:
         np.testing.assert_array_equal(first, again)
         assert (first != other).any()
 
-    def test_a_file_comes_back_as_it_is(self, raw, scan, tmp_path):
+    def test_reading_a_file(self, raw, scan, tmp_path):
         path = write_npz(scan, tmp_path / "train_data.npz")
         read = RawData.from_file(path)
         np.testing.assert_array_equal(read.diff3d, scan.patterns)
@@ -345,9 +345,9 @@ class TestRawData:
         assert read.to_scan().data_hash() == scan.data_hash()
         assert read.source == str(path)
 
-    def test_coordinates_name_the_middle_of_a_window_or_its_pixel(self, scan, tmp_path):
-        """ptychodus counts the middle, (N - 1)/2, half a pixel before pixel N//2; this package's own files do not."""
-        raw = uneven()
+    def test_reference_point_of_coordinates(self, scan, tmp_path):
+        """ptychodus uses the middle, (N - 1)/2, half a pixel before pixel N//2; files of this package use the pixel."""
+        raw = rectangle()
         np.testing.assert_array_equal(raw.to_scan().positions_px[0], [21.5, 51.0])
         raw.middles = False
         np.testing.assert_array_equal(raw.to_scan().positions_px[0], [21.0, 50.5])
@@ -358,7 +358,7 @@ class TestRawData:
         np.testing.assert_array_equal([read.ycoords[0], read.xcoords[0]], [21.0, 50.5])
         np.testing.assert_array_equal(read.to_scan().positions_px[0], [21.5, 51.0])
 
-    def test_start_coordinates_and_their_absence(self, scan, tmp_path):
+    def test_start_coordinates(self, scan, tmp_path):
         path = tmp_path / "scan.npz"
         y, x = scan.positions_px.T
         arrays = {"xcoords": x, "ycoords": y, "diff3d": scan.patterns, "probeGuess": scan.probe}
@@ -372,14 +372,14 @@ class TestRawData:
         np.testing.assert_allclose(shift[:, 0, :, 0], np.broadcast_to([1.0, -2.0], (100, 2)), atol=1e-9)
         np.testing.assert_allclose(data["coords_start_relative"], data["coords_relative"], atol=1e-9)
 
-    def test_objects_of_other_forms(self):
-        """S20: an empty one is none, one layer is the object, several are refused."""
-        assert uneven(objectGuess=np.zeros((0, 0), complex)).to_scan().obj is None
-        assert uneven(objectGuess=np.ones((1, 60, 50), complex)).to_scan().obj.shape == (60, 50)
+    def test_object_shapes(self):
+        """S20: an empty object is None, one layer is the object, several are an error."""
+        assert rectangle(objectGuess=np.zeros((0, 0), complex)).to_scan().obj is None
+        assert rectangle(objectGuess=np.ones((1, 60, 50), complex)).to_scan().obj.shape == (60, 50)
         with pytest.raises(ShapeError, match="2 layers"):
-            uneven(objectGuess=np.ones((2, 60, 50), complex)).to_scan()
+            rectangle(objectGuess=np.ones((2, 60, 50), complex)).to_scan()
 
-    def test_what_does_not_fit_is_said(self, raw):
+    def test_invalid_input(self, raw):
         with pytest.raises(ShapeError, match="N=64"):
             raw.generate_grouped_data(64)
         with pytest.raises(ConfigError, match="nsample"):
@@ -390,7 +390,7 @@ class TestRawData:
 
 
 class TestLoader:
-    """Containers hold what the groups hold."""
+    """Containers of groups."""
 
     def test_labels_are_patches_of_the_object(self, raw, scan):
         container = container_of(raw, gridsize=2)
@@ -399,7 +399,7 @@ class TestLoader:
         nearest = scan.obj[y : y + N, x : x + N]
         inside = container.Y[5, :, :, 3][: nearest.shape[0], : nearest.shape[1]]
         assert np.corrcoef(np.abs(inside).ravel(), np.abs(nearest).ravel())[0, 1] > 0.9
-        assert_close(container.Y_I * np.exp(1j * container.Y_phi), container.Y, BY_TWO_WAYS)
+        assert_close(container.Y_I * np.exp(1j * container.Y_phi), container.Y, SAME_INPUT)
 
     def test_a_split_has_two_parts(self, raw):
         data = raw.generate_grouped_data(N, gridsize=2)
@@ -411,13 +411,13 @@ class TestLoader:
         with pytest.raises(DataError, match="which"):
             loader.load(lambda: (data, 0.75), raw.probeGuess, None, True)
 
-    def test_an_explicit_probe_counts_more_than_the_scan(self, raw, scan):
+    def test_an_explicit_probe_takes_precedence(self, raw, scan):
         data = raw.generate_grouped_data(N)
         other = np.roll(scan.probe, 3, axis=-1)
         np.testing.assert_array_equal(context_of(loader.load(lambda: data, other).X).scan.probe, other)
         np.testing.assert_array_equal(context_of(data["X_full"]).scan.probe, scan.probe)
 
-    def test_arrays_without_a_scan_are_refused_where_one_is_needed(self, raw):
+    def test_arrays_without_a_scan_are_an_error(self, raw):
         data = GroupedData(raw.generate_grouped_data(N))
         data["X_full"] = np.asarray(data["X_full"])
         with pytest.raises(DataError, match="loader"):
@@ -425,25 +425,32 @@ class TestLoader:
 
 
 class TestScanArray:
-    """What keeps a scan, and what does not."""
+    """Operations that preserve the scan context, and others."""
 
-    def test_arithmetic_pickling_and_rows_keep_it(self, raw):
+    def test_arithmetic_pickling_and_rows_preserve_it(self, raw):
         X = container_of(raw, gridsize=2).X
-        for kept in (X * 2.5, np.float64(3) * X, X + X, np.sqrt(X), X.copy(), copy.deepcopy(X)):
-            assert context_of(kept) is context_of(X) or len(context_of(kept).groups) == 100
-        arrived = sent(X)
-        np.testing.assert_array_equal(arrived, X)
-        np.testing.assert_array_equal(context_of(arrived).groups.indices, context_of(X).groups.indices)
+        for result in (X * 2.5, np.float64(3) * X, X + X, np.sqrt(X), X.copy(), copy.deepcopy(X)):
+            assert context_of(result) is context_of(X) or len(context_of(result).groups) == 100
+        received = pickled(X)
+        np.testing.assert_array_equal(received, X)
+        np.testing.assert_array_equal(context_of(received).groups.indices, context_of(X).groups.indices)
         rows = np.array([4, 1, 1])
         for key in (slice(3, 9, 2), rows, rows.tolist(), np.arange(100) % 3 == 0):
             part = X[key]
             np.testing.assert_array_equal(context_of(part).groups.indices, context_of(X).groups.indices[key])
             assert context_of(part).describes(part.shape)
 
-    def test_other_choices_do_not(self, raw):
+    def test_other_selections_drop_it(self, raw):
         X = container_of(raw, gridsize=2).X
-        for lost in (np.asarray(X), X[0], X[..., 0], X[:, 3:, 3:], X[:, :, :, :1], np.concatenate([np.asarray(X)] * 2)):
-            assert context_of(lost) is None
+        for result in (
+            np.asarray(X),
+            X[0],
+            X[..., 0],
+            X[:, 3:, 3:],
+            X[:, :, :, :1],
+            np.concatenate([np.asarray(X)] * 2),
+        ):
+            assert context_of(result) is None
         assert not context_of(X).describes(X[:, 3:, 3:].shape)
         assert not context_of(X.reshape(50, 2, N, N, 4)).describes((50, 2, N, N, 4))
         assert context_of(X.sum(axis=0, keepdims=True)) is None
@@ -455,11 +462,11 @@ class TestScanArray:
 
 
 class TestPredict:
-    """Patches are those of the front door, whatever has happened to the arrays on the way."""
+    """Patches are those of `ptycho_backend`, whatever operations the arrays went through."""
 
     @pytest.mark.parametrize("gridsize", [1, 2])
-    def test_the_image_is_that_of_the_front_door(self, model, raw, scan, gridsize):
-        """The same pixels, on the canvas that a client expects."""
+    def test_the_image_is_that_of_reconstruct(self, model, raw, scan, gridsize):
+        """Same pixels, on the canvas that a client expects."""
         container = container_of(raw, gridsize)
         patches = model.predict([container.X * model.intensity_scale, container.local_offsets])
         assert patches.shape == (100, N, N, gridsize**2)
@@ -472,48 +479,48 @@ class TestPredict:
         patches = model.predict([container.X * model.intensity_scale, container.local_offsets])
         image = np.squeeze(tf_helper.reassemble_position(patches, container.global_offsets, M=20))
         reference = model._fitted[1]
-        assert_close(image, pb.reconstruct(unknown, reference, iterations=0).obj, BY_TWO_WAYS)
+        assert_close(image, pb.reconstruct(unknown, reference, iterations=0).obj, SAME_INPUT)
 
-    def test_a_factor_does_not_matter_to_arrays_that_know_their_scan(self, model, raw):
+    def test_a_factor_has_no_effect_on_scan_arrays(self, model, raw):
         container = container_of(raw)
         one = model.predict([container.X * 17.0, container.local_offsets])
         two = model.predict([container.X * model.intensity_scale, container.local_offsets])
-        assert_close(one, two, BY_TWO_WAYS)
+        assert_close(one, two, SAME_INPUT)
         half = model.predict([container.X[::2] * 3.0, container.local_offsets[::2]])
-        assert_close(half, two[::2], BY_TWO_WAYS)
+        assert_close(half, two[::2], SAME_INPUT)
 
-    def test_numbers_come_from_the_array(self, model, raw):
+    def test_values_come_from_the_array(self, model, raw):
         """Other patterns in the same rows give other patches."""
         container = container_of(raw)
         order = np.arange(100)[::-1]
         swapped = np.take(container.X, order, axis=0)
         one = model.predict([swapped, container.local_offsets])
         two = model.predict([container.X, container.local_offsets])
-        assert_close(one, two[::-1], BY_TWO_WAYS)
+        assert_close(one, two[::-1], SAME_INPUT)
 
-    def test_the_scan_is_found_at_the_offsets_too(self, model, raw):
+    def test_the_context_of_the_offsets(self, model, raw):
         container = container_of(raw)
         plain = np.asarray(container.X * model.intensity_scale)
         one = model.predict([plain, container.local_offsets])
         assert context_of(one) is not None
-        assert_close(one, model.predict([container.X, container.local_offsets]), BY_TWO_WAYS)
+        assert_close(one, model.predict([container.X, container.local_offsets]), SAME_INPUT)
 
-    def test_plain_arrays_take_the_calibration_of_the_model(self, model, scan):
-        """For the scan that the model was made for it is the same, once the bad pixels hold what they would hold."""
+    def test_plain_arrays_use_the_calibration_of_the_model(self, model, scan):
+        """Both calibrations are equal for the scan of the model, without bad pixels."""
         clean = RawData.from_scan(dataclasses.replace(scan, mask=None))
         config = model.model.config
-        own = get_backend("tensorflow").create_model(
+        built = get_backend("tensorflow").create_model(
             model.model.training, calibrate(clean.to_scan(), config), model.model.execution
         )
-        plain_model, container = ObjectModel(own), container_of(clean)
+        plain_model, container = ObjectModel(built), container_of(clean)
         arrays = [np.asarray(container.X) * plain_model.intensity_scale, np.asarray(container.local_offsets)]
         patches = plain_model.predict(arrays)
         assert context_of(patches) is None
-        assert_close(patches, plain_model.predict([container.X, container.local_offsets]), BY_TWO_WAYS)
+        assert_close(patches, plain_model.predict([container.X, container.local_offsets]), SAME_INPUT)
         amplitude = np.sqrt(scan.patterns.astype(float))[..., None]
-        assert_close(np.asarray(arrays[0], float), amplitude, BY_TWO_WAYS, "X · intensity_scale is measured amplitude")
+        assert_close(np.asarray(arrays[0], float), amplitude, SAME_INPUT, "X · intensity_scale is measured amplitude")
 
-    def test_another_probe_and_dose_are_taken_from_the_scan(self, model):
+    def test_probe_and_dose_of_another_scan(self, model):
         other = pb.simulate_scan(N=N, n_positions=100, probe_name="gaussian", photons_per_pattern=2e4, seed=9)
         container = container_of(RawData.from_scan(other))
         patches = model.predict([container.X * model.intensity_scale, container.local_offsets])
@@ -521,14 +528,14 @@ class TestPredict:
         np.testing.assert_array_equal(context_of(patches).scan.probe, other.probe)
         assert pb.evaluate(framed(image, other), other).phase_correlation > 0.85
 
-    def test_other_numbers_of_members_than_the_model_was_trained_with(self, model, raw):
+    def test_groups_larger_than_in_training(self, model, raw):
         container = container_of(raw, gridsize=3)
         patches = model.predict([container.X, container.local_offsets])
         assert patches.shape == (100, N, N, 9)
         assert model._fitted[1].config.gridsize == 3
         assert model.model.config.gridsize == 1
 
-    def test_what_does_not_fit_is_said(self, model, raw):
+    def test_invalid_input(self, model, raw):
         container = container_of(raw)
         with pytest.raises(ShapeError, match=r"local_offsets"):
             model.predict([container.X, container.global_offsets[:5]])
@@ -539,17 +546,17 @@ class TestPredict:
 
 
 def framed(image, scan) -> pb.Image:
-    """Return an image where a client would place it: its centre on that of the known object."""
+    """Return an image with its centre at the centre of the known object, as clients place it."""
     centre = np.array(scan.obj_origin_px) + (np.array(scan.obj.shape) - 1) / 2
     origin = centre - (np.array(image.shape) - 1) / 2
     return pb.Image(np.asarray(image), (np.abs(image) > 0).astype(np.float32), (float(origin[0]), float(origin[1])))
 
 
 class TestReassemblePosition:
-    """Where pixels come to lie."""
+    """Positions of pixels."""
 
-    def test_plain_patches_lie_where_their_offsets_say(self):
-        """Two single bright pixels, absolutely: x before y, centre of the canvas at the bounding box's midpoint."""
+    def test_positions_of_plain_patches(self):
+        """Two single bright pixels: x before y, centre of the canvas at the bounding box's midpoint."""
         patches = np.zeros((2, 16, 16, 1), np.complex64)
         patches[0, 8, 8, 0], patches[1, 9, 7, 0] = 1.0, 2.0j
         offsets = np.array([[100.0, 50.0], [110.0, 54.0]])[:, None, :, None]  # x, y
@@ -562,7 +569,7 @@ class TestReassemblePosition:
             assert image[int(row), int(column), 0] == pytest.approx(value)
         assert np.count_nonzero(np.abs(image) > 1e-6) == 2
 
-    def test_only_the_centre_of_plain_patches_counts(self):
+    def test_only_the_centre_of_plain_patches_is_used(self):
         patches = np.ones((1, 16, 16, 1), np.complex64)
         patches[0, 6:10, 6:10] = 3.0
         image = tf_helper.reassemble_position(patches, np.zeros((1, 1, 2, 1)), M=4)
@@ -576,12 +583,12 @@ class TestReassemblePosition:
         [((81, 90), 1, False), ((80, 91), 2, False), ((81, 91), 1, True), ((80, 90), 2, True)],
     )
     def test_the_canvas_is_centred_on_the_known_object(self, scan, size, gridsize, middles):
-        """S8: clients give the image the centre of the object they passed, and find every pixel where it was."""
+        """S8: clients place the image at the centre of the object that they passed."""
         height, width = size
-        place = np.array([40.0, 44.0])
+        shift = np.array([40.0, 44.0])
         obj = np.zeros(size, np.complex64)
-        moved = dataclasses.replace(scan, positions_px=scan.positions_px + place, obj_origin_px=(0.0, 0.0))
-        top, left = (np.array(scan.obj_origin_px) + place).astype(int)
+        moved = dataclasses.replace(scan, positions_px=scan.positions_px + shift, obj_origin_px=(0.0, 0.0))
+        top, left = (np.array(scan.obj_origin_px) + shift).astype(int)
         part = scan.obj[: height - top, : width - left]
         obj[top : top + part.shape[0], left : left + part.shape[1]] = part
         known = dataclasses.replace(moved, obj=obj)
@@ -596,18 +603,18 @@ class TestReassemblePosition:
         assert np.abs(compared.shift_px).max() < 0.1
         assert compared.amplitude_correlation > 0.97
 
-    def test_without_an_object_the_bounding_box_decides(self):
-        raw = uneven()
+    def test_without_an_object_the_canvas_follows_the_bounding_box(self):
+        raw = rectangle()
         raw.xcoords_start = raw.ycoords_start = raw.xcoords
         container = container_of(raw)
         ones = ScanArray(np.ones_like(container.X, dtype=np.complex64), context_of(container.X))
         image = tf_helper.reassemble_position(ones, container.global_offsets)
         assert image.shape == (5 + N + 1, 11 + N + 1, 1)
-        seen = np.abs(image[..., 0]) > 0
-        assert seen.any()
-        np.testing.assert_array_equal(seen, seen[::-1, ::-1], "windows lie evenly about their coordinates' midpoint")
+        covered = np.abs(image[..., 0]) > 0
+        assert covered.any()
+        np.testing.assert_array_equal(covered, covered[::-1, ::-1], "windows are symmetric about the midpoint")
 
-    def test_moved_patterns_lie_where_they_are_said_to(self, model, raw):
+    def test_changed_positions_of_patterns(self, model, raw):
         container = container_of(raw)
         patches = model.predict([container.X, container.local_offsets])
         straight = tf_helper.reassemble_position(patches, container.global_offsets)
@@ -616,14 +623,14 @@ class TestReassemblePosition:
         some = tf_helper.reassemble_position(patches[:5], container.global_offsets[:5])
         assert some.size <= straight.size
 
-    def test_members_of_groups_cannot_be_moved_one_by_one(self, model, raw):
+    def test_changed_positions_of_groups_are_an_error(self, model, raw):
         container = container_of(raw, gridsize=2)
         patches = model.predict([container.X, container.local_offsets])
         for offsets in (-container.global_offsets, container.global_offsets[::-1]):
             with pytest.raises(ShapeError, match="same container"):
                 tf_helper.reassemble_position(patches, offsets)
         for wrong in (container.global_offsets, container.local_offsets):
-            with pytest.raises(ShapeError, match="know their scan"):
+            with pytest.raises(ShapeError, match="without a scan context"):
                 tf_helper.reassemble_position(np.asarray(patches), wrong)
         tf_helper.reassemble_position(patches[10:20], container.global_offsets[10:20])
 
@@ -631,8 +638,8 @@ class TestReassemblePosition:
 # --- imports, and the table ----------------------------------------------------------------------------------------
 
 
-def test_no_name_needs_a_framework(tmp_path):
-    """A client's parent process imports the configuration, and may not touch a GPU."""
+def test_imports_load_no_framework(tmp_path):
+    """A client's parent process imports the configuration and must not use a GPU."""
     code = """
         import json, sys
         import ptycho.config, ptycho.config.config, ptycho.params, ptycho.raw_data, ptycho.loader, ptycho.probe
@@ -653,17 +660,17 @@ def test_no_name_needs_a_framework(tmp_path):
 
 
 def meaning(owner: type, name: str) -> str:
-    """Return what becomes of a keyword, from what the translation does."""
+    """Return the description of a keyword's translation."""
     same = {ModelConfig: translation.MODEL_FIELDS, TrainingConfig: translation.TRAINING_FIELDS}.get(owner, ())
     if name in same:
-        return f"`{name}` of the front door's `{owner.__name__}`"
-    if name in translation.OLDER_NAMES:
-        return f"`{translation.OLDER_NAMES[name]}`, which counts more"
+        return f"`{name}` of `ptycho_backend.{owner.__name__}`"
+    if name in translation.OLD_NAMES:
+        return f"`{translation.OLD_NAMES[name]}`, which takes precedence"
     if name in translation.WITHOUT_EFFECT:
         return f"none: {translation.WITHOUT_EFFECT[name]}"
-    if name in translation.KEPT_ONLY:
-        return "kept for scripts that read it again"
-    return "the keywords above" if owner is TrainingConfig else "none: the model file decides"
+    if name in translation.STORED_ONLY:
+        return "stored for scripts that read it"
+    return "the keywords above" if owner is TrainingConfig else "none: the settings come from the model file"
 
 
 def table() -> str:

@@ -1,4 +1,4 @@
-"""The PyTorch names that clients call, in one process (ptychodus_api_spec 4.11 and 4.12)."""
+"""Names of the earlier PyTorch package, in one process (ptychodus_api_spec 4.11 and 4.12)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.client
 torch = pytest.importorskip("torch")
 pl = pytest.importorskip("lightning.pytorch")
 
-from ptycho_torch.api.base_api import (  # noqa: E402 - after the frameworks are known to be there
+from ptycho_torch.api.base_api import (  # noqa: E402 - after the check for the frameworks
     ConfigManager,
     DataloaderFormats,
     InferenceEngine,
@@ -30,12 +30,12 @@ from ptycho_torch.api.base_api import (  # noqa: E402 - after the frameworks are
 )
 from ptycho_torch.model import PtychoPINN_Lightning  # noqa: E402
 
-HALF_PX = 0.5  # clients count a position at the middle of its window
+HALF_PX = 0.5  # clients use the middle of a window as its position
 
 
 @pytest.fixture(scope="module")
 def scan():
-    """Return a scan that is wider than high and lacks a corner: axes, midpoint and mean all differ."""
+    """Return an asymmetric scan: wider than high and without a corner, so that midpoint and mean differ."""
     full = pb.simulate_scan(N=32, n_positions=144, object_name="lines", photons_per_pattern=1e5, seed=3)
     low, high = full.positions_px.min(axis=0), full.positions_px.max(axis=0)
     y, x = ((full.positions_px - low) / (high - low)).T
@@ -43,7 +43,7 @@ def scan():
 
 
 def export(scan, path, **fields):
-    """Write a scan as ptychodus does: counts, positions of middles, no domain, big-endian where a detector is."""
+    """Write a scan in the format of ptychodus: big-endian counts, positions of windows' middles."""
     y, x = (scan.positions_px - HALF_PX).T
     arrays = {
         "xcoords": x - scan.obj_origin_px[1],
@@ -72,7 +72,7 @@ ALONE = {"C": 1, "grid_size": (1, 1)}
 
 
 def client_run(folder, configs, callbacks=(), out=None):
-    """Do what the client's training child does."""
+    """Train as the client's child process does."""
     loader = PtychoDataLoader(
         data_dir=folder,
         config_manager=configs,
@@ -87,7 +87,7 @@ def client_run(folder, configs, callbacks=(), out=None):
 
 
 def loaded(path):
-    """Do what the client's reconstruction child does first."""
+    """Load a model as the client's child process does."""
     data, model, training, inference = PtychoModel._extract_configs_from_checkpoint(str(path))
     parts = {"model_config": model, "data_config": data, "training_config": training, "inference_config": inference}
     ptycho_model = PtychoModel(**parts)
@@ -108,7 +108,7 @@ def in_memory(scan, configs, dtype=None, order=""):
 
 
 def make_collector(names):
-    """Return a callback of a class that is local to a function, as the client's is: it cannot be pickled."""
+    """Return a callback of a local class, which cannot be pickled, as the client's."""
 
     class Collector(pl.callbacks.Callback):
         def __init__(self):
@@ -141,7 +141,7 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained(scan, tmp_path_factory):
-    """Train once, on a file and with one that is held out."""
+    """Train once, with a training file and a validation file."""
     folder = tmp_path_factory.mktemp("client")
     export(scan, folder / "train_data.npz")
     export(scan.subset(np.arange(0, len(scan), 6)), folder / "test_data.npz")
@@ -150,7 +150,7 @@ def trained(scan, tmp_path_factory):
     handler = logging.Handler(logging.INFO)
     handler.emit = lambda record: messages.append(record.getMessage())
     root, level = logging.getLogger(), logging.getLogger().level
-    before = list(root.handlers)
+    handlers = list(root.handlers)
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     try:
@@ -158,24 +158,24 @@ def trained(scan, tmp_path_factory):
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
-    assert root.handlers == before
+    assert root.handlers == handlers
     return Trained(loader, model, collector, messages)
 
 
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-def test_the_client_s_callback_sees_every_epoch(trained):
+def test_callbacks_receive_every_epoch(trained):
     assert (trained.model.model.loss_name, trained.model.model.val_loss_name) == (
         "poisson_train_loss",
         "poisson_val_loss",
     )
-    for name, seen in (("train", trained.collector.train), ("val", trained.collector.validation)):
-        assert [epoch for epoch, _ in seen] == [0, 1, 2]
-        assert [value for _, value in seen] == pytest.approx([row[f"poisson_{name}_loss"] for row in trained.history])
+    for name, epochs in (("train", trained.collector.train), ("val", trained.collector.validation)):
+        assert [epoch for epoch, _ in epochs] == [0, 1, 2]
+        assert [value for _, value in epochs] == pytest.approx([row[f"poisson_{name}_loss"] for row in trained.history])
 
 
-def test_epochs_are_lines_of_the_log_and_keywords_are_named_once(trained):
+def test_log_of_epochs_and_keywords(trained):
     assert [message.split(":")[0] for message in trained.messages if message.startswith("epoch ")] == [
         "epoch 1/3",
         "epoch 2/3",
@@ -184,16 +184,16 @@ def test_epochs_are_lines_of_the_log_and_keywords_are_named_once(trained):
     assert sum("cbam_encoder=True" in message for message in trained.messages) == 1
 
 
-def test_the_held_out_file_is_held_out(trained, scan):
+def test_the_validation_file(trained, scan):
     positions = len(trained.loader.scan)
     assert 0 < positions < len(scan), "one file, within the bounds"
     assert len(trained.loader.validation) == len(range(0, len(scan), 6)), "whole"
-    made = read_bundle(trained.loader.output_dir).provenance
-    assert made["data_sha256"] == trained.loader.scan.data_hash()
-    assert made["validation_sha256"] == trained.loader.validation.data_hash()
+    provenance = read_bundle(trained.loader.output_dir).provenance
+    assert provenance["data_sha256"] == trained.loader.scan.data_hash()
+    assert provenance["validation_sha256"] == trained.loader.validation.data_hash()
 
 
-def test_the_trainer_is_lightnings(scan, tmp_path):
+def test_the_trainer_is_that_of_lightning(scan, tmp_path):
     export(scan, tmp_path / "scan.npz")
     configs = manager()
     loader = PtychoDataLoader(data_dir=tmp_path, config_manager=configs, output_dir=tmp_path / "out")
@@ -206,7 +206,7 @@ def test_the_trainer_is_lightnings(scan, tmp_path):
         trainer.train(orchestration="mlflow")
 
 
-def test_the_run_folder_is_new_and_holds_an_ordinary_run(trained, scan):
+def test_files_of_the_run_folder(trained, scan):
     run = trained.loader.output_dir
     assert run.parent.name == "out"
     assert run.name.startswith("run_2")
@@ -215,24 +215,24 @@ def test_the_run_folder_is_new_and_holds_an_ordinary_run(trained, scan):
     assert not list(run.rglob("*.tmp"))
 
 
-def test_two_runs_of_one_second_do_not_mix(scan, tmp_path):
+def test_runs_of_the_same_second_have_different_folders(scan, tmp_path):
     export(scan, tmp_path / "scan.npz")
     folders = {PtychoDataLoader(tmp_path, manager(), output_dir=tmp_path / "out").output_dir for _ in range(3)}
     assert len(folders) == 3
     assert all(folder.is_dir() for folder in folders)
 
 
-def test_bounds_hold_for_training_along_their_own_axes(scan, tmp_path):
+def test_bounds_apply_to_training_along_their_axes(scan, tmp_path):
     export(scan, tmp_path / "scan.npz")
     configs = manager(x_bounds=(0.0, 0.4), y_bounds=(0.25, 1.0))
     inside = PtychoDataLoader(tmp_path, configs, output_dir=tmp_path / "out").scan.positions_px
-    # The file counts from the object's corner.
+    # Positions in the file are relative to the object's corner.
     whole = scan.positions_px - scan.obj_origin_px
     y, x = ((whole - whole.min(axis=0)) / np.ptp(whole, axis=0)).T
     expected = whole[(y >= 0.25) & (x <= 0.4)]
     assert 9 < len(expected) < len(whole) / 2
     np.testing.assert_allclose(inside, expected, atol=1e-9)
-    assert len(in_memory(scan, configs).scan) == len(scan), "an image is of the whole field"
+    assert len(in_memory(scan, configs).scan) == len(scan), "images show the whole field"
 
 
 @pytest.mark.parametrize(
@@ -243,21 +243,21 @@ def test_bounds_hold_for_training_along_their_own_axes(scan, tmp_path):
         ({"x_bounds": (0.0, 1e-6), "y_bounds": (0.0, 1e-6)}, DataError, "x_bounds"),
     ],
 )
-def test_bounds_that_leave_nothing_say_so(scan, tmp_path, bounds, error, words):
+def test_invalid_bounds(scan, tmp_path, bounds, error, words):
     export(scan, tmp_path / "scan.npz")
     with pytest.raises(error, match=words):
         PtychoDataLoader(tmp_path, manager(**bounds), output_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_without_training_data_says_so(scan, tmp_path):
+def test_folders_without_training_data(scan, tmp_path):
     export(scan, tmp_path / "test_data.npz")
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DataError, match=r"train_data\.npz"):
             PtychoDataLoader(folder, manager(), output_dir=tmp_path / "out")
 
 
-def test_several_files_train_together(scan, tmp_path):
+def test_several_training_files(scan, tmp_path):
     export(scan, tmp_path / "a.npz")
     export(scan.subset(np.arange(40)), tmp_path / "b.npz")
     whole = {"x_bounds": (0.0, 1.0), "y_bounds": (0.0, 1.0)}
@@ -268,7 +268,7 @@ def test_several_files_train_together(scan, tmp_path):
         PtychoDataLoader(tmp_path, manager(**whole), output_dir=tmp_path / "out")
 
 
-def test_patterns_with_fractions_are_counts_for_a_client_unless_the_file_says_otherwise(scan, tmp_path):
+def test_fractional_patterns_are_counts_by_default(scan, tmp_path):
     counts = np.asarray(scan.patterns)
     export(scan, tmp_path / "scan.npz", diff3d=(counts * 1.01).astype(np.float32))
     assert PtychoDataLoader(tmp_path, manager(), output_dir=tmp_path / "out").scan.measurement == "counts"
@@ -277,24 +277,24 @@ def test_patterns_with_fractions_are_counts_for_a_client_unless_the_file_says_ot
     assert PtychoDataLoader(tmp_path, manager(), output_dir=tmp_path / "out").scan.measurement == "amplitude"
 
 
-def test_labels_of_supervised_training_lie_where_the_patterns_were_taken(scan, tmp_path):
-    """The file's object, cut at the scan's positions, predicts the patterns: half a pixel off it would not."""
+def test_labels_of_supervised_training(scan, tmp_path):
+    """Patches of the file's object at the scan's positions equal those of the true object."""
     from ptycho_backend.physics.translation import extract_patches_at
 
     export(scan, tmp_path / "train_data.npz")
     configs = manager({"epochs": 1}, {"mode": "Supervised"}, **ALONE)
     loader, model = client_run(tmp_path, configs)
     assert model.model.loss_name == "supervised_train_loss"
-    seen = loader.scan
-    labels = extract_patches_at(seen.obj, seen.positions_px, seen.N, seen.obj_origin_px)
-    truth = extract_patches_at(scan.obj, seen.positions_px + scan.obj_origin_px, scan.N, scan.obj_origin_px)
+    read = loader.scan
+    labels = extract_patches_at(read.obj, read.positions_px, read.N, read.obj_origin_px)
+    truth = extract_patches_at(scan.obj, read.positions_px + scan.obj_origin_px, scan.N, scan.obj_origin_px)
     np.testing.assert_allclose(labels, truth, atol=1e-5)
 
 
 # --- checkpoints ----------------------------------------------------------------------------------------------------
 
 
-def test_the_best_checkpoint_holds_plain_values_only(trained):
+def test_the_best_checkpoint_holds_plain_values(trained):
     path = find_best_checkpoint(trained.loader.output_dir)
     assert path == trained.loader.output_dir / "checkpoints" / "best-checkpoint.ckpt"
     content = torch.load(path, weights_only=True)
@@ -320,7 +320,7 @@ def test_the_last_checkpoint_holds_the_last_epoch(trained):
         np.testing.assert_array_equal(value, best[name], err_msg=f"{name} of the model itself")
 
 
-def test_the_best_checkpoint_is_looked_for_in_one_order(tmp_path):
+def test_precedence_of_checkpoints(tmp_path):
     assert find_best_checkpoint(tmp_path) is None
     folder = tmp_path / "checkpoints"
     folder.mkdir()
@@ -331,7 +331,7 @@ def test_the_best_checkpoint_is_looked_for_in_one_order(tmp_path):
         assert find_best_checkpoint(tmp_path) == folder / name
 
 
-def test_a_checkpoint_needs_nothing_beside_it_and_gives_the_same_numbers(trained, tmp_path):
+def test_a_copied_checkpoint_restores_the_model(trained, tmp_path):
     copy = tmp_path / "saved.ckpt"
     copy.write_bytes(find_best_checkpoint(trained.loader.output_dir).read_bytes())
     model, configs = loaded(copy)
@@ -340,30 +340,30 @@ def test_a_checkpoint_needs_nothing_beside_it_and_gives_the_same_numbers(trained
     assert all(torch.equal(state[name], expected[name]) for name in state)
     assert configs.data_config == DataConfig(N=32)
     assert configs.data_config.grid_size == (2, 2)
-    assert model.model.trained.execution.device == "auto", "whatever it was trained on"
+    assert model.model.trained.execution.device == "auto", "independent of the training device"
 
 
-def test_another_configuration_is_refused_as_a_value_error(trained):
+def test_another_configuration_is_a_value_error(trained):
     model, configs = loaded(find_best_checkpoint(trained.loader.output_dir))
     configs.model_config.n_filters_scale = 3
     with pytest.raises(ValueError, match="n_filters_scale=3"):
         configs.validate_arch_compatibility(model)
 
 
-class Mark:
-    """What a hostile file would run."""
+class Malicious:
+    """Object that executes code when it is unpickled."""
 
     def __reduce__(self):
         return (open, (str(self.path), "w"))
 
 
-def test_foreign_and_damaged_checkpoints_are_refused_and_nothing_in_them_runs(trained, tmp_path):
+def test_invalid_checkpoints_are_errors_and_execute_nothing(trained, tmp_path):
     good = find_best_checkpoint(trained.loader.output_dir)
     content = torch.load(good, weights_only=True)
-    mark = Mark()
-    mark.path = tmp_path / "ran"
+    malicious = Malicious()
+    malicious.path = tmp_path / "ran"
     files = {
-        "hostile": {**content, "callbacks": mark},
+        "malicious": {**content, "callbacks": malicious},
         "foreign": {"state_dict": {}, "hyper_parameters": {}, "epoch": 1},
         "newer": {**content, "ptychopinn": {**content["ptychopinn"], "format_version": 99}},
         "without settings": {**content, "hyper_parameters": {}},
@@ -377,10 +377,10 @@ def test_foreign_and_damaged_checkpoints_are_refused_and_nothing_in_them_runs(tr
     for name in (*files, "cut", "text", "missing"):
         with pytest.raises(ModelFileError, match=f"{name}.ckpt"):
             PtychoPINN_Lightning.load_from_checkpoint(tmp_path / f"{name}.ckpt")
-    assert not mark.path.exists()
+    assert not malicious.path.exists()
 
 
-def test_a_model_that_is_not_trained_says_so(scan):
+def test_untrained_models(scan):
     configs = manager()
     model = PtychoModel._new_model(model=PtychoPINN_Lightning, config_manager=configs)
     engine = InferenceEngine(config_manager=configs, ptycho_model=model)
@@ -391,8 +391,8 @@ def test_a_model_that_is_not_trained_says_so(scan):
 # --- reconstruction -------------------------------------------------------------------------------------------------
 
 
-def test_the_image_lies_where_the_client_looks_for_it(trained, scan):
-    """The array's centre is the midpoint of the bounding box of windows' middles; no bounds cut the field."""
+def test_position_of_the_image(trained, scan):
+    """The array's centre is the midpoint of the bounding box of windows' middles; bounds do not crop the field."""
     model, configs = loaded(find_best_checkpoint(trained.loader.output_dir))
     obj = InferenceEngine(config_manager=configs, ptycho_model=model).predict_and_stitch(in_memory(scan, configs))
     assert isinstance(obj, np.ndarray)
@@ -400,18 +400,18 @@ def test_the_image_lies_where_the_client_looks_for_it(trained, scan):
     low, high = scan.positions_px.min(axis=0) - HALF_PX, scan.positions_px.max(axis=0) - HALF_PX
     assert (np.array(obj.shape) >= high - low + scan.N).all()
     origin = (low + high) / 2 - (np.array(obj.shape) - 1) / 2
-    whole = pb.reconstruct(scan, model.model.trained, neighbor_count=configs.data_config.K, batch_size=256)
-    coverage = whole.coverage[:-1, :-1]
+    full = pb.reconstruct(scan, model.model.trained, neighbor_count=configs.data_config.K, batch_size=256)
+    coverage = full.coverage[:-1, :-1]
     found = pb.evaluate(pb.Image(obj, coverage, tuple(origin)), scan)
     assert np.abs(found.shift_px).max() < 0.15
     assert min(found.amplitude_correlation, found.phase_correlation) > 0.9
-    # Nothing is lost with the last row and column.
-    assert not whole.coverage[-1].any()
-    assert not whole.coverage[:, -1].any()
+    # No window reaches the last row and column.
+    assert not full.coverage[-1].any()
+    assert not full.coverage[:, -1].any()
 
 
 @pytest.mark.parametrize("dtype", [">u2", "<i4"])
-def test_detector_arrays_of_any_kind_give_one_image(trained, scan, dtype):
+def test_dtypes_and_byte_orders_give_one_image(trained, scan, dtype):
     model, configs = loaded(find_best_checkpoint(trained.loader.output_dir))
     engine = InferenceEngine(config_manager=configs, ptycho_model=model)
     expected = engine.predict_and_stitch(in_memory(scan, configs))
@@ -423,7 +423,7 @@ def test_detector_arrays_of_any_kind_give_one_image(trained, scan, dtype):
 
 
 @pytest.mark.slow
-def test_with_two_processes_callbacks_stay_here_and_hear_of_every_epoch(scan, tmp_path):
+def test_callbacks_with_two_processes(scan, tmp_path):
     export(scan, tmp_path / "train_data.npz")
     collector = make_collector(("poisson_train_loss", "poisson_val_loss"))
     training = {"n_devices": 2, "device": "cpu", "strategy": "ddp_spawn"}

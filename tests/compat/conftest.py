@@ -1,7 +1,7 @@
 """
-Archives as PtychoPINN writes them: models built here with its published layers, under its names, with random weights.
+Archives in PtychoPINN's format: its published layers and names, with random weights.
 
-Everything is built from the description of that program's files and networks; none of its code takes part.
+They are built from the published description of files and networks, without PtychoPINN's code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DECODER = {64: (64, 32), 128: (128, 64, 32), 256: (256, 128, 64, 32)}
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a published model depends on."""
+    """Settings of a model of PtychoPINN."""
 
     N: int = 64
     gridsize: int = 1
@@ -39,7 +39,7 @@ class Description:
     object_big: bool = True
     amp_activation: str = "sigmoid"
     polar: bool = True
-    amplitude_channels: int | None = None  # None: as many as the phase has
+    amplitude_channels: int | None = None  # None: equal to the channels of the phase
 
     @property
     def heads(self) -> int:
@@ -48,14 +48,14 @@ class Description:
 
 
 def custom_layers() -> dict[str, Any]:
-    """Return layers with the names and settings of the published ones."""
+    """Return layers with the published names and settings."""
     import tensorflow as tf
     from keras import layers
 
     class IntensityScaler(layers.Layer):
         def __init__(self, log_scale=0.0, **kwargs):
             super().__init__(**kwargs)
-            self.w = tf.Variable(log_scale)  # not a variable of Keras, so that archives do not hold it
+            self.w = tf.Variable(log_scale)  # no variable of Keras: archives do not hold it
 
         def call(self, inputs):
             return inputs[0] / tf.exp(self.w)
@@ -113,11 +113,11 @@ def custom_layers() -> dict[str, Any]:
 
 
 def build(description: Description) -> Any:
-    """Return the published model: (diffraction, positions) to the object, by way of a layer called "obj"."""
+    """Return the published model: (diffraction, positions) to the object, with a layer named "obj"."""
     import keras
     from keras import layers
 
-    own = custom_layers()
+    custom = custom_layers()
     N, s = description.N, description.scale
 
     def convolved(value, width):
@@ -134,7 +134,7 @@ def build(description: Description) -> Any:
         if not description.probe_big:
             return centre
         frame = keras.activations.swish(outer(up(value[..., -4:], width)))
-        return centre + frame * own["CenterMaskLayer"](N, 1, "border")(frame)
+        return centre + frame * custom["CenterMaskLayer"](N, 1, "border")(frame)
 
     def decoder(code, channels, activation, name):
         inner, outer = (layers.Conv2D(channels, (3, 3), padding="same") for _ in range(2))
@@ -145,21 +145,21 @@ def build(description: Description) -> Any:
 
     image = keras.Input((N, N, description.gridsize**2), name="input")
     positions = keras.Input((1, 2, description.gridsize**2), name="input_positions")
-    value = own["IntensityScaler"](name="intensity_scaler")([image])
+    value = custom["IntensityScaler"](name="intensity_scaler")([image])
     for width in ENCODER[N]:
         value = layers.MaxPool2D((2, 2), padding="same")(convolved(convolved(value, s * width), s * width))
-    amp = own["ActivationLayer"](description.amp_activation, name="amp")
-    phi = own["ActivationLayer"]("tanh", np.pi, name="phi")
+    amp = custom["ActivationLayer"](description.amp_activation, name="amp")
+    phi = custom["ActivationLayer"]("tanh", np.pi, name="phi")
     amplitude = decoder(value, description.amplitude_channels or description.heads, amp, "amp")
     phase = decoder(value, description.heads, phi, "phase")
-    combine = own["CombineComplexLayer"](name="obj")
+    combine = custom["CombineComplexLayer"](name="obj")
     combine.polar = description.polar
-    trimmed = own["TrimReconstructionLayer"](N, name="trimmed_obj")([combine([amplitude, phase]), positions])
+    trimmed = custom["TrimReconstructionLayer"](N, name="trimmed_obj")([combine([amplitude, phase]), positions])
     return keras.Model([image, positions], [trimmed])
 
 
 def random_weights(model: Any, seed: int) -> None:
-    """Give a model weights of a size at which every layer matters."""
+    """Set weights that make every layer matter."""
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         if layer.__class__.__name__ == "Conv2D":
@@ -169,7 +169,7 @@ def random_weights(model: Any, seed: int) -> None:
 
 
 def patches_of(model: Any, x: np.ndarray) -> np.ndarray:
-    """Return what the "obj" layer says of amplitudes (group, y, x, channel), as (group, channel, y, x)."""
+    """Return the values of the "obj" layer, (group, channel, y, x), for amplitudes (group, y, x, channel)."""
     import keras
 
     inner = keras.Model(model.inputs, model.get_layer("obj").output)
@@ -178,7 +178,7 @@ def patches_of(model: Any, x: np.ndarray) -> np.ndarray:
 
 
 def keras_bytes(model: Any, folder: Path, saved: str = "2026-06-01@12:00:00") -> bytes:
-    """Return a model as a .keras file, with a date of choice."""
+    """Return a model as a .keras file with a given date."""
     model.save(folder / "model.keras")
     return with_members(
         (folder / "model.keras").read_bytes(),
@@ -233,7 +233,7 @@ def params_of(description: Description, **changes: Any) -> dict[str, Any]:
 
 
 def archive_bytes(keras_file: bytes, params: dict[str, Any], protocol: int = 4) -> bytes:
-    """Return an archive of two models, which are one here."""
+    """Return an archive with two equal models."""
     manifest = {"models": ["autoencoder", "diffraction_to_obj"], "version": "1.0"}
     members: dict[str, bytes | None] = {"manifest.dill": pickle.dumps(manifest, protocol)}
     for name in manifest["models"]:
@@ -243,8 +243,8 @@ def archive_bytes(keras_file: bytes, params: dict[str, Any], protocol: int = 4) 
     return zipped(members)
 
 
-def in_the_old_layout(keras_file: bytes) -> bytes:
-    """Return a .keras file as tf.keras 2.14 wrote it: other paths, every second number, no names, other histories."""
+def with_old_layout(keras_file: bytes) -> bytes:
+    """Return a .keras file in the layout of tf.keras 2.14: other paths and numbers, no names, other histories."""
     with zipfile.ZipFile(io.BytesIO(keras_file)) as archive:
         config = json.loads(archive.read("config.json"))
         source = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
@@ -254,9 +254,11 @@ def in_the_old_layout(keras_file: bytes) -> bytes:
             if not key.startswith("conv2d"):
                 continue
             number = 2 * int(key.removeprefix("conv2d").lstrip("_") or 0)
-            place = target.create_group(f"_layer_checkpoint_dependencies/conv2d{f'_{number}' if number else ''}/vars")
+            old_group = target.create_group(
+                f"_layer_checkpoint_dependencies/conv2d{f'_{number}' if number else ''}/vars"
+            )
             for name, value in group["vars"].items():
-                place[name] = value[()]
+                old_group[name] = value[()]
     for layer in config["config"]["layers"]:
         inputs = re.findall(r'"keras_history": \["([^"]+)"', json.dumps(layer["inbound_nodes"]))
         layer["inbound_nodes"] = [[[name, 0, 0, {}] for name in inputs]] if inputs else []
@@ -266,7 +268,7 @@ def in_the_old_layout(keras_file: bytes) -> bytes:
 
 
 class Outcome(NamedTuple):
-    """What a command said and returned."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
@@ -284,23 +286,23 @@ def ptychopinn(capsys):
     return run
 
 
-@pytest.fixture(scope="session", name="in_the_old_layout")
+@pytest.fixture(scope="session")
 def old_layout():
-    """Return a function that lays a .keras file out as earlier versions did."""
-    return in_the_old_layout
+    """Return a function that converts a .keras file to the layout of tf.keras 2.14."""
+    return with_old_layout
 
 
 @pytest.fixture(scope="session")
 def archive_of():
-    """Return a function that packs a .keras file with the parameters of a description, some of them changed."""
+    """Return a function that packs a .keras file with `params.cfg`, with optional changes."""
     return lambda keras_file, description, protocol=4, **changes: archive_bytes(
         keras_file, params_of(description, **changes), protocol
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Old:
-    """A model of PtychoPINN: as an archive, and what it says of some input."""
+class OldModel:
+    """A model of PtychoPINN: archive, input, and its patches for that input."""
 
     description: Description
     keras_file: bytes
@@ -310,13 +312,13 @@ class Old:
 
 
 @pytest.fixture(scope="session")
-def published(tmp_path_factory):
-    """Return a function that makes a model with random weights, its archive and its answers."""
+def old_model(tmp_path_factory):
+    """Return a function that builds a model with random weights, its archive and its patches."""
     if missing_packages("tensorflow"):
         pytest.skip("TensorFlow is not installed")
 
     @functools.cache
-    def make(saved: str = "2026-06-01@12:00:00", **fields: Any) -> Old:
+    def make(saved: str = "2026-06-01@12:00:00", **fields: Any) -> OldModel:
         description = Description(**fields)
         model = build(description)
         random_weights(model, seed=4)
@@ -324,6 +326,8 @@ def published(tmp_path_factory):
         shape = (3, description.N, description.N, description.gridsize**2)
         x = (rng.exponential(size=shape) * np.hypot(*(np.indices(shape[1:3]) - 32))[..., None] / 40).astype(np.float32)
         keras_file = keras_bytes(model, tmp_path_factory.mktemp("keras"), saved)
-        return Old(description, keras_file, archive_bytes(keras_file, params_of(description)), x, patches_of(model, x))
+        return OldModel(
+            description, keras_file, archive_bytes(keras_file, params_of(description)), x, patches_of(model, x)
+        )
 
     return make

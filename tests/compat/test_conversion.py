@@ -1,4 +1,4 @@
-"""A converted model computes what PtychoPINN's computed, on both engines."""
+"""Converted models compute the same patches and counts as PtychoPINN's, on both engines."""
 
 import dataclasses
 import hashlib
@@ -21,8 +21,8 @@ from ptycho_backend.network.reference import run_network
 from ptycho_backend.simulation.simulate import simulate_scan
 
 CPU = ExecutionConfig(device="cpu", precision="32-true")
-ACCURACY = 1e-4  # of the largest value; float32 convolutions in another order give 2e-6
-KINDS = {
+ACCURACY = 1e-4  # relative to the largest value; float32 convolutions in another order give 2e-6
+MODELS = {
     "one": {},
     "one, whole window": {"pad_object": False, "amp_activation": "swish"},
     "one, centre only": {"probe_big": False},
@@ -38,8 +38,8 @@ def converted(old, folder, **options):
     return convert(folder / "old.zip", folder / "new", **options)
 
 
-def own_patches(bundle, old, backend):
-    """Return patches of an engine before any merge, (group, channel, y, x)."""
+def engine_patches(bundle, old, backend):
+    """Return an engine's patches before the merge, (group, channel, y, x)."""
     model = dataclasses.replace(bundle.training.model, object_big=False)
     training = dataclasses.replace(bundle.training, model=model, backend=backend)
     engine = get_backend(backend).create_model(training, bundle.calibration, CPU)
@@ -49,45 +49,45 @@ def own_patches(bundle, old, backend):
     return engine.predict_patches(Batch(x, offsets, np.ones(x.shape[2:], np.float32), x.shape[-1]))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_patches_are_those_of_the_old_model_times_two(kind, published, tmp_path):
-    old = published(**KINDS[kind])
-    assert np.abs(old.patches).std() > 0.05  # a constant would prove little
+@pytest.mark.parametrize("name", MODELS)
+def test_patches_are_twice_those_of_the_old_model(name, old_model, tmp_path):
+    old = old_model(**MODELS[name])
+    assert np.abs(old.patches).std() > 0.05  # not constant
     converted(old, tmp_path)
     bundle = read_bundle(tmp_path / "new")
     assert bundle.training.model.architecture == "cnn"
     for backend in ("tensorflow", "pytorch"):
         if backend in available_backends():
-            found = own_patches(bundle, old, backend)
+            found = engine_patches(bundle, old, backend)
             assert np.abs(found - 2 * old.patches).max() < ACCURACY * np.abs(old.patches).max(), backend
 
 
-@pytest.mark.parametrize("side", [128, 256])
-def test_larger_windows(side, published, tmp_path):
-    old = published(N=side)
+@pytest.mark.parametrize("side", [128, pytest.param(256, marks=pytest.mark.slow)])
+def test_larger_windows(side, old_model, tmp_path):
+    old = old_model(N=side)
     bundle = converted(old, tmp_path).bundle
     amplitude, phase = run_network(describe(bundle.training.model)["cnn"], {"x": old.x[:1]}, bundle.weights)
     found = np.moveaxis(amplitude * np.exp(1j * phase), -1, 1)
     assert np.abs(found - 2 * old.patches[:1]).max() < ACCURACY * np.abs(old.patches).max()
 
 
-def test_settings_come_from_graph_and_parameters(published, tmp_path):
-    old = published(gridsize=2, scale=2)
+def test_settings_from_graph_and_parameters(old_model, tmp_path):
+    old = old_model(gridsize=2, scale=2)
     done = converted(old, tmp_path)
     training = done.bundle.training
     assert training.model == ModelConfig(N=64, gridsize=2, architecture="cnn", n_filters_scale=2)
     assert (training.nepochs, training.batch_size, training.nphotons) == (7, 8, None)
-    made = done.bundle.provenance["converted_from"]
-    assert made["sha256"] == hashlib.sha256(old.archive).hexdigest()
-    assert made["model"] == "diffraction_to_obj"
-    assert made["not_carried_over"]["data_source"].startswith("of simulations")
-    assert "intensity_scale" in made["not_carried_over"]
-    assert json.loads((tmp_path / "new/summary.json").read_text())["converted_from"] == made
+    source = done.bundle.provenance["converted_from"]
+    assert source["sha256"] == hashlib.sha256(old.archive).hexdigest()
+    assert source["model"] == "diffraction_to_obj"
+    assert source["not_carried_over"]["data_source"].startswith("of simulations")
+    assert "intensity_scale" in source["not_carried_over"]
+    assert json.loads((tmp_path / "new/summary.json").read_text())["converted_from"] == source
     assert any("merged by a weighted mean" in note for note in done.notes)
 
 
-def test_counts_are_those_that_the_old_model_predicts(published, tmp_path):
-    old = published()
+def test_counts_equal_those_of_the_old_model(old_model, tmp_path):
+    old = old_model()
     bundle = converted(old, tmp_path).bundle
     probe = old_probe(old)
     wave = np.fft.fftshift(np.fft.fft2(old.patches * probe, norm="ortho"), axes=(-2, -1))
@@ -105,7 +105,7 @@ def old_probe(old):
     return 3.0 * np.exp(-(y**2 + 2 * x**2) / (old.description.N / 4) ** 2 + 0.02j * y)
 
 
-def test_calibration_by_hand():
+def test_calibration_of_a_constant_probe():
     N, scale = 64, 12.5
     probe = np.full((1, N, N, 1), 0.25j)
     calibration, log_scale = calibration_of(probe, ModelConfig(N=N), scale)
@@ -120,15 +120,15 @@ def test_calibration_by_hand():
 
 
 @pytest.mark.parametrize("probe", [None, np.zeros((64, 64)), np.ones((32, 32)), np.full((64, 64), np.nan)])
-def test_without_a_usable_probe_there_is_an_even_one(probe):
+def test_an_unusable_probe_becomes_a_uniform_disc(probe):
     calibration, _ = calibration_of(probe, ModelConfig(N=64), 1.0)
     assert (np.abs(calibration.probe) ** 2).sum() == pytest.approx(32**2)
 
 
-def test_a_scan_is_reconstructed_with_its_own_calibration(published, tmp_path):
-    """The network sees r·A with the scan's r, as PtychoPINN's loader normalises every data set by itself."""
+def test_reconstruction_uses_the_calibration_of_the_scan(old_model, tmp_path):
+    """The network's input is r·A with the scan's r; PtychoPINN's loader normalises each data set separately too."""
     scan = simulate_scan(N=64, n_positions=16, photons_per_pattern=1e5, seed=1)
-    converted(published(), tmp_path)
+    converted(old_model(), tmp_path)
     images = [pb.reconstruct(scan, pb.load_model(tmp_path / "new", name, CPU)) for name in sorted(available_backends())]
     for image in images:
         assert np.isfinite(image.obj).all()
@@ -136,9 +136,9 @@ def test_a_scan_is_reconstructed_with_its_own_calibration(published, tmp_path):
         np.testing.assert_allclose(image.obj, images[0].obj, atol=1e-3 * np.abs(images[0].obj).max())
 
 
-def test_the_old_layout_of_keras_files(published, in_the_old_layout, archive_of, tmp_path):
-    old = published(gridsize=2)
-    (tmp_path / "old.zip").write_bytes(archive_of(in_the_old_layout(old.keras_file), old.description))
+def test_the_old_layout_of_keras_files(old_model, old_layout, archive_of, tmp_path):
+    old = old_model(gridsize=2)
+    (tmp_path / "old.zip").write_bytes(archive_of(old_layout(old.keras_file), old.description))
     found = convert(tmp_path / "old.zip", tmp_path / "a").bundle
     expected = converted(old, tmp_path).bundle
     assert found.training.model == expected.training.model
@@ -146,8 +146,8 @@ def test_the_old_layout_of_keras_files(published, in_the_old_layout, archive_of,
         np.testing.assert_array_equal(found.weights[name], value, err_msg=name)
 
 
-def test_a_single_keras_file(published, tmp_path):
-    old = published()
+def test_a_single_keras_file(old_model, tmp_path):
+    old = old_model()
     (tmp_path / "model.keras").write_bytes(old.keras_file)
     done = convert(tmp_path / "model.keras", tmp_path / "new", intensity_scale=31.25)
     assert done.bundle.calibration.rms_input_scale == pytest.approx(1 / 31.25)
@@ -166,32 +166,32 @@ def test_a_single_keras_file(published, tmp_path):
         ("2026-08-01@09:00:00", {"decoder_outputs": "real_imaginary"}, "real_imaginary"),
     ],
 )
-def test_the_date_tells_what_the_decoders_mean_unless_the_user_does(saved, given, expected, published, tmp_path):
-    done = converted(published(saved=saved), tmp_path, given=given)
+def test_decoder_outputs_from_date_or_user(saved, given, expected, old_model, tmp_path):
+    done = converted(old_model(saved=saved), tmp_path, given=given)
     assert done.bundle.training.model.decoder_outputs == expected
     assert any(saved[:10] in note for note in done.notes)
 
 
-def test_one_patch_for_a_whole_group_is_refused(published, tmp_path):
+def test_one_patch_for_a_whole_group_is_an_error(old_model, tmp_path):
     with pytest.raises(ModelFileError, match=r"predicts 1 patch\(es\) for a group of 4"):
-        converted(published(gridsize=2, object_big=False), tmp_path)
+        converted(old_model(gridsize=2, object_big=False), tmp_path)
     assert not (tmp_path / "new").exists()
 
 
-def test_the_command_line_may_not_contradict_the_graph(published, tmp_path):
+def test_options_that_contradict_the_graph(old_model, tmp_path):
     with pytest.raises(ModelFileError, match="its graph says N=64, the command line N=128"):
-        converted(published(), tmp_path, given={"N": 128})
+        converted(old_model(), tmp_path, given={"N": 128})
 
 
-def test_a_folder_with_results_is_not_overwritten(published, tmp_path):
-    converted(published(), tmp_path)
+def test_existing_results_are_not_overwritten(old_model, tmp_path):
+    converted(old_model(), tmp_path)
     with pytest.raises(OutputError):
-        converted(published(), tmp_path)
-    assert math.isfinite(converted(published(), tmp_path, overwrite=True).bundle.weights[LOG_SCALE])
+        converted(old_model(), tmp_path)
+    assert math.isfinite(converted(old_model(), tmp_path, overwrite=True).bundle.weights[LOG_SCALE])
 
 
-def test_the_command(published, ptychopinn, tmp_path):
-    old = published(gridsize=2)
+def test_the_command(old_model, ptychopinn, tmp_path):
+    old = old_model(gridsize=2)
     (tmp_path / "wts.h5.zip").write_bytes(old.archive)
     outcome = ptychopinn("convert", tmp_path, tmp_path / "new")
     assert outcome.status == 0, outcome.err

@@ -1,4 +1,4 @@
-"""Earlier deprecated_names of execution settings mean what they meant."""
+"""Deprecated names and values of execution settings."""
 
 import dataclasses
 import warnings
@@ -10,10 +10,10 @@ from ptycho_backend.config import ExecutionConfig, from_dict
 from ptycho_backend.errors import ConfigError, DeprecatedNameWarning
 
 
-def test_every_present_spelling_is_a_field_with_that_value():
-    known = {field.name for field in dataclasses.fields(ExecutionConfig)}
-    assert set(FIELDS.values()) <= known
-    assert not set(FIELDS) & known
+def test_current_names_and_values_are_valid():
+    names = {field.name for field in dataclasses.fields(ExecutionConfig)}
+    assert set(FIELDS.values()) <= names
+    assert not set(FIELDS) & names
     for name, values in VALUES.items():
         for value in values.values():
             from_dict(ExecutionConfig, {name: value})
@@ -36,29 +36,29 @@ def test_every_present_spelling_is_a_field_with_that_value():
         ({"lr_warmup_epochs": 2}, "warmup_epochs", 2),
     ],
 )
-def test_an_earlier_spelling_is_read_with_a_warning_that_names_the_present_one(old, new, value):
+def test_warnings_name_the_current_form(old, new, value):
     with pytest.warns(DeprecationWarning, match=new):
         config = from_dict(ExecutionConfig, old)
     assert getattr(config, new) == value
 
 
-def test_the_present_spelling_wins_and_is_silent():
+def test_current_names_take_precedence_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert modern_fields({"accum_steps": 4, "accumulate_grad_batches": 2}) == {"accumulate_grad_batches": 2}
         assert modern_execution(ExecutionConfig()) == ExecutionConfig()
 
 
-def test_a_name_alone_is_read_too():
-    with pytest.warns(DeprecatedNameWarning) as told:
+def test_a_single_name():
+    with pytest.warns(DeprecatedNameWarning) as caught:
         assert modern_name("logger_backend") == "logger"
-    assert [str(warning.message) for warning in told] == ["'logger_backend' is now 'logger'"]
+    assert [str(warning.message) for warning in caught] == ["'logger_backend' is now 'logger'"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert modern_name("logger") == "logger"
 
 
-def test_a_value_set_on_an_object_is_read_too():
+def test_a_value_set_on_an_object():
     given = ExecutionConfig()
     given.scheduler = "Default"
     with pytest.warns(DeprecationWarning, match="constant"):
@@ -66,7 +66,7 @@ def test_a_value_set_on_an_object_is_read_too():
     assert given.scheduler == "Default"
 
 
-def test_what_was_never_a_spelling_stays_an_error():
+def test_unknown_names_and_values_are_errors():
     with pytest.raises(ConfigError, match="scheduler"):
         from_dict(ExecutionConfig, {"scheduler": "default"})
     with pytest.raises(ConfigError, match="accum"):

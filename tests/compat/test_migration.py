@@ -1,4 +1,4 @@
-"""Options of PtychoPINN become fields of this package, and none of them is lost without a word."""
+"""Translation of PtychoPINN's options: names, values, and a report on every option."""
 
 import dataclasses
 import re
@@ -44,8 +44,8 @@ def trained(old):
     return from_dict(TrainingConfig, values["training"])
 
 
-def fate(old, name):
-    (found,) = [fate for fate in migrate(old).fates if fate.old == name]
+def translated(old, name):
+    (found,) = [option for option in migrate(old).options if option.old == name]
     return found
 
 
@@ -61,7 +61,7 @@ def test_a_flat_file():
     )
     assert (config.nepochs, config.batch_size, config.n_groups, config.nphotons) == (50, 16, 512, 1000.0)
     assert config.probe_trainable
-    left = {fate.old: fate.note for fate in migrate(FLAT).left_out}
+    left = {option.old: option.note for option in migrate(FLAT).left_out}
     assert set(left) == {"probe_scale", "output_dir", "train_data_file", "positions_provided"}
     assert "ptychopinn train SCAN" in left["train_data_file"]
 
@@ -77,7 +77,7 @@ def test_a_nested_file():
     assert (config.model.gridsize, config.model.amp_activation) == (2, "swish")
     assert (config.n_groups, config.neighbor_count, config.nepochs, config.batch_size) == (1024, 7, 3, 16)
     assert migrate(old).values["inference"] == {"batch_size": 8}
-    assert [fate.old for fate in migrate(old).left_out] == ["sampling.enable_oversampling", "inference.debug"]
+    assert [option.old for option in migrate(old).left_out] == ["sampling.enable_oversampling", "inference.debug"]
 
 
 def test_dotted_keys_of_the_global_dictionary():
@@ -118,22 +118,22 @@ def test_dotted_keys_of_the_global_dictionary():
 )
 def test_names_and_values(old, new, value):
     ((name, _),) = old.items()
-    found = fate(old, name)
+    found = translated(old, name)
     assert (found.new, found.value) == (new, value)
     assert type(found.value) is type(value)
 
 
-def test_the_choice_of_a_loss_is_two_weights():
+def test_a_loss_becomes_two_weights():
     mae = trained({"torch_loss_mode": "mae", "nll_weight": 1.0})
     assert (mae.nll_weight, mae.mae_weight) == (0.0, 1.0)
     both = trained({"mae_weight": 0.3, "torch_loss_mode": "poisson", "nll_weight": 0.7})
     assert (both.nll_weight, both.mae_weight) == (0.7, 0.3)
 
 
-def test_real_space_weights_are_multiplied_out():
+def test_real_space_weights_are_multiplied():
     config = trained({"realspace_weight": 2.0, "tv_weight": 0.25, "realspace_mae_weight": 3.0})
     assert (config.realspace_weight, config.realspace_mae_weight) == (0.5, 6.0)
-    assert trained({"realspace_mae_weight": 3.0}).realspace_mae_weight == 0.0  # nothing scaled it up
+    assert trained({"realspace_mae_weight": 3.0}).realspace_mae_weight == 0.0  # realspace_weight is 0
 
 
 @pytest.mark.parametrize(
@@ -153,23 +153,23 @@ def test_real_space_weights_are_multiplied_out():
     ],
     ids=str,
 )
-def test_what_cannot_be_carried_over_is_said(old, words):
+def test_options_without_counterpart_have_a_note(old, words):
     name = next(iter(old))
-    found = fate(old, name)
+    found = translated(old, name)
     assert found.new is None
     assert words in found.note
 
 
-def test_the_network_of_such_files_is_the_published_one():
+def test_the_default_architecture_is_cnn():
     assert trained({}).model.architecture == "cnn"
     assert trained({"architecture": "cnn"}).model.architecture == "cnn"
     assert "architecture" not in migrate({"architecture": "fno"}).values["training"]["model"]
 
 
-def test_an_option_given_twice_is_said():
+def test_an_option_given_twice():
     done = migrate({"N": 64, "model": {"N": 128}})
     assert done.values["training"]["model"]["N"] == 128
-    assert "given twice" in done.fates[1].note
+    assert "given twice" in done.options[1].note
     assert migrate({"n_groups": 7, "n_images": 5}).values["training"]["n_groups"] == 7
 
 
@@ -185,27 +185,27 @@ def test_tables_agree_with_the_configurations():
         assert target(name) is None
 
 
-names = st.sampled_from([*RENAMED, *WITHOUT, *FLAT, *KEYS.values(), "nonsense"])
+option_names = st.sampled_from([*RENAMED, *WITHOUT, *FLAT, *KEYS.values(), "nonsense"])
 plain = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.integers(), max_size=3)
 )
 
 
-@given(st.dictionaries(names, plain | st.dictionaries(names, plain, max_size=4), max_size=8))
-def test_whatever_comes_in_is_reported_and_what_comes_out_is_valid(old):
+@given(st.dictionaries(option_names, plain | st.dictionaries(option_names, plain, max_size=4), max_size=8))
+def test_every_option_is_reported_and_the_result_is_valid(old):
     done = migrate(old)
     for section, fields in done.values.items():
         from_dict(CONFIGS[section], fields)
     options = [name for key, value in old.items() for name in (value if isinstance(value, dict) else [key])]
-    assert len([fate for fate in done.fates if fate.old]) == len(options)
-    assert all(fate.note for fate in done.left_out)
+    assert len([option for option in done.options if option.old]) == len(options)
+    assert all(option.note for option in done.left_out)
 
 
-def test_a_file_that_refers_to_itself_is_refused():
-    knot = {"N": 64}
-    knot.update({f"again{i}": knot for i in range(10)})
+def test_a_recursive_file_is_an_error():
+    recursive = {"N": 64}
+    recursive.update({f"again{i}": recursive for i in range(10)})
     with pytest.raises(ConfigError, match="at most 1000"):
-        migrate(knot)
+        migrate(recursive)
 
 
 def test_the_guide_lists_every_new_name():

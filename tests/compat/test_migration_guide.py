@@ -1,4 +1,4 @@
-"""Every step of the guide from the earlier package runs, in its order, as it is printed."""
+"""All code blocks and commands of the migration guide run in order, as printed."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return a folder with the files that the guide starts from."""
-    place = tmp_path_factory.mktemp("guide")
+    """Return a folder with the input files of the guide."""
+    path = tmp_path_factory.mktemp("guide")
     scan = pb.simulate_scan(N=64, n_positions=48, photons_per_pattern=1e5, seed=2)
-    pb.write_npz(scan, place / "train_data.npz")
-    pb.write_npz(scan.subset(slice(0, 8)), place / "test_data.npz")
-    (place / "old_config.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
-    return place
+    pb.write_npz(scan, path / "train_data.npz")
+    pb.write_npz(scan.subset(slice(0, 8)), path / "test_data.npz")
+    (path / "old_config.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
+    return path
 
 
 @pytest.fixture
-def at_home(folder, monkeypatch):
-    """Stand in that folder, with globals of one's own."""
+def in_folder(folder, monkeypatch):
+    """Change to the folder, with an empty `params.cfg`."""
     pytest.importorskip("tensorflow")
     pytest.importorskip("lightning")
     monkeypatch.chdir(folder)
@@ -45,26 +45,28 @@ def at_home(folder, monkeypatch):
     return folder
 
 
-def test_scripts_run_step_by_step(at_home):
+@pytest.mark.slow
+def test_scripts(in_folder):
     names: dict[str, object] = {}
     for number, block in enumerate(blocks("python"), start=1):
         exec(compile(block, f"migration.md, block {number}", "exec"), names)
     assert np.shape(names["amplitude"]) == np.shape(names["phase"])
-    assert (at_home / "old_way/wts.h5.zip").is_file()
+    assert (in_folder / "old_way/wts.h5.zip").is_file()
     image, same = names["image"].obj, names["same"].obj
     assert np.abs(same - image).max() < 1e-2 * np.abs(image).max(), "the other engine gives the same image"
     assert names["model"].backend == "pytorch"
 
 
-def test_commands_run_step_by_step(at_home, published, ptychopinn):
-    (at_home / "predecessor.h5.zip").write_bytes(published().archive)
+@pytest.mark.slow
+def test_commands(in_folder, old_model, ptychopinn):
+    (in_folder / "predecessor.h5.zip").write_bytes(old_model().archive)
     for line in "".join(blocks("sh")).splitlines():
         program, *arguments = shlex.split(line)
         assert program == "ptychopinn"
         outcome = ptychopinn(*arguments)
         assert outcome.status == 0, outcome.err
-    assert "data_source" in (at_home / "new.yaml").read_text(encoding="utf-8")
-    assert (at_home / "trained/wts.h5.zip").is_file()
+    assert "data_source" in (in_folder / "new.yaml").read_text(encoding="utf-8")
+    assert (in_folder / "trained/wts.h5.zip").is_file()
 
 
 def test_every_name_in_the_tables_exists():

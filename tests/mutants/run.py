@@ -1,10 +1,9 @@
 """
-Breaks a copy of the code in one place after the other, and shows that the tests notice each time.
+Mutation test: changes one line in a copy of the code and checks that a test fails, for each mutant.
 
     python tests/mutants/run.py [--only WORDS] [--jobs 2]
 
-Prints one line per mutant; exit status 1 if any survives. A mutant whose tests cannot even start counts as
-survived: the tests must fail, not the tools.
+Prints one line per mutant; exit status 1 if any survives. A mutant whose tests cannot start counts as survived.
 """
 
 from __future__ import annotations
@@ -31,35 +30,35 @@ def main() -> int:
     """Run all mutants and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="only mutants whose file or name contains these words")
-    parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
+    parser.add_argument("--jobs", type=int, default=2, help="number of parallel mutants")
     options = parser.parse_args()
-    chosen = [mutant for mutant in mutants() if options.only in f"{mutant['file']} {mutant['name']}"]
+    selected = [mutant for mutant in mutants() if options.only in f"{mutant['file']} {mutant['name']}"]
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         survived = 0
-        for mutant, (killed, seconds, by) in zip(chosen, pool.map(attempt, chosen), strict=True):
+        for mutant, (killed, seconds, by) in zip(selected, pool.map(attempt, selected), strict=True):
             survived += not killed
             word = "killed  " if killed else "SURVIVED"
             sys.stdout.write(f"{word} {seconds:4.0f} s  {mutant['file']}: {mutant['name']} ({by})\n")
             sys.stdout.flush()
-    sys.stdout.write(f"{len(chosen)} mutants, {len(chosen) - survived} killed, {survived} survived\n")
+    sys.stdout.write(f"{len(selected)} mutants, {len(selected) - survived} killed, {survived} survived\n")
     return int(survived > 0)
 
 
 def mutants() -> list[dict]:
-    """Return the list of mistakes."""
+    """Return the list of mutants."""
     return yaml.safe_load(Path(__file__).with_name("mutants.yaml").read_text(encoding="utf-8"))
 
 
 def attempt(mutant: dict) -> tuple[bool, float, str]:
-    """Break a copy in one place; return whether its tests fail, after how many seconds, and which test was first."""
+    """Apply a mutant to a copy; return whether a test fails, the seconds, and the first failing test."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         root = Path(folder)
         for name in (*PACKAGES, "tests"):
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", root)
-        broken = root / mutant["file"]
-        broken.write_text(mutated(mutant), encoding="utf-8")
+        file = root / mutant["file"]
+        file.write_text(mutated(mutant), encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "lane"]
         done = subprocess.run(
             [*command, *(mutant.get("tests") or PARITY), *engine_of(mutant)],
@@ -75,7 +74,7 @@ def attempt(mutant: dict) -> tuple[bool, float, str]:
 
 
 def mutated(mutant: dict) -> str:
-    """Return the text of a file with the mistake."""
+    """Return the text of the mutant's file with the change."""
     text = (ROOT / mutant["file"]).read_text(encoding="utf-8")
     if text.count(mutant["old"]) != 1:
         raise ValueError(f"{mutant['file']} holds {text.count(mutant['old'])} times: {mutant['old']}")
@@ -83,11 +82,11 @@ def mutated(mutant: dict) -> str:
 
 
 def engine_of(mutant: dict) -> list[str]:
-    """Return the options that ask the broken engine only."""
+    """Return the options that test only the changed engine."""
     names = {"ptycho": "tensorflow", "ptycho_torch": "pytorch"}
     name = names.get(mutant["file"].partition("/")[0])
-    across = any("cross_engine" in test for test in mutant.get("tests") or [])
-    return ["--backend", name] if name and not across else []
+    both = any("cross_engine" in test for test in mutant.get("tests") or [])
+    return ["--backend", name] if name and not both else []
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The mistakes that `make mutants` makes can still be made: each stands exactly once in the code it breaks."""
+"""Mutants of `make mutants` apply: the old text of each is exactly once in its file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MUTANTS = yaml.safe_load(Path(__file__).with_name("mutants.yaml").read_text(enco
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant['file']}: {mutant['name']}")
-def test_a_mutant_is_another_program(mutant):
+def test_mutants_change_the_program(mutant):
     text = (ROOT / mutant["file"]).read_text(encoding="utf-8")
     assert text.count(mutant["old"]) == 1
-    broken = text.replace(mutant["old"], mutant["new"])
-    assert ast.dump(ast.parse(broken)) != ast.dump(ast.parse(text))
+    changed = text.replace(mutant["old"], mutant["new"])
+    assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(text))
     assert all((ROOT / test).exists() for test in mutant.get("tests", []))
 
 

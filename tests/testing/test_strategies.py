@@ -1,4 +1,4 @@
-"""What the strategies draw is valid, reaches the edges, differs from draw to draw, and shrinks."""
+"""Hypothesis strategies draw valid inputs, reach the edge cases, vary and shrink."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from ptycho_backend.testing import strategies
 
 SMALL_SCANS = strategies.scans()
 POSITIONS = np.arange(20.0).reshape(10, 2)
-# Enough to meet what one draw in ten shows.
+# Enough for cases that appear in one draw of ten.
 SEARCH = settings(max_examples=300, derandomize=True, deadline=None, database=None)
 
 
 def reaches(strategy, condition):
-    """Whether some example fulfils a condition."""
-    met = []
+    """Return whether some example fulfils a condition."""
+    results = []
 
     @settings(SEARCH, phases=[Phase.generate])
     @given(strategy)
-    def look(value):
-        met.append(bool(condition(value)))
+    def evaluate(value):
+        results.append(bool(condition(value)))
 
-    look()
-    return any(met)
+    evaluate()
+    return any(results)
 
 
 class TestScans:
     @given(SMALL_SCANS)
-    def test_they_are_valid_and_can_be_calibrated(self, scan):
-        assert isinstance(scan, Scan)  # whose rules are checked when it is built
+    def test_valid_and_calibrated(self, scan):
+        assert isinstance(scan, Scan)  # checked by its constructor
         assert len(scan) == len(scan.positions_px)
         assert scan.mask.any()
         assert calibrate(scan, ModelConfig(N=scan.N)).rms_input_scale > 0
@@ -71,26 +71,26 @@ class TestScans:
             lambda scan: len(np.unique(scan.positions_px, axis=0)) < len(scan),
         ],
     )
-    def test_they_reach_the_edges(self, condition):
+    def test_edge_cases(self, condition):
         assert reaches(SMALL_SCANS, condition)
 
-    def test_they_shrink(self):
+    def test_shrinking(self):
         smallest = find(SMALL_SCANS, lambda scan: len(scan.probe) > 1, settings=SEARCH)
         assert (len(smallest), len(smallest.probe), smallest.N) == (1, 2, 8)
 
     @given(strategies.scans(N=10, smallest=3, largest=4))
-    def test_sizes_are_kept(self, scan):
+    def test_fixed_sizes(self, scan):
         assert scan.N == 10
         assert len(scan) in (3, 4)
 
 
 class TestMasks:
     @given(strategies.masks(6))
-    def test_one_pixel_at_least_is_good(self, mask):
+    def test_at_least_one_good_pixel(self, mask):
         assert (mask.dtype, mask.shape) == (np.bool_, (6, 6))
         assert mask.any()
 
-    def test_they_reach_the_edges(self):
+    def test_edge_cases(self):
         assert reaches(strategies.masks(6), lambda mask: mask.all())
         assert reaches(strategies.masks(6), lambda mask: mask.mean() < 0.6)
 
@@ -103,23 +103,23 @@ class TestGroups:
         assert all(len(set(row)) == groups.channels for row in groups.indices.tolist())
 
     @pytest.mark.parametrize("channels", [1, 4, 9])
-    def test_all_sizes_are_met(self, channels):
+    def test_all_sizes_appear(self, channels):
         assert reaches(strategies.groups(POSITIONS), lambda groups: groups.channels == channels)
         fixed = strategies.groups(POSITIONS, gridsize=int(np.sqrt(channels)))
         assert reaches(fixed, lambda groups: groups.channels == channels and len(groups) < 10)
 
     @given(strategies.groups(POSITIONS[:3]))
-    def test_few_positions_make_single_groups(self, groups):
+    def test_few_positions_give_single_groups(self, groups):
         assert groups.channels == 1
 
 
 class TestConfigs:
     @given(strategies.training_configs())
-    def test_they_are_valid(self, training):
+    def test_valid(self, training):
         validate(training)
 
     @given(st.data())
-    def test_they_can_be_trained_on_a_scan_of_their_size(self, data):
+    def test_trainable_on_a_scan_of_their_size(self, data):
         training = data.draw(strategies.training_configs(data.draw(strategies.model_configs(N=32))))
         scan = data.draw(strategies.scans(N=32, smallest=4).filter(lambda scan: scan.obj is not None))
         with warnings.catch_warnings():
@@ -137,43 +137,43 @@ class TestConfigs:
             lambda training: training.probe_trainable and training.model.probe_mask,
         ],
     )
-    def test_they_reach_the_edges(self, condition):
+    def test_edge_cases(self, condition):
         assert reaches(strategies.training_configs(), condition)
 
     @given(strategies.training_configs(ModelConfig(N=48), seed=7))
-    def test_fields_can_be_fixed(self, training):
+    def test_fixed_fields(self, training):
         assert (training.model.N, training.seed) == (48, 7)
 
 
 class TestWeights:
     @given(st.data())
-    def test_they_fit_their_model(self, data):
+    def test_names_and_shapes(self, data):
         config = data.draw(strategies.model_configs(N=32))
         weights = data.draw(strategies.weights(config, modes=2))
         shapes = {parameter.name: parameter.shape for parameter in parameters(config)}
         check_weights(weights, {**shapes, LOG_SCALE: (), PROBE: (2, 32, 32, 2)})
         assert all(value.dtype == np.float32 and np.abs(value).max() > 0 for value in weights.values())
 
-    def test_they_differ(self):
+    def test_draws_differ(self):
         strategy = strategies.weights(ModelConfig(N=32, n_filters_scale=1, unrolled_steps=1))
-        seen = set()
+        sums = set()
 
         @settings(max_examples=10)
         @given(strategy)
         def draw(weights):
-            seen.add(float(weights["step1/head/kernel"].sum()))
+            sums.add(float(weights["step1/head/kernel"].sum()))
 
         draw()
-        assert len(seen) > 3
+        assert len(sums) > 3
 
 
 @given(strategies.offsets(3, 2.0), strategies.offsets(3, 2.0, whole=True))
-def test_offsets_stay_in_reach(some, whole):
-    assert some.shape == whole.shape == (3, 2)
-    assert np.abs(some).max() <= 2
+def test_offsets_stay_in_range(fractional, whole):
+    assert fractional.shape == whole.shape == (3, 2)
+    assert np.abs(fractional).max() <= 2
     np.testing.assert_array_equal(whole, np.rint(whole))
 
 
 @pytest.mark.parametrize("modes", [1, 2, 3])
-def test_all_numbers_of_modes_are_met(modes):
+def test_all_numbers_of_modes_appear(modes):
     assert reaches(strategies.probes(8), lambda probe: len(probe) == modes)

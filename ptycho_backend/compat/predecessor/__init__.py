@@ -1,1 +1,1 @@
-"""What PtychoPINN's users bring along: its model archives and its configurations (spec: model_file 7, config 10)."""
+"""Conversion of PtychoPINN's model archives and configurations (spec: model_file 7, config 10)."""

@@ -1,9 +1,8 @@
-"""PtychoPINN's model archive: which files are one, and what stands in it (spec: model_file 7.1)."""
+"""Reader of PtychoPINN's model archives (spec: model_file 7.1)."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,17 @@ from ptycho_backend.compat.predecessor.pickles import MAX_BYTES, read_pickle
 from ptycho_backend.errors import ModelFileError
 from ptycho_backend.model_file.bundle import FILE_NAME, read_member
 
-MODELS = ("diffraction_to_obj", "autoencoder")  # the one that PtychoPINN reconstructs with comes first
+MODELS = ("diffraction_to_obj", "autoencoder")  # in order of preference; PtychoPINN reconstructs with the first
 TORCH = (".ckpt", ".pt", ".pth")
-LONGEST = 1000  # letters of a setting
+MAX_TEXT = 1000  # characters of a setting
 HDF5 = b"\x89HDF\r\n\x1a\n"
+SAVE_AGAIN = "load it with the PtychoPINN that wrote it, and save it with TensorFlow 2.19 or newer"
+SAVED_MODEL = ("a SavedModel, which is a program", SAVE_AGAIN)
+TORCH_CHECKPOINT = (
+    "a PyTorch checkpoint; the network of PtychoPINN's PyTorch port has layers that are not here "
+    "(attention, normalisation)",
+    "train again: 'ptychopinn migrate' translates its configuration",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +35,10 @@ class Archive:
     ----------
     path : Path
     model : str
-        Which of the archive's models.
+        Name of the model in the archive.
     keras : KerasFile
     settings : dict
-        `params.cfg` at the time, plain values only.
+        `params.cfg` of the training, plain values only.
     probe : complex array, optional
     """
 
@@ -55,28 +61,31 @@ def read_archive(path: Path | str) -> Archive:
     Raises
     ------
     ModelFileError
-        If it is missing, damaged, or another kind of file, which the message names.
+        If the file is missing, damaged, or of another kind; the message names the kind.
     """
     file = Path(path)
-    _refuse_folders(file)
-    file = file / FILE_NAME if file.is_dir() else file
-    _refuse_single_files(file)
+    if file.is_dir():
+        _check_folder(file)
+        file = file / FILE_NAME
+    _check_file(file)
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-            _refuse_other_kinds(file, names)
+            _check_members(file, names)
             if "config.json" in names:
                 return Archive(file, file.name, read_keras(file.read_bytes()), {}, None)
             return _read(file, archive)
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise refused(file, f"not a readable zip archive ({error})") from None
+        raise not_convertible(file, f"not a readable zip archive ({error})") from None
     except ValueError as error:
         if isinstance(error, ModelFileError):
             raise
-        raise refused(file, str(error)) from None
+        raise not_convertible(file, str(error)) from None
 
 
-def refused(file: Path | str, what: str, fix: str = "copy the file again from where it was written") -> ModelFileError:
+def not_convertible(
+    file: Path | str, what: str, fix: str = "copy the file again from where it was written"
+) -> ModelFileError:
     """Return the error for a file that cannot be converted."""
     return ModelFileError(
         "Only PtychoPINN's TensorFlow archives can be converted.",
@@ -87,73 +96,57 @@ def refused(file: Path | str, what: str, fix: str = "copy the file again from wh
 
 
 def _read(file: Path, archive: zipfile.ZipFile) -> Archive:
-    manifest = read_pickle(read_member(archive, "manifest.dill", MAX_BYTES), f"'{file}', manifest.dill")
-    models = manifest.get("models") if isinstance(manifest, dict) else None
-    known = [name for name in MODELS if isinstance(models, list) and name in models]
-    if not known:
+    manifest = _unpickled(file, archive, "manifest.dill")
+    listed = manifest.get("models") if isinstance(manifest, dict) else None
+    models = [name for name in MODELS if isinstance(listed, list) and name in listed]
+    if not models:
         raise ValueError(f"its manifest names neither {' nor '.join(MODELS)}")
-    member = f"{known[0]}/params.dill"
-    params = read_pickle(read_member(archive, member, MAX_BYTES), f"'{file}', {member}")
+    member = f"{models[0]}/params.dill"
+    params = _unpickled(file, archive, member)
     if not isinstance(params, dict):
         raise ValueError(f"member '{member}' holds no dictionary")
-    keras = read_keras(read_member(archive, f"{known[0]}/model.keras"))
-    plain = {key: _plain(value) for key, value in params.items() if isinstance(key, str) and key != "probe"}
-    return Archive(file, known[0], keras, plain, array_of(params.get("probe")))
+    keras = read_keras(read_member(archive, f"{models[0]}/model.keras"))
+    settings = {key: _plain(value) for key, value in params.items() if isinstance(key, str) and key != "probe"}
+    return Archive(file, models[0], keras, settings, array_of(params.get("probe")))
+
+
+def _unpickled(file: Path, archive: zipfile.ZipFile, member: str) -> Any:
+    return read_pickle(read_member(archive, member, MAX_BYTES), f"'{file}', {member}")
 
 
 def _plain(value: Any) -> Any:
-    """Return a setting that is a short plain value, and for any other what kind it is."""
+    """Return a short plain value unchanged; return the type name of any other value."""
     number = number_of(value)
     small = not isinstance(number, int) or abs(number) < 2**63
-    short = not isinstance(number, str) or len(number) <= LONGEST
+    short = not isinstance(number, str) or len(number) <= MAX_TEXT
     simple = number is None or isinstance(number, (bool, int, float, str))
     return number if simple and small and short else f"<{type(number).__name__}>"
 
 
-def _refuse_folders(folder: Path) -> None:
-    if not folder.is_dir() or (folder / FILE_NAME).is_file():
+def _check_folder(folder: Path) -> None:
+    if (folder / FILE_NAME).is_file():
         return
     if list(folder.glob("**/saved_model.pb"))[:1]:
-        raise _saved_model(folder)
-    raise refused(folder, f"a folder without {FILE_NAME}", f"name the folder that holds {FILE_NAME}, or the file")
+        raise not_convertible(folder, *SAVED_MODEL)
+    raise not_convertible(
+        folder, f"a folder without {FILE_NAME}", f"name the folder that holds {FILE_NAME}, or the file"
+    )
 
 
-def _refuse_single_files(file: Path) -> None:
+def _check_file(file: Path) -> None:
     if not file.is_file():
-        raise refused(file, "no such file", "check the path")
+        raise not_convertible(file, "no such file", "check the path")
     if file.suffix.lower() in TORCH:
-        raise _torch(file)
+        raise not_convertible(file, *TORCH_CHECKPOINT)
     with file.open("rb") as stream:
         if stream.read(len(HDF5)) == HDF5:
-            raise refused(file, "an HDF5 file, which holds weights without their network", _SAVE_AGAIN)
+            raise not_convertible(file, "an HDF5 file, which holds weights without their network", SAVE_AGAIN)
 
 
-def _refuse_other_kinds(file: Path, names: list[str]) -> None:
-    kinds: tuple[tuple[Callable[[str], bool], Callable[[Path], ModelFileError]], ...] = (
-        (lambda name: name == "manifest.json", _own),
-        (lambda name: name.endswith((*TORCH, "data.pkl")), _torch),
-        (lambda name: name.endswith("saved_model.pb"), _saved_model),
-    )
-    for matches, error in kinds:
-        if any(map(matches, names)):
-            raise error(file)
-
-
-_SAVE_AGAIN = "load it with the PtychoPINN that wrote it, and save it with TensorFlow 2.19 or newer"
-
-
-def _own(file: Path) -> ModelFileError:
-    return refused(file, "a model file of this package already", f"use it as it is: --model '{file}'")
-
-
-def _saved_model(file: Path) -> ModelFileError:
-    return refused(file, "a SavedModel, which is a program to be run", _SAVE_AGAIN)
-
-
-def _torch(file: Path) -> ModelFileError:
-    return refused(
-        file,
-        "a PyTorch checkpoint; PtychoPINN's PyTorch port has another network, with layers that are not here "
-        "(attention, normalisation)",
-        "train again: 'ptychopinn migrate' translates its configuration",
-    )
+def _check_members(file: Path, names: list[str]) -> None:
+    if "manifest.json" in names:
+        raise not_convertible(file, "a model file of this package already", f"use it as it is: --model '{file}'")
+    if any(name.endswith((*TORCH, "data.pkl")) for name in names):
+        raise not_convertible(file, *TORCH_CHECKPOINT)
+    if any(name.endswith("saved_model.pb") for name in names):
+        raise not_convertible(file, *SAVED_MODEL)

@@ -1,4 +1,4 @@
-"""From an archive of PtychoPINN to a run folder of this package (spec: model_file 7)."""
+"""Conversion of PtychoPINN's model archives to run folders of this package (spec: model_file 7)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.compat.predecessor.archive import Archive, read_archive, refused
+from ptycho_backend.compat.predecessor.archive import Archive, not_convertible, read_archive
 from ptycho_backend.compat.predecessor.cnn import branches, model_of, weights_of
 from ptycho_backend.compat.predecessor.migration import migrate
 from ptycho_backend.config import ExecutionConfig, ModelConfig, TrainingConfig, from_dict, validate
@@ -22,7 +22,7 @@ from ptycho_backend.model_file.bundle import FILE_NAME, Bundle, write_bundle
 from ptycho_backend.model_file.run import CONFIG, SUMMARY, provenance_of, write_config, write_json
 from ptycho_backend.physics.calibration import Calibration, disc
 
-GAUGE = 2.0  # this package's object over the published network's (network 3.7)
+GAUGE = 2.0  # object of this package over object of the published network (network 3.7)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +33,9 @@ class Conversion:
     Parameters
     ----------
     bundle : Bundle
-        What its model file holds.
+        Content of its model file.
     notes : list of str
-        What a user should know: assumptions, and what was not carried over.
+        Assumptions and limitations, for the user.
     """
 
     bundle: Bundle
@@ -50,27 +50,27 @@ def convert(
     overwrite: bool = False,
 ) -> Conversion:
     """
-    Convert an archive of PtychoPINN into a run folder; nothing in it is executed.
+    Convert an archive of PtychoPINN into a run folder, without executing anything in it.
 
     Parameters
     ----------
     old : path
-        See :func:`~ptycho_backend.compat.predecessor.archive.read_archive`.
+        Path for :func:`~ptycho_backend.compat.predecessor.archive.read_archive`.
     new : path
         Run folder to write.
     given : mapping, optional
-        Fields of ModelConfig that the archive does not tell, or tells wrongly (`decoder_outputs`).
+        Fields of ModelConfig that the archive lacks, or holds wrongly (`decoder_outputs`).
     intensity_scale : float, optional
-        Root of photons per unit of normalised amplitude, where the archive does not tell.
+        Root of photons per unit of normalised amplitude, if the archive lacks it.
     overwrite : bool
-        Replace what the folder holds.
+        Replace the content of the folder.
 
     Raises
     ------
     ModelFileError
-        If the archive is none, is damaged, or holds another network.
+        If the file is no archive, is damaged, or holds another network.
     OutputError
-        If the folder holds something, or cannot be written.
+        If the folder is not empty, or cannot be written.
     """
     converted = converted_bundle(read_archive(old), given or {}, intensity_scale)
     folder = prepare_run_folder(new, overwrite)
@@ -81,17 +81,17 @@ def convert(
 
 
 def converted_bundle(archive: Archive, given: Mapping[str, Any], intensity_scale: float | None) -> Conversion:
-    """Return a model of this package for one of PtychoPINN, in memory."""
+    """Return the converted model of an archive, in memory."""
     migrated = migrate(archive.settings)
     settings = migrated.values["training"]
-    settings.pop("nphotons", None)  # an assumption there; the intensity scale holds it, and scans know their own
-    told = {key: value for key, value in settings.pop("model").items() if key != "architecture"}
+    settings.pop("nphotons", None)  # PtychoPINN assumes it; the intensity scale or the scan gives the measured value
+    stored = {key: value for key, value in settings.pop("model").items() if key != "architecture"}
     try:
         found = branches(archive.keras)
-        model = model_of(archive.keras, found, told, given)
+        model = model_of(archive.keras, found, stored, given)
         weights = weights_of(archive.keras, found, model)
     except ValueError as error:
-        raise refused(archive.path, str(error), "see docs/how-to/convert-old-models.md") from None
+        raise not_convertible(archive.path, str(error), "see docs/how-to/convert-old-models.md") from None
     training = from_dict(TrainingConfig, settings, source=f"'{archive.path}', params.dill")
     training.model = model
     validate(training, f"'{archive.path}'")
@@ -99,33 +99,33 @@ def converted_bundle(archive: Archive, given: Mapping[str, Any], intensity_scale
     calibration, log_scale = calibration_of(archive.probe, model, scale or 1.0)
     weights |= {LOG_SCALE: np.asarray(log_scale, np.float32), PROBE: parts_of(calibration.probe).astype(np.float32)}
     notes = _notes(archive, model, scale)
-    left = {fate.old: fate.note for fate in migrated.left_out if fate.note != "not set"}
+    left = {option.old: option.note for option in migrated.left_out if option.note != "not set"}
     return Conversion(Bundle(training, calibration, weights, [], _provenance(archive, left)), notes)
 
 
 def calibration_of(probe: NDArray[Any] | None, model: ModelConfig, scale: float) -> tuple[Calibration, float]:
     """
-    Return the calibration, and the `log_scale` with which it predicts the counts that PtychoPINN predicts.
+    Return the calibration and the `log_scale` for counts equal to PtychoPINN's.
 
-    There x = A/s and λ = s²·|F(P·O)|². Here r = 1/s; the probe is c·P with c = (N/2)/‖P‖ and the object 2·O, so
-    λ = exp(2·log_scale)·s²·4c²·|F(P·O)|², and log_scale = −ln 2c.
+    PtychoPINN has the input x = A/s and the counts λ = s²·|F(P·O)|². This package has r = 1/s, the probe c·P with
+    c = (N/2)/‖P‖, and the object 2·O. Its counts are λ = exp(2·log_scale)·s²·4c²·|F(P·O)|², so log_scale = −ln 2c.
     """
     N = model.N
-    wide = _as_modes(probe, N)
+    modes = _as_modes(probe, N)
     if model.probe_mask:
         y, x = np.indices((N, N)) - N // 2 + 0.5
-        wide = wide * (np.hypot(y, x) < N // 4) * disc(N, N / 4)
-    ratio = (N / 2) / math.sqrt(float((np.abs(wide) ** 2).sum()))
+        modes = modes * (np.hypot(y, x) < N // 4) * disc(N, N / 4)
+    ratio = (N / 2) / math.sqrt(float((np.abs(modes) ** 2).sum()))
     calibration = Calibration(
         rms_input_scale=1.0 / scale,
-        probe=(wide * ratio).astype(np.complex64),
+        probe=(modes * ratio).astype(np.complex64),
         photons_per_pattern=(scale * N / 2) ** 2,
     )
     return calibration, -math.log(GAUGE * ratio) if probe is not None else 0.0
 
 
 def _as_modes(probe: NDArray[Any] | None, N: int) -> NDArray[np.complex128]:
-    """Return a probe as (mode, y, x): stored with one or two axes of length 1; an even disc where there is none."""
+    """Return a probe as (mode, y, x); axes of length 1 are dropped, and an unusable probe becomes a uniform disc."""
     if probe is None or probe.size != N * N or not np.isfinite(probe).all() or not np.abs(probe).any():
         return disc(N, N / 4)[None].astype(np.complex128)
     return probe.astype(np.complex128).reshape(1, N, N)
@@ -134,26 +134,28 @@ def _as_modes(probe: NDArray[Any] | None, N: int) -> NDArray[np.complex128]:
 def _intensity_scale(archive: Archive, model: ModelConfig, given: float | None) -> float | None:
     """Return the root of photons per unit of normalised amplitude."""
     for value in (given, archive.settings.get("intensity_scale")):
-        if isinstance(value, (int, float)) and math.isfinite(value) and value > 0:
+        if _is_positive(value):
             return float(value)
     photons = archive.settings.get("nphotons")
-    if isinstance(photons, (int, float)) and math.isfinite(photons) and photons > 0:
-        return math.sqrt(photons) / (model.N / 2)
-    return None
+    return math.sqrt(photons) / (model.N / 2) if _is_positive(photons) else None
+
+
+def _is_positive(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
 
 
 def _notes(archive: Archive, model: ModelConfig, scale: float | None) -> list[str]:
     notes = []
-    if archive.keras.layers["obj"].kind == "CombineComplexLayer":
+    if archive.keras.layers["obj"].class_name == "CombineComplexLayer":
         words = "amplitude and phase" if model.decoder_outputs == "amplitude_phase" else "real and imaginary part"
         date = archive.keras.saved[:10] or "an unknown date"
         notes.append(
-            f"the decoders' outputs are taken as {words}, by the file's date ({date}); --decoder-outputs decides"
+            f"the decoders' outputs are {words}, from the file's date ({date}); --decoder-outputs overrides this"
         )
     if archive.probe is None:
-        notes.append("the archive holds no readable probe: the scan's is used, as by default")
+        notes.append("the archive holds no readable probe: the scan's probe is used, as by default")
     if scale is None:
-        notes.append("the archive holds no intensity scale: the scan's is used, as by default")
+        notes.append("the archive holds no intensity scale: the scan's scale is used, as by default")
     if model.channels > 1 and model.object_big:
         notes.append("overlapping patches of a group are merged by a weighted mean, not by PtychoPINN's sum")
     if model.gaussian_smoothing_sigma > 0:

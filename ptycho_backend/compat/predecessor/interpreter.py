@@ -1,4 +1,4 @@
-"""The stack and memo of a pickle, filled with values and inert placeholders (spec: model_file 7.2)."""
+"""Stack machine for the opcodes of pickles; calls and imports become placeholders (spec: model_file 7.2)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_MEMO = 500_000
-MAX_DEPTH = 100  # of containers that are open at the same time
-KEYS = (str, bytes, int, float, bool, type(None))  # a deep tuple as a key would overflow the stack when hashed
+MAX_DEPTH = 100  # open containers
+KEYS = (str, bytes, int, float, bool, type(None))  # hashing a deeply nested tuple would overflow the stack
 
 
 class Placeholder:
     """
-    Something that a pickle asks to be made: a name, or a call with its arguments; never carried out.
+    An import or a call in a pickle, recorded and never executed.
 
     Parameters
     ----------
     function : str or Placeholder
-        Dotted name, or what would be called.
+        Dotted name of an import, or the placeholder of the called function.
     arguments : object
     """
 
@@ -26,18 +26,18 @@ class Placeholder:
 
     @property
     def name(self) -> str:
-        """The dotted name that is asked for, or that would be called."""
-        found = self.function
-        while isinstance(found, Placeholder):
-            found = found.function
-        return str(found)
+        """Dotted name of the import or of the called function."""
+        function = self.function
+        while isinstance(function, Placeholder):
+            function = function.function
+        return str(function)
 
     def __repr__(self) -> str:
         return f"<{self.name}, not loaded>"
 
 
-class Machine:
-    """The operations of pickles that make values; those that would import or call leave a note of it."""
+class PickleInterpreter:
+    """Stack, marks and memo of a pickle; opcodes that import or call push a :class:`Placeholder`."""
 
     def __init__(self) -> None:
         self._stack: list[Any] = []
@@ -45,7 +45,7 @@ class Machine:
         self._memo: dict[int, Any] = {}
 
     def step(self, name: str, argument: Any) -> None:
-        """Carry out one operation on the stack."""
+        """Execute one opcode."""
         if name in LITERALS:
             self._stack.append(argument)
         elif name in CONSTANTS:
@@ -54,43 +54,43 @@ class Machine:
             OPERATIONS[name](self, argument)
 
     def result(self) -> Any:
-        """Return the only value that is left."""
+        """Return the only value on the stack."""
         if len(self._stack) != 1 or self._marks:
             raise ValueError("values are left over")
         return self._stack[0]
 
     def mark(self, _: Any) -> None:
-        """Open a container."""
+        """Start a container."""
         if len(self._marks) >= MAX_DEPTH:
             raise ValueError(f"containers nested more than {MAX_DEPTH} deep")
         self._marks.append(self._stack)
         self._stack = []
 
     def marked(self) -> list[Any]:
-        """Close the container that was opened last, and return its values."""
+        """End the last container and return its values."""
         values, self._stack = self._stack, self._marks.pop()
         return values
 
     def pop(self, _: Any = None) -> Any:
-        """Take the last value; an empty container is only closed."""
+        """Remove and return the last value; end the container if it is empty."""
         return self._stack.pop() if self._stack else self.marked()
 
     def put(self, argument: Any) -> None:
-        """Keep the last value in the memo."""
+        """Store the last value in the memo."""
         if len(self._memo) >= MAX_MEMO:
             raise ValueError(f"more than {MAX_MEMO} values in the memo")
         self._memo[len(self._memo) if argument is None else int(argument)] = self._stack[-1]
 
     def get(self, argument: Any) -> None:
-        """Bring a value back from the memo."""
+        """Push a value of the memo."""
         self._stack.append(self._memo[int(argument)])
 
     def push(self, value: Any) -> None:
-        """Add a value."""
+        """Push a value."""
         self._stack.append(value)
 
-    def take(self, count: int) -> tuple[Any, ...]:
-        """Take several values, in the order in which they came."""
+    def pop_many(self, count: int) -> tuple[Any, ...]:
+        """Remove and return the last values, in the order of pushing."""
         if len(self._stack) < count:
             raise ValueError("a value is missing")
         values = tuple(self._stack[-count:])
@@ -98,7 +98,7 @@ class Machine:
         return values
 
     def extend(self, values: list[Any]) -> None:
-        """Add values to the list, set or placeholder that comes last."""
+        """Add values to the last value: a list, a set, or a placeholder, which ignores them."""
         last = self._stack[-1]
         if isinstance(last, list):
             last.extend(values)
@@ -108,7 +108,7 @@ class Machine:
             raise ValueError(f"values added to a {type(last).__name__}")
 
     def set_items(self, values: list[Any]) -> None:
-        """Add keys and values to the dictionary or placeholder that comes last."""
+        """Add keys and values to the last value: a dictionary, or a placeholder, which ignores them."""
         last = self._stack[-1]
         if isinstance(last, dict):
             last.update(zip(_keys(values[::2]), values[1::2], strict=True))
@@ -116,18 +116,18 @@ class Machine:
             raise ValueError(f"items set in a {type(last).__name__}")
 
     def call(self, count: int) -> None:
-        """Note a call of the first of some values with the rest."""
-        function, *arguments = self.take(count)
+        """Record a call: the first of `count` values is the function, the rest are its arguments."""
+        function, *arguments = self.pop_many(count)
         self.push(Placeholder(function, arguments[0] if count == 2 else tuple(arguments)))
 
     def build(self, _: Any) -> None:
-        """Note the state that an object would be given."""
-        (state,) = self.take(1)
+        """Record the state of an object."""
+        (state,) = self.pop_many(1)
         if isinstance(self._stack[-1], Placeholder):
             self._stack[-1].state = state
 
     def instance(self, argument: Any) -> None:
-        """Note an object of a class whose arguments stand in the open container."""
+        """Record an object; its class and arguments are in the last container."""
         values = self.marked()
         function = _dotted(argument) if argument is not None else values.pop(0)
         self.push(Placeholder(function, tuple(values)))
@@ -141,7 +141,7 @@ def _keys(values: list[Any]) -> list[Any]:
 
 
 def _dotted(argument: str) -> str:
-    """Return "module.name" of what genops gives as "module name"."""
+    """Return "module.name" for the "module name" of :func:`pickletools.genops`."""
     return ".".join(argument.split(" ", 1))
 
 
@@ -162,39 +162,39 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_SET": set,
 }
 IGNORED = frozenset({"PROTO", "FRAME", "STOP"})
-OPERATIONS: dict[str, Callable[[Machine, Any], Any]] = {
-    "MARK": Machine.mark,
-    "POP": Machine.pop,
-    "POP_MARK": lambda machine, _: machine.marked(),
-    "DUP": lambda machine, _: machine.push(machine._stack[-1]),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), Machine.put),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Machine.get),
-    "LIST": lambda machine, _: machine.push(machine.marked()),
-    "TUPLE": lambda machine, _: machine.push(tuple(machine.marked())),
-    "TUPLE1": lambda machine, _: machine.push(machine.take(1)),
-    "TUPLE2": lambda machine, _: machine.push(machine.take(2)),
-    "TUPLE3": lambda machine, _: machine.push(machine.take(3)),
-    "FROZENSET": lambda machine, _: machine.push(frozenset(_keys(machine.marked()))),
-    "DICT": lambda machine, _: _dict(machine),
-    "APPEND": lambda machine, _: machine.extend(list(machine.take(1))),
-    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda machine, _: machine.extend(machine.marked())),
-    "SETITEM": lambda machine, _: machine.set_items(list(machine.take(2))),
-    "SETITEMS": lambda machine, _: machine.set_items(machine.marked()),
-    "GLOBAL": lambda machine, argument: machine.push(Placeholder(_dotted(argument))),
-    "STACK_GLOBAL": lambda machine, _: machine.push(Placeholder(".".join(map(str, machine.take(2))))),
-    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda machine, _: machine.call(2)),
-    "NEWOBJ_EX": lambda machine, _: machine.call(3),
-    **dict.fromkeys(("INST", "OBJ"), Machine.instance),
-    "BUILD": Machine.build,
-    "PERSID": lambda machine, argument: machine.push(Placeholder("persistent", argument)),
-    "BINPERSID": lambda machine, _: machine.push(Placeholder("persistent", machine.take(1))),
-    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), lambda machine, code: machine.push(Placeholder("extension", code))),
-    "NEXT_BUFFER": lambda machine, _: machine.push(Placeholder("buffer")),
-    "READONLY_BUFFER": lambda machine, _: None,
+OPERATIONS: dict[str, Callable[[PickleInterpreter, Any], Any]] = {
+    "MARK": PickleInterpreter.mark,
+    "POP": PickleInterpreter.pop,
+    "POP_MARK": lambda vm, _: vm.marked(),
+    "DUP": lambda vm, _: vm.push(vm._stack[-1]),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), PickleInterpreter.put),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), PickleInterpreter.get),
+    "LIST": lambda vm, _: vm.push(vm.marked()),
+    "TUPLE": lambda vm, _: vm.push(tuple(vm.marked())),
+    "TUPLE1": lambda vm, _: vm.push(vm.pop_many(1)),
+    "TUPLE2": lambda vm, _: vm.push(vm.pop_many(2)),
+    "TUPLE3": lambda vm, _: vm.push(vm.pop_many(3)),
+    "FROZENSET": lambda vm, _: vm.push(frozenset(_keys(vm.marked()))),
+    "DICT": lambda vm, _: _dict(vm),
+    "APPEND": lambda vm, _: vm.extend(list(vm.pop_many(1))),
+    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda vm, _: vm.extend(vm.marked())),
+    "SETITEM": lambda vm, _: vm.set_items(list(vm.pop_many(2))),
+    "SETITEMS": lambda vm, _: vm.set_items(vm.marked()),
+    "GLOBAL": lambda vm, argument: vm.push(Placeholder(_dotted(argument))),
+    "STACK_GLOBAL": lambda vm, _: vm.push(Placeholder(".".join(map(str, vm.pop_many(2))))),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda vm, _: vm.call(2)),
+    "NEWOBJ_EX": lambda vm, _: vm.call(3),
+    **dict.fromkeys(("INST", "OBJ"), PickleInterpreter.instance),
+    "BUILD": PickleInterpreter.build,
+    "PERSID": lambda vm, argument: vm.push(Placeholder("persistent", argument)),
+    "BINPERSID": lambda vm, _: vm.push(Placeholder("persistent", vm.pop_many(1))),
+    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), lambda vm, code: vm.push(Placeholder("extension", code))),
+    "NEXT_BUFFER": lambda vm, _: vm.push(Placeholder("buffer")),
+    "READONLY_BUFFER": lambda vm, _: None,
 }
 
 
-def _dict(machine: Machine) -> None:
-    values = machine.marked()
-    machine.push({})
-    machine.set_items(values)
+def _dict(vm: PickleInterpreter) -> None:
+    values = vm.marked()
+    vm.push({})
+    vm.set_items(values)

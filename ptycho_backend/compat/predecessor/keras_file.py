@@ -1,4 +1,4 @@
-"""A `.keras` file read as data: its graph of layers from JSON, its convolutions from HDF5 (spec: model_file 7.3)."""
+"""Reader of `.keras` files: the graph of layers from JSON, convolutions from HDF5 (spec: model_file 7.3)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_JSON = 64 * 2**20
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer by name: its class, its settings, and the layers it reads."""
+    """Name, class, settings and input layers of a layer."""
 
     name: str
-    kind: str
+    class_name: str
     config: Mapping[str, Any]
     inputs: tuple[str, ...]
 
@@ -28,7 +28,7 @@ class Layer:
 @dataclass(frozen=True)
 class KerasFile:
     """
-    What a `.keras` file holds.
+    Content of a `.keras` file.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class KerasFile:
     saved : str
         Date, or "".
     version : str
-        Of Keras, or "".
+        Version of Keras, or "".
     """
 
     layers: dict[str, Layer]
@@ -48,7 +48,7 @@ class KerasFile:
     version: str
 
     def ancestors(self, name: str) -> set[str]:
-        """Return the names of all layers that a layer depends on, and its own."""
+        """Return the names of a layer and of all layers that it depends on."""
         found: set[str] = set()
         waiting = [name]
         while waiting:
@@ -73,27 +73,27 @@ def read_keras(content: bytes) -> KerasFile:
     Raises
     ------
     ValueError
-        If it is damaged, no functional model, or holds something else than numbers where weights should be.
+        If the file is damaged, is no functional model, or has weights that are not numbers.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            config = _json(read_member(archive, "config.json", MAX_JSON), "config.json")
-            listed = "metadata.json" in archive.namelist()
-            about = _json(read_member(archive, "metadata.json", MAX_JSON), "metadata.json") if listed else {}
+            config = _json(archive, "config.json")
+            metadata = _json(archive, "metadata.json") if "metadata.json" in archive.namelist() else {}
             weights = read_member(archive, "model.weights.h5")
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"not a readable .keras file ({error})") from None
     layers = _layers(config)
-    names = [name for name, layer in layers.items() if layer.kind == "Conv2D"]
+    names = [name for name, layer in layers.items() if layer.class_name == "Conv2D"]
     return KerasFile(
         layers=layers,
         convolutions=read_convolutions(weights, names),
-        saved=str(about.get("date_saved", "")),
-        version=str(about.get("keras_version", "")),
+        saved=str(metadata.get("date_saved", "")),
+        version=str(metadata.get("keras_version", "")),
     )
 
 
-def _json(content: bytes, member: str) -> dict[str, Any]:
+def _json(archive: zipfile.ZipFile, member: str) -> dict[str, Any]:
+    content = read_member(archive, member, MAX_JSON)
     try:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -105,23 +105,27 @@ def _json(content: bytes, member: str) -> dict[str, Any]:
 
 def _layers(config: Mapping[str, Any]) -> dict[str, Layer]:
     try:
-        described = config["config"]["layers"]
-        names = {item["config"]["name"] for item in described}
+        listed = config["config"]["layers"]
+        names = {item["config"]["name"] for item in listed}
         return {
             item["config"]["name"]: Layer(
                 item["config"]["name"],
                 item["class_name"],
                 item["config"],
-                tuple(dict.fromkeys(_histories(item.get("inbound_nodes"), names))),
+                tuple(dict.fromkeys(_input_layers(item.get("inbound_nodes"), names))),
             )
-            for item in described
+            for item in listed
         }
     except (KeyError, TypeError, AttributeError):
         raise ValueError("'config.json' describes no functional model") from None
 
 
-def _histories(nodes: Any, names: set[str]) -> Iterator[str]:
-    """Yield the layers that a node reads: "keras_history" in Keras 3, [name, node, tensor, …] before it."""
+def _input_layers(nodes: Any, names: set[str]) -> Iterator[str]:
+    """
+    Yield the names of a layer's input layers.
+
+    Keras 3 writes {"keras_history": [name, node, tensor]}, earlier versions [name, node, tensor, …].
+    """
     waiting = [nodes]
     while waiting:
         item = waiting.pop(0)

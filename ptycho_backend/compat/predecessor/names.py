@@ -1,8 +1,7 @@
 """
-PtychoPINN's names of options, and what has become of each (spec: config 10).
+Tables of PtychoPINN's option names: renamed options, and options without a counterpart (spec: config 10).
 
-Its options stand in flat or nested YAML files, in `params.cfg` with dotted keys, and in the configurations of its
-PyTorch port. The three tables here are the only place that knows them.
+The names come from flat or nested YAML files, from `params.cfg` with dotted keys, and from the PyTorch port.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ SECTIONS: Mapping[str, type[Any]] = MappingProxyType(
     }
 )
 
-# Beside fields that kept their names, the dotted keys of `params.cfg` and earlier deprecated_names of execution settings.
+# Not listed: fields with unchanged names, dotted keys of `params.cfg`, deprecated names of execution settings.
 RENAMED: Mapping[str, str] = MappingProxyType(
     {
         "C": "training.model.gridsize",
@@ -45,21 +44,21 @@ RENAMED: Mapping[str, str] = MappingProxyType(
     }
 )
 
-_ON_THE_COMMAND_LINE = "named on the command line: "
-_SIMULATION = "of simulations: 'ptychopinn simulate' has options of its own"
+_COMMAND_LINE = "given on the command line: "
+_SIMULATION = "of simulations: 'ptychopinn simulate' has its own options"
 _NETWORK = "of a network that is not here"
 _SAMPLING = "groups are drawn from all positions of the scan"
-_PLACES = "the canvas follows from the positions"
+_CANVAS = "the canvas follows from the positions"
 _MEASURED = "measured from the data, and stored with the model"
 _INTERNAL = "internal to that program"
 
 _REASONS: Mapping[str, str] = MappingProxyType(
     {
-        f"{_ON_THE_COMMAND_LINE}'ptychopinn train SCAN'": "train_data_file training_directories",
-        f"{_ON_THE_COMMAND_LINE}'ptychopinn reconstruct SCAN'": "test_data_file",
-        f"{_ON_THE_COMMAND_LINE}--output": "output_dir h5_path",
-        f"{_ON_THE_COMMAND_LINE}--model": "model_path",
-        f"{_ON_THE_COMMAND_LINE}--debug": "debug",
+        f"{_COMMAND_LINE}'ptychopinn train SCAN'": "train_data_file training_directories",
+        f"{_COMMAND_LINE}'ptychopinn reconstruct SCAN'": "test_data_file",
+        f"{_COMMAND_LINE}--output": "output_dir h5_path",
+        f"{_COMMAND_LINE}--model": "model_path",
+        f"{_COMMAND_LINE}--debug": "debug",
         _SIMULATION: (
             "data_source sim_jitter_scale nimgs_train nimgs_test size set_phi big_gridsize default_probe_scale "
             "objects_per_probe diff_per_object object_class image_size probe_paths beamstop_diameter"
@@ -74,22 +73,20 @@ _REASONS: Mapping[str, str] = MappingProxyType(
             "n_subsample subsample_seed sequential_sampling enable_oversampling neighbor_pool_size K_quadrant "
             "neighbor_function min_neighbor_distance max_neighbor_distance scan_pattern x_bounds y_bounds"
         ),
-        _PLACES: (
+        _CANVAS: (
             "offset outer_offset_train outer_offset_test max_position_jitter positions_provided middle_trim pad_eval "
             "window"
         ),
         _MEASURED: "intensity_scale normalize data_scaling probe num_datasets",
         "the probe is normalised by its energy": "probe_scale probe_normalize",
-        "it scaled tv_weight and realspace_mae_weight, and is multiplied into both": "realspace_weight",
+        "tv_weight and realspace_mae_weight are multiplied by it": "realspace_weight",
         "training has one stage": (
             "stage_1_epochs stage_2_epochs stage_3_epochs stage_3_lr_factor physics_weight_schedule epochs_fine_tune "
             "fine_tune_gamma"
         ),
         "the optimiser is Adam with its usual constants": "optimizer momentum weight_decay adam_beta1 adam_beta2",
-        "batches are made by the training process itself": (
-            "num_workers pin_memory persistent_workers prefetch_factor"
-        ),
-        "the least rate is a share of the first: execution.min_lr_ratio": "plateau_min_lr plateau_threshold",
+        "the training process makes the batches": "num_workers pin_memory persistent_workers prefetch_factor",
+        "the smallest rate is a share of the first: execution.min_lr_ratio": "plateau_min_lr plateau_threshold",
         "total variation has one weight: training.realspace_weight": (
             "amp_loss phase_loss amp_loss_coeff phase_loss_coeff"
         ),
@@ -101,28 +98,30 @@ _REASONS: Mapping[str, str] = MappingProxyType(
         ),
     }
 )
-WITHOUT: Mapping[str, str] = MappingProxyType({name: why for why, names in _REASONS.items() for name in names.split()})
+WITHOUT: Mapping[str, str] = MappingProxyType(
+    {name: text for text, names in _REASONS.items() for name in names.split()}
+)
 _DOTTED = MappingProxyType({dotted: name for name, dotted in legacy.KEYS.items()})
 _CONTAINERS = frozenset({"model", "training", "inference", "execution"})
 
 
-def undotted(old: str) -> str:
-    """Return a name in `params.cfg` without its dot, as configurations write it."""
+def without_dot(old: str) -> str:
+    """Return the field name of a dotted key of `params.cfg`; return other names unchanged."""
     return _DOTTED.get(old, old)
 
 
 def target(old: str, section: str = "") -> str | None:
     """
-    Return the dotted name of the field that an option has become, or None.
+    Return the dotted name of an option's field in this package, or None.
 
     Parameters
     ----------
     old : str
-        As in PtychoPINN's files, `params.cfg` or its PyTorch port.
+        Name in PtychoPINN's files, in `params.cfg` or in the PyTorch port.
     section : str
-        The section of a nested file; "inference" has a batch size of its own.
+        Section of a nested file; fields of the section "inference" are those of InferenceConfig.
     """
-    name = undotted(old)
+    name = without_dot(old)
     if name in WITHOUT:
         return None
     if section == "inference" and name in fields_of(InferenceConfig):
@@ -130,12 +129,12 @@ def target(old: str, section: str = "") -> str | None:
     if name in RENAMED:
         return RENAMED[name]
     name = deprecated_names.FIELDS.get(name, name)
-    for place, config in SECTIONS.items():
+    for prefix, config in SECTIONS.items():
         if name in fields_of(config) and name not in _CONTAINERS:
-            return f"{place}.{name}"
+            return f"{prefix}.{name}"
     return None
 
 
 def reason(old: str) -> str | None:
-    """Return why an option has no counterpart, or None for one that PtychoPINN does not know either."""
-    return WITHOUT.get(undotted(old))
+    """Return the reason for a missing counterpart, or None for a name that PtychoPINN does not have."""
+    return WITHOUT.get(without_dot(old))

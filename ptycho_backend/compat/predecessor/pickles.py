@@ -1,8 +1,8 @@
 """
-Pickles read as data: plain values come back, everything else as an inert placeholder (spec: model_file 7.2).
+Reader of pickles as data: plain values are returned, all else as inert placeholders (spec: model_file 7.2).
 
-A pickle is a program. Here it is never run: nothing is imported, called or built but None, numbers, text, bytes,
-lists, tuples, dictionaries and sets.
+A pickle is a program. This reader imports nothing and calls nothing. It builds None, numbers, text, bytes, lists,
+tuples, dictionaries and sets.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickletools
 from typing import Any
 
-from ptycho_backend.compat.predecessor.machine import Machine
+from ptycho_backend.compat.predecessor.interpreter import PickleInterpreter
 from ptycho_backend.errors import ModelFileError
 
 MAX_BYTES = 64 * 2**20
@@ -19,7 +19,7 @@ MAX_OPERATIONS = 2_000_000
 
 def read_pickle(content: bytes, source: str) -> Any:
     """
-    Read a pickle without running it.
+    Read a pickle without executing it.
 
     Parameters
     ----------
@@ -30,17 +30,17 @@ def read_pickle(content: bytes, source: str) -> Any:
     Raises
     ------
     ModelFileError
-        If it is truncated, malformed, or beyond the limits of this module.
+        If the pickle is truncated, malformed, or beyond the limits of this module.
     """
     if len(content) > MAX_BYTES:
         raise _refused(source, f"{len(content)} bytes")
-    machine = Machine()
+    interpreter = PickleInterpreter()
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
             if count > MAX_OPERATIONS:
                 raise ValueError(f"more than {MAX_OPERATIONS} operations")
-            machine.step(opcode.name, argument)
-        return machine.result()
+            interpreter.step(opcode.name, argument)
+        return interpreter.result()
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise _refused(source, f"{type(error).__name__}: {error}"[:200]) from None
 

@@ -1,4 +1,4 @@
-"""Values of PtychoPINN's options as the fields of this package take them (spec: config 10)."""
+"""Translation of option values of PtychoPINN to values of this package's fields (spec: config 10)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from ptycho_backend.config import ExecutionConfig, InferenceConfig, TrainingConf
 from ptycho_backend.errors import ConfigError
 
 CONFIGS = {"training": TrainingConfig, "execution": ExecutionConfig, "inference": InferenceConfig}
-LOSSES = ("torch_loss_mode", "loss_function")  # the choice of one loss is two weights here
+LOSSES = ("torch_loss_mode", "loss_function")  # the choice of one loss becomes two weights
 MODES = {"unsupervised": "pinn", "supervised": "supervised"}
+NLL_WEIGHTS = {"poisson": 1.0, "mae": 0.0}
 
 
 def translated(name: str, new: str, value: Any) -> Any:
-    """Return a value as its new field takes it."""
+    """Return the value of the field `new` for the value of the option `name`."""
     if name == "architecture" and value != "cnn":
-        raise _refused("network", "cnn", value)
+        raise _not_available("network", "cnn", value)
     if name in LOSSES:
         return _nll_weight(value)
     if name == "C":
@@ -28,23 +29,34 @@ def translated(name: str, new: str, value: Any) -> Any:
         return MODES.get(str(value).lower(), value)
     if name == "orchestrator":
         return "mlflow" if str(value).lower() == "mlflow" else "csv"
-    plain = VALUES.get(new.rpartition(".")[2], {})
-    if isinstance(value, (str, int)) and not isinstance(value, bool) and value in plain:
-        return plain[value]
+    current = VALUES.get(new.rpartition(".")[2], {})
+    if isinstance(value, (str, int)) and not isinstance(value, bool) and value in current:
+        return current[value]
     return _number(new, value)
 
 
+def check(new: str, value: Any) -> None:
+    """Raise a ConfigError if a field does not accept a value."""
+    section, _, field = new.partition(".")
+    values: dict[str, Any] = {field: value}
+    if field.startswith("model."):
+        values = {"model": {field.removeprefix("model."): value}}
+    from_dict(CONFIGS[section], values, source="the given file")
+
+
 def _number(new: str, value: Any) -> Any:
-    """Return numbers that YAML reads as text (1e9), or as a float where a whole one is meant."""
-    probe = value
+    """Return text as a number (YAML reads 1e9 as text), and a whole float as an int where the field needs one."""
+    number = value
     if isinstance(value, str):
         try:
-            probe = float(value)
+            number = float(value)
         except ValueError:
             return value
-    if isinstance(probe, float) and math.isfinite(probe) and probe.is_integer() and _accepts(new, int(probe)):
-        return int(probe) if not _accepts(new, probe) else probe
-    return probe if _accepts(new, probe) else value
+    if _accepts(new, number):
+        return number
+    if isinstance(number, float) and math.isfinite(number) and number.is_integer() and _accepts(new, int(number)):
+        return int(number)
+    return value
 
 
 def _accepts(new: str, value: Any) -> bool:
@@ -55,36 +67,26 @@ def _accepts(new: str, value: Any) -> bool:
     return True
 
 
-def check(new: str, value: Any) -> None:
-    """Refuse a value that its field does not take."""
-    section, _, rest = new.partition(".")
-    values: dict[str, Any] = {rest: value}
-    if rest.startswith("model."):
-        values = {"model": {rest.removeprefix("model."): value}}
-    from_dict(CONFIGS[section], values, source="the given file")
-
-
 def _nll_weight(value: Any) -> float:
-    weights = {"poisson": 1.0, "mae": 0.0}
-    if str(value).lower() not in weights:
-        raise _refused("loss", "poisson or mae", value)
-    return weights[str(value).lower()]
+    if str(value).lower() not in NLL_WEIGHTS:
+        raise _not_available("loss", "poisson or mae", value)
+    return NLL_WEIGHTS[str(value).lower()]
 
 
 def _root(value: Any) -> int:
     if not isinstance(value, int) or value < 1 or math.isqrt(value) ** 2 != value:
-        raise _refused("number of patterns per group", "a square number", value)
+        raise _not_available("number of patterns per group", "a square number", value)
     return math.isqrt(value)
 
 
 def _square_side(value: Any) -> int:
     sides = list(value) if isinstance(value, (list, tuple)) else [value]
     if not sides or any(side != sides[0] for side in sides) or not isinstance(sides[0], int):
-        raise _refused("group", "as many positions along y as along x", value)
+        raise _not_available("group", "as many positions along y as along x", value)
     return int(sides[0])
 
 
-def _refused(what: str, expected: str, value: Any) -> ConfigError:
+def _not_available(what: str, expected: str, value: Any) -> ConfigError:
     return ConfigError(
         f"This {what} is not here.", expected=f"no such {what} here, only {expected}", received=repr(value)
     )

@@ -1,7 +1,7 @@
 """
-What is asked of every engine on every device (spec: backend_contract 9).
+Checks of every engine on every device (spec: backend_contract 9).
 
-:data:`CHECKS` compares an engine with the oracle and with laws of physics, :data:`CROSS_CHECKS` compares two of them.
+:data:`CHECKS` compares an engine with the oracle and with laws of physics, :data:`CROSS_CHECKS` compares two engines.
 The parity tests and ``ptychopinn parity`` run both.
 """
 

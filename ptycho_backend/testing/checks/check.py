@@ -1,4 +1,4 @@
-"""What a check is: a clause, a question to an engine on a device, and a finding (spec: backend_contract 9)."""
+"""Checks of engines: clause, name, function and result (spec: backend_contract 9)."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from ptycho_backend.simulation.simulate import simulate_scan
 from ptycho_backend.testing.cases import ModelCase
 from ptycho_backend.testing.tolerances import Tolerance
 
-SEEDS = 2**31
+MAX_SEED = 2**31
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The largest error that a check has met, beside what it allows."""
+    """Largest error that a check found, and its tolerance."""
 
     error: float
     tolerance: Tolerance
 
     @property
     def passed(self) -> bool:
-        """Whether the error is allowed; NaN never is."""
+        """Whether the error is within the tolerance; False for NaN."""
         return bool(self.error <= self.tolerance.relative)
 
 
 @dataclass(frozen=True, eq=False)
 class EngineUnderTest:
     """
-    An engine on a device, with a scan to be asked about.
+    An engine on a device, with the scan for its models.
 
     Parameters
     ----------
     backend : Backend
     operators : Operators
     execution : ExecutionConfig
-        That device, float32 convolutions.
+        Device of `operators`, float32 convolutions.
     scan : Scan
-    kept : dict
-        Models and trainings that several checks ask about.
+    cache : dict
+        Models and trainings that several checks share.
     """
 
     backend: Backend
     operators: Operators
     execution: ExecutionConfig
     scan: Scan
-    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+    cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(backend: Backend, device: str = "auto", scan: Scan | None = None) -> EngineUnderTest:
@@ -65,16 +65,16 @@ class EngineUnderTest:
 
     @property
     def device(self) -> str:
-        """Where the engine computes."""
+        """Device of the engine's operators."""
         return self.operators.device
 
     def model(self, case: ModelCase) -> Model:
-        """Return the engine's model of a case with the case's weights; built once for each description."""
+        """Return the engine's model of a case with the case's weights; built once for each configuration."""
         key = ("model", repr(case.training), id(case.samples.calibration))
-        if key not in self.kept:
+        if key not in self.cache:
             built = self.backend.create_model(case.training, case.samples.calibration, self.execution)
-            self.kept[key] = built, case.samples.calibration  # the calibration lives as long as its id is a key
-        model: Model = self.kept[key][0]
+            self.cache[key] = built, case.samples.calibration  # the reference keeps the calibration's id unique
+        model: Model = self.cache[key][0]
         model.set_weights(case.weights)
         return model
 
@@ -86,18 +86,18 @@ CrossRun = Callable[[EngineUnderTest, EngineUnderTest, np.random.Generator], Che
 @dataclass(frozen=True)
 class Check:
     """
-    One question to an engine on a device.
+    Comparison of an engine on a device with the oracle or with a law.
 
     Parameters
     ----------
     clause : str
-        Of the specification, e.g. "physics 3.1".
+        Clause of the specification, e.g. "physics 3.1".
     name : str
-        What is checked, in a few words.
+        Name in reports, unique.
     run : callable
-        Takes a subject and a generator, from which all inputs are drawn.
+        Takes an engine and the random generator of all inputs.
     slow : bool
-        Whether a model is built or trained.
+        Whether the check builds or trains a model.
     """
 
     clause: str
@@ -108,7 +108,7 @@ class Check:
 
 @dataclass(frozen=True)
 class CrossCheck:
-    """One question to two subjects at a time."""
+    """Comparison of two engines, or of one on two devices; fields as in :class:`Check`."""
 
     clause: str
     name: str
@@ -118,7 +118,7 @@ class CrossCheck:
 
 @functools.cache
 def builtin_scan() -> Scan:
-    """Return the simulated scan that models are asked about: two modes, bad pixels, a known object."""
+    """Return the simulated scan for models: two modes, bad pixels, a known object."""
     return simulate_scan(
         N=32,
         n_positions=24,
@@ -131,6 +131,11 @@ def builtin_scan() -> Scan:
     )
 
 
-def drawn_seed(rng: np.random.Generator) -> int:
-    """Draw a seed; checks that draw it first, from equal generators, share what is made from it."""
-    return int(rng.integers(SEEDS))
+def draw_seed(rng: np.random.Generator) -> int:
+    """Draw a seed; checks that draw it first from equal generators share cached models and trainings."""
+    return int(rng.integers(MAX_SEED))
+
+
+def largest_error(*errors: float) -> float:
+    """Return the largest error; NaN if any error is NaN."""
+    return float(np.max(np.asarray(errors, dtype=float)))

@@ -1,4 +1,4 @@
-"""Two engines, or one on two devices: the same training, the same model file."""
+"""Checks of two engines, or of one on two devices: equal trainings and exchangeable model files."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from ptycho_backend.data.batching import Samples
+from ptycho_backend.engines.model import Model
 from ptycho_backend.model_file.bundle import read_bundle, write_bundle
 from ptycho_backend.model_file.run import bundle_of
 from ptycho_backend.testing.assertions import relative_error
-from ptycho_backend.testing.checks.check import CheckResult, CrossCheck, EngineUnderTest, drawn_seed
-from ptycho_backend.testing.checks.oracle import worst
-from ptycho_backend.testing.checks.training import Trained, setup, train
+from ptycho_backend.testing.checks.check import CheckResult, CrossCheck, EngineUnderTest, draw_seed, largest_error
+from ptycho_backend.testing.checks.training import Trained, small_training, train
 from ptycho_backend.testing.tolerances import FIFTY_STEPS, MODEL_FILE, SAME_EPOCH
 
-N_TRAIN, N_HELD_OUT, BATCH, EPOCHS = 10, 2, 2, 10  # five steps an epoch, fifty in all
-RATE = 1e-4  # gentle: where a ReLU switches by rounding, Adam turns that into a step of this size
+N_TRAIN, N_VALIDATION, BATCH, EPOCHS = 10, 2, 2, 10  # five steps an epoch, fifty in all
+LEARNING_RATE = 1e-4  # small: where rounding switches a ReLU, Adam makes a difference of this size
 
 
 def losses_of_fifty_steps(one: EngineUnderTest, other: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
@@ -30,42 +30,43 @@ def losses_of_fifty_steps(one: EngineUnderTest, other: EngineUnderTest, rng: np.
 
 
 def metrics_of_epochs(one: EngineUnderTest, other: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
-    """Compare everything that is reported for every epoch."""
+    """Compare every reported metric of every epoch."""
     first, second = _both(_fifty_steps, one, other, rng)
     if [set(row) for row in first.history] != [set(row) for row in second.history]:
         return CheckResult(np.nan, FIFTY_STEPS)
     pairs = zip(first.history, second.history, strict=True)
-    return CheckResult(worst(*(_relative([b[name] for name in a], list(a.values())) for a, b in pairs)), FIFTY_STEPS)
+    errors = (_relative([b[name] for name in a], list(a.values())) for a, b in pairs)
+    return CheckResult(largest_error(*errors), FIFTY_STEPS)
 
 
 def early_stop(one: EngineUnderTest, other: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
-    """Check that both stop after the same epoch and go back to the same best one."""
-    first, second = _both(_stopping, one, other, rng)
-    ends = np.array([_last_and_best(trained) for trained in (first, second)])
-    return CheckResult(float(np.abs(ends[0] - ends[1]).max()), SAME_EPOCH)
+    """Compare the epoch of an early stop and the best epoch."""
+    first, second = _both(_early_stopped, one, other, rng)
+    epochs = np.array([_last_and_best(trained) for trained in (first, second)])
+    return CheckResult(float(np.abs(epochs[0] - epochs[1]).max()), SAME_EPOCH)
 
 
 def model_files(one: EngineUnderTest, other: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
-    """Check that a model file gives the same patches on the other engine, both ways."""
+    """Compare patches before and after a model file moves to the other engine, in both directions."""
     pair = one, other
     trained = _both(_fifty_steps, one, other, rng)
-    _, samples = setup(one, 0, N_TRAIN)
+    _, samples = small_training(one, 0, N_TRAIN)
     batch = samples.batch(slice(0, 4))
     errors = []
     for writer, reader, run in zip(pair, reversed(pair), trained, strict=True):
-        loaded = _through_a_file(writer, reader, run)
-        expected = run.model.predict_patches(batch, amplitude_constraint=True)
-        errors.append(relative_error(loaded(batch, True), expected))
-    return CheckResult(worst(*errors), MODEL_FILE)
+        loaded = _reloaded(writer, reader, run).predict_patches(batch, amplitude_constraint=True)
+        errors.append(relative_error(loaded, run.model.predict_patches(batch, amplitude_constraint=True)))
+    return CheckResult(largest_error(*errors), MODEL_FILE)
 
 
-def _through_a_file(writer: EngineUnderTest, reader: EngineUnderTest, run: Trained) -> Callable[..., np.ndarray]:
+def _reloaded(writer: EngineUnderTest, reader: EngineUnderTest, run: Trained) -> Model:
+    """Return a model after one engine has written its file and another has read it."""
     with tempfile.TemporaryDirectory() as folder:
         path = write_bundle(Path(folder), bundle_of(run.model, run.history, {"backend": writer.backend.name}))
         bundle = read_bundle(path)
     model = reader.backend.create_model(bundle.training, bundle.calibration, reader.execution)
     model.set_weights(bundle.weights)
-    return model.predict_patches
+    return model
 
 
 def _both(
@@ -74,24 +75,25 @@ def _both(
     other: EngineUnderTest,
     rng: np.random.Generator,
 ) -> tuple[Trained, Trained]:
-    seed = drawn_seed(rng)
+    seed = draw_seed(rng)
     return run(one, seed), run(other, seed)
 
 
-def _fifty_steps(subject: EngineUnderTest, seed: int) -> Trained:
-    training, fitted = setup(subject, seed, N_TRAIN, nepochs=EPOCHS, batch_size=BATCH, learning_rate=RATE)
-    return train(subject, training, fitted, _held_out(subject), scheduler="cosine")
+def _fifty_steps(engine: EngineUnderTest, seed: int) -> Trained:
+    fields = {"nepochs": EPOCHS, "batch_size": BATCH, "learning_rate": LEARNING_RATE}
+    training, samples = small_training(engine, seed, N_TRAIN, **fields)
+    return train(engine, training, samples, _validation_samples(engine), scheduler="cosine")
 
 
-def _stopping(subject: EngineUnderTest, seed: int) -> Trained:
-    """Train with so large a step that the loss soon rises."""
-    training, fitted = setup(subject, seed, N_TRAIN, nepochs=12, batch_size=5, learning_rate=0.02)
-    return train(subject, training, fitted, _held_out(subject), early_stop_patience=2)
+def _early_stopped(engine: EngineUnderTest, seed: int) -> Trained:
+    """Train with a learning rate so large that the loss soon rises."""
+    training, samples = small_training(engine, seed, N_TRAIN, nepochs=12, batch_size=5, learning_rate=0.02)
+    return train(engine, training, samples, _validation_samples(engine), early_stop_patience=2)
 
 
-def _held_out(subject: EngineUnderTest) -> Samples:
-    _, samples = setup(subject, 0, N_TRAIN + N_HELD_OUT)
-    return samples.subset(np.arange(N_TRAIN, N_TRAIN + N_HELD_OUT))
+def _validation_samples(engine: EngineUnderTest) -> Samples:
+    _, samples = small_training(engine, 0, N_TRAIN + N_VALIDATION)
+    return samples.subset(np.arange(N_TRAIN, N_TRAIN + N_VALIDATION))
 
 
 def _last_and_best(trained: Trained) -> tuple[float, float]:
@@ -107,5 +109,5 @@ CROSS_CHECKS = (
     CrossCheck("backend_contract 6.2", "losses of fifty steps", losses_of_fifty_steps),
     CrossCheck("backend_contract 6.2", "metrics of every epoch", metrics_of_epochs),
     CrossCheck("config 5.7", "early stop and best epoch", early_stop),
-    CrossCheck("backend_contract 2.3", "model files, both ways", model_files),
+    CrossCheck("backend_contract 2.3", "model files in both directions", model_files),
 )
