@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLIENTS := $(VENV)/clients
 
-.PHONY: setup demo pretrained test test-all clients lanes lane-core lane-tensorflow lane-pytorch lane-both mutants check lint types imports clean
+.PHONY: setup demo pretrained test test-slow test-all clients lanes lane-core lane-tensorflow lane-pytorch mutants check lint types imports clean
 
 setup: $(STAMP)
 
@@ -26,11 +26,16 @@ pretrained: $(STAMP)
 	$(BIN)/python -m ptycho_torch.engine.pretraining $(PRETRAINED)/config.yaml --folder runs/pretrained --output $(PRETRAINED)/wts.h5.zip
 
 # Two test processes of one thread each: threads of two frameworks in one process mostly wait for each other.
-PYTEST := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=30
 
 test: $(STAMP)
 	$(PYTEST)
 
+# What takes long: processes, resuming, loggers, large windows, pages that are run step by step.
+test-slow: $(STAMP)
+	$(PYTEST) -m "slow and not client"
+
+# Everything, with many more examples.
 test-all: $(STAMP)
 	$(PYTEST) -m "not client" --hypothesis-profile full
 
@@ -44,25 +49,21 @@ $(CLIENTS): $(STAMP) tests/clients/requirements.txt
 	touch $@
 
 # One lane for each set of frameworks that a user may have; what a lane lacks cannot be imported, in children neither.
+# The equations have been compared by then: a lane shows that the package works with what is there.
 TORCH := torch lightning pytorch_lightning
 TENSORFLOW := tensorflow keras
-LANE := PYTHONPATH=tests/lanes $(PYTEST) -q --hypothesis-profile lane tests/lanes
+LANE := PYTHONPATH=tests/lanes $(PYTEST) -q --hypothesis-profile lane tests/lanes tests/architecture/test_imports.py
 
-lanes: lane-core lane-tensorflow lane-pytorch lane-both
-
-NEUTRAL := $(wildcard tests/test_*.py) $(addprefix tests/,commands data engines model_file network physics plots pretraining quality runtime simulation solver testing training)
+lanes: lane-core lane-tensorflow lane-pytorch
 
 lane-core: $(STAMP)
-	LANE_WITHOUT="$(TORCH) $(TENSORFLOW)" $(LANE) $(NEUTRAL) tests/architecture/test_imports.py
+	LANE_WITHOUT="$(TORCH) $(TENSORFLOW)" $(LANE) tests/commands
 
 lane-tensorflow: $(STAMP)
-	LANE_WITHOUT="$(TORCH)" $(LANE) tests/ptycho tests/parity tests/commands/test_parity.py --backend tensorflow
+	LANE_WITHOUT="$(TORCH)" $(LANE) tests/ptycho --backend tensorflow
 
 lane-pytorch: $(STAMP)
-	LANE_WITHOUT="$(TENSORFLOW)" $(LANE) tests/ptycho_torch tests/parity tests/commands/test_parity.py --backend pytorch
-
-lane-both: $(STAMP)
-	$(LANE) tests/architecture/test_imports.py tests/parity/test_cross_engine.py
+	LANE_WITHOUT="$(TENSORFLOW)" $(LANE) tests/ptycho_torch --backend pytorch
 
 # Breaks a copy of the code in one place after the other and shows that the tests notice each time.
 mutants: $(STAMP)

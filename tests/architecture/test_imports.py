@@ -49,6 +49,7 @@ def run(code: str, folder: Path, *, quiet: bool = True) -> object:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_every_neutral_module_imports_alone_and_without_a_framework(tmp_path):
     """Each module in a process of its own, so that no module needs another one to have been imported first."""
     loaded = run(
@@ -107,7 +108,10 @@ def test_settings_of_a_client_load_no_framework(module, tmp_path):
     assert run(code, tmp_path) == []
 
 
-@pytest.fixture(scope="module", params=["ptycho_backend", *ENGINES])
+@pytest.fixture(
+    scope="module",
+    params=["ptycho_backend", *(pytest.param(name, marks=pytest.mark.slow) for name in ENGINES)],
+)
 def imported(request, tmp_path_factory):
     """Import every module of a package in a fresh interpreter; return what that changed, and the frameworks in it."""
     package, folder = request.param, tmp_path_factory.mktemp("imported")
@@ -180,6 +184,7 @@ print(json.dumps([changed, [name for name in sys.modules if "." not in name]]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [("pytorch", "tensorflow"), ("tensorflow", "pytorch")])
 def test_both_engines_live_in_one_process_whichever_comes_first(order, tmp_path):
     """Two frameworks bring two copies of everything: each must still train and predict after the other has."""

@@ -1,7 +1,7 @@
 """
-Makes frameworks impossible to find in a process and its children, as if they were not installed.
+Hide packages from a process and its child processes, as if they were not installed.
 
-Python imports this module at its start where this folder is on PYTHONPATH; `LANE_WITHOUT` names the packages.
+Python imports this module at its start if this folder is on PYTHONPATH. `LANE_WITHOUT` lists the packages.
 """
 
 import os
@@ -12,11 +12,11 @@ WITHOUT = frozenset(os.environ.get("LANE_WITHOUT", "").split())
 
 
 class LanePathFinder(PathFinder):
-    """Finds what Python finds, but for the packages that the lane lacks."""
+    """Path finder without the hidden packages."""
 
     @classmethod
     def find_spec(cls, fullname, path=None, target=None):
-        """Return where a module is; None where it is not."""
+        """Return the spec of a module; None for a hidden or missing one."""
         return None if fullname.partition(".")[0] in WITHOUT else super().find_spec(fullname, path, target)
 
 

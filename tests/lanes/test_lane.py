@@ -1,4 +1,4 @@
-"""The lane itself: what it takes away is gone, in this process and in its children."""
+"""Packages hidden by a lane cannot be imported, in this process and in its child processes."""
 
 import importlib
 import os
@@ -11,7 +11,7 @@ WITHOUT = os.environ.get("LANE_WITHOUT", "").split()
 
 
 @pytest.mark.parametrize("package", WITHOUT or [pytest.param("", marks=pytest.mark.skip(reason="not in a lane"))])
-def test_what_the_lane_takes_away_cannot_be_imported(package):
+def test_hidden_packages_cannot_be_imported(package):
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module(package)
     child = subprocess.run([sys.executable, "-c", f"import {package}"], capture_output=True, text=True, check=False)
