@@ -190,6 +190,7 @@ def test_full_disk_is_a_warning(reconstruct, monkeypatch):
     assert len(calls) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_stopped_process_leaves_a_valid_image(scan_file, trained, tmp_path, started, wait_for):
     folder = tmp_path / "image"

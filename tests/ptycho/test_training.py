@@ -223,6 +223,7 @@ def test_equal_seeds_train_equally_also_in_parallel_threads(train, make_training
         assert history[-1]["poisson_train_loss"] == pytest.approx(alone[-1]["poisson_train_loss"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_second_fit_continues_from_the_first(train, make_training, caplog):
     training = make_training(CNN, batch_size=4)
     model, first, _ = train(training, n_train=16)
@@ -241,6 +242,7 @@ def test_the_smallest_data_set_trains(make_model, make_samples, make_training):
     assert np.isfinite(history[0]["poisson_val_loss"])
 
 
+@pytest.mark.slow
 def test_a_finished_run_frees_data_and_graphs(make_model, make_samples, make_training):
     training = make_training()
 

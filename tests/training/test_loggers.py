@@ -243,6 +243,7 @@ def with_database(database, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_mlflow_records_configuration_and_metrics(database):
     folder = database
     metrics = make_logger("mlflow", folder)
@@ -264,6 +265,7 @@ def test_mlflow_records_configuration_and_metrics(database):
     [(ValueError(), "FAILED"), (TrainingStopped("asked to"), "KILLED"), (KeyboardInterrupt(), "KILLED")],
     ids=["failed", "stopped", "interrupted"],
 )
+@pytest.mark.slow
 def test_mlflow_records_the_status_of_a_training(with_database, error, status):
     metrics = make_logger("mlflow", with_database, run_name="mine")
     with pytest.raises(type(error)):
@@ -273,6 +275,7 @@ def test_mlflow_records_the_status_of_a_training(with_database, error, status):
     assert values == [expected_points(HISTORY[:1])]
 
 
+@pytest.mark.slow
 def test_mlflow_records_a_resumed_training_as_a_whole(with_database, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "my scans")
     for earlier, history in (([], HISTORY[:2]), (HISTORY[:2], HISTORY[2:])):
@@ -319,6 +322,7 @@ def server(monkeypatch):
     here.server_close()
 
 
+@pytest.mark.slow
 def test_a_server_needs_no_folder_and_no_database(needs_logger, server, monkeypatch):
     needs_logger("mlflow")
     for package in ("sqlalchemy", "alembic"):
@@ -332,6 +336,7 @@ def test_a_server_needs_no_folder_and_no_database(needs_logger, server, monkeypa
     ]
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_for_a_time_is_one_warning_and_gets_all_rows(tmp_path, needs_logger, server, caplog):
     needs_logger("mlflow")
     metrics = make_logger("mlflow", tmp_path)
@@ -352,6 +357,7 @@ def test_a_server_that_fails_for_a_time_is_one_warning_and_gets_all_rows(tmp_pat
     assert not (tmp_path / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_a_server_that_stays_unreachable_does_not_end_training(needs_logger, server, caplog):
     needs_logger("mlflow")
     metrics = make_logger("mlflow", None)
@@ -361,6 +367,7 @@ def test_a_server_that_stays_unreachable_does_not_end_training(needs_logger, ser
     assert len([text for text in warnings_of(caplog) if "training goes on" in text]) == 1
 
 
+@pytest.mark.slow
 def test_a_stopped_training_does_not_wait_for_a_server(needs_logger, server):
     needs_logger("mlflow")
     metrics = make_logger("mlflow", None)
@@ -370,6 +377,7 @@ def test_a_stopped_training_does_not_wait_for_a_server(needs_logger, server):
     assert server.asked.count("runs/create") == 1
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_is_an_error_before_training(tmp_path, needs_logger, monkeypatch):
     needs_logger("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
@@ -379,6 +387,7 @@ def test_an_unreachable_server_is_an_error_before_training(tmp_path, needs_logge
     assert "choose logger='csv'" in refused.value.fix
 
 
+@pytest.mark.slow
 def test_a_database_that_cannot_be_created_is_an_error_before_training(tmp_path, needs_logger):
     needs_logger("mlflow")
     (tmp_path / "run").write_text("a file")
