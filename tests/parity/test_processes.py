@@ -71,9 +71,7 @@ def test_the_rank_of_a_launched_process_is_in_its_environment(monkeypatch, names
     assert process_rank(two) == ProcessRank(3, 4, 1)
     assert not must_launch(two)
     assert process_rank(ExecutionConfig()) == ProcessRank(), "one process has no rank in the environment"
-    assert process_rank(ExecutionConfig(devices=2)) == ProcessRank(), (
-        "the ranks are those of another program"
-    )
+    assert process_rank(ExecutionConfig(devices=2)) == ProcessRank(), "the ranks are those of another program"
 
 
 def test_each_process_has_its_own_gpu():
