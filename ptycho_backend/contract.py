@@ -11,11 +11,13 @@ from ptycho_backend.engines.model import (
     loss_names_of,
     trainable_names,
 )
+from ptycho_backend.training.options import FitOptions
 
 __all__ = [
     "LOG_SCALE",
     "PROBE",
     "Backend",
+    "FitOptions",
     "History",
     "Model",
     "Weights",

@@ -86,7 +86,7 @@ class ConfigError(PtychoError, ValueError):
             f"{owner} has {len(problems)} invalid value(s).",
             expected="; ".join(problems),
             received=source,
-            fix="correct the fields named above; 'ptychopinn train --help' lists every field",
+            fix="correct the fields named above; the --help of the command lists every field",
         )
 
     @classmethod

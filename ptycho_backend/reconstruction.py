@@ -140,6 +140,6 @@ def _no_calibration() -> ConfigError:
     return ConfigError(
         "Only a model trained on a scan has its own calibration.",
         expected="calibration='auto' or 'scan'",
-        received="calibration='model' for the network that ships with the package",
+        received="calibration='model' for the shipped network",
         fix="leave the option out",
     )

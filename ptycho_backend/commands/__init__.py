@@ -5,8 +5,8 @@ from __future__ import annotations
 COMMANDS = {
     "simulate": "simulate a scan with a known object",
     "train": "train a model on a scan, and reconstruct the scan with it",
-    "reconstruct": "reconstruct a scan with a trained model",
-    "evaluate": "compare a reconstruction with the known object, or with another reconstruction",
+    "reconstruct": "reconstruct a scan, with the shipped network or a trained model",
+    "evaluate": "compare a reconstruction with the known object or another one",
     "info": "describe a scan, a model or a reconstruction",
     "convert": "convert a model archive of PtychoPINN",
     "migrate": "translate a configuration of PtychoPINN",

@@ -204,9 +204,9 @@ class CommandLine:
         settings: dict[str, Any] = {}
         for key, value in values.items():
             name = f"{prefix}{key}"
-            if name in self._fields:
+            if "." not in str(key) and name in self._fields:
                 settings[name] = value
-            elif name not in self._sections:
+            elif "." in str(key) or name not in self._sections:
                 raise ConfigError(
                     f"Unknown configuration key '{name}'.",
                     expected=f"a key in the output of 'ptychopinn {self.command} --print_config'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,13 @@ from ptycho_backend.data.image import Image
 from ptycho_backend.data.product import Product, read_product
 from ptycho_backend.data.readers import existing_file, load_scan
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.errors import DataError
+from ptycho_backend.errors import ConfigError, DataError
 from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.quality.metrics import Comparison, compare
 from ptycho_backend.reconstruction import without_network
 from ptycho_backend.runtime.progress import Terminal
+
+logger = logging.getLogger(__name__)
 
 
 def command_line() -> CommandLine:
@@ -113,6 +116,10 @@ def _without_network(scan: Scan, product: Product) -> Image:
     probe = np.asarray(product.probe)
     fits = probe.shape[-2:] == (scan.N, scan.N) and bool(np.abs(probe).max() > 0)
     settings = {name: product.attributes.get(name, {}) for name in ("model", "inference")}
-    config = from_dict(ModelConfig, {**settings["model"], "N": scan.N}, "the reconstruction")
-    inference = from_dict(InferenceConfig, settings["inference"], "the reconstruction")
+    config, inference = ModelConfig(N=scan.N), InferenceConfig()
+    try:
+        config = from_dict(ModelConfig, {**settings["model"], "N": scan.N}, "the reconstruction")
+        inference = from_dict(InferenceConfig, settings["inference"], "the reconstruction")
+    except ConfigError as error:
+        logger.warning("the image without a network uses default settings: %s", error.rule)
     return without_network(scan, calibrate(scan, config, probe=probe if fits else None), config, inference)

@@ -77,7 +77,11 @@ class Model(ABC):
         return copy
 
     def untrained(self, training: TrainingConfig, calibration: Calibration) -> Model:
-        """Return an untrained model of the same class, on the same device (clause 2.4)."""
+        """
+        Return an untrained model of the same class, on the same device (clause 2.4).
+
+        A class with another constructor overrides this method.
+        """
         return type(self)(training, calibration, self.execution)  # type: ignore[call-arg]
 
     def trained_calibration(self) -> Calibration:

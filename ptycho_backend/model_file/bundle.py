@@ -33,7 +33,7 @@ from ptycho_backend.physics.calibration import Calibration
 
 FILE_NAME = "wts.h5.zip"
 FORMAT = "ptychopinn-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MEMBERS = ("config.json", "weights.h5", "history.json")
 STATE = "trainer_state.h5"
 MAX_MEMBER_BYTES = 2 * 2**30  # a model has megabytes; a larger member is damaged or an attack

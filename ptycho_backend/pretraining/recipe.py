@@ -31,7 +31,6 @@ from ptycho_backend.simulation.probes import make_probe
 
 NOMINAL_N = 64  # side of the patterns in the model file; the weights serve every N
 NON_NEGATIVE = Annotated[float, Ge(0.0)]
-UNSEEN = 10**9  # number of a scan far beyond those of any training
 
 
 @dataclass

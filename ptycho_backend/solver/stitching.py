@@ -62,7 +62,7 @@ class Stitcher:
                 fix="flatten groups with one shared function before stitching",
             )
         corners = self.frame.corners(np.asarray(positions_px, dtype=np.float64), N)
-        self._refuse_outside(corners, N)
+        self._check_inside(corners, N)
         for start in range(0, len(patches), SHIFT_CHUNK):
             chunk = slice(start, start + SHIFT_CHUNK)
             self._add_chunk(patches[chunk], corners[chunk], N)
@@ -84,7 +84,7 @@ class Stitcher:
             self._sum[y : y + N + 1, x : x + N + 1] += values
             self._coverage[y : y + N + 1, x : x + N + 1] += weight
 
-    def _refuse_outside(self, corners: NDArray[np.float64], N: int) -> None:
+    def _check_inside(self, corners: NDArray[np.float64], N: int) -> None:
         last = np.asarray(self.frame.shape) - N
         if corners.size and (corners.min() < 0 or (corners > last).any()):
             raise ShapeError(

@@ -26,7 +26,7 @@ from ptycho_torch.api.configs import plain
 from ptycho_torch.api.rules import PARTS
 
 SECTION = "ptychopinn"  # key that marks checkpoints of this package
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)

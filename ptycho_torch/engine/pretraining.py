@@ -289,7 +289,7 @@ def _in_order(values: dict[str, Tensor], names: dict[str, Tensor], order: list[T
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a pretraining from the command line; a second run resumes from the checkpoint of the first."""
-    parser = argparse.ArgumentParser(description="Train the network that ships with the package.")
+    parser = argparse.ArgumentParser(description="Train the shipped network.")
     parser.add_argument("config", type=Path, help="YAML file of a PretrainingConfig")
     parser.add_argument("--folder", type=Path, required=True, help="folder of the checkpoint and the model")
     parser.add_argument("--output", type=Path, help="file for the finished model")

@@ -73,7 +73,7 @@ def _hard_link(group: Any, key: str) -> Any:
     import h5py
 
     if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-        raise _refused(f"'{key}' is missing or a link")
+        raise _invalid(f"'{key}' is missing or a link")
     return group[key]
 
 
@@ -81,14 +81,14 @@ def _dataset(group: Any, key: str) -> NDArray[np.float32]:
     item = _hard_link(group, key)
     shape = getattr(item, "shape", None)
     if shape is None or item.dtype.kind != "f" or item.external or item.is_virtual:
-        raise _refused(f"'{key}' does not hold plain numbers")
+        raise _invalid(f"'{key}' does not hold plain numbers")
     if math.prod(shape) > MAX_ELEMENTS:
-        raise _refused(f"'{key}' claims {math.prod(shape)} numbers")
+        raise _invalid(f"'{key}' claims {math.prod(shape)} numbers")
     values = np.asarray(item[()], dtype=np.float32)
     if not np.isfinite(values).all():
-        raise _refused(f"'{key}' holds numbers that are not finite")
+        raise _invalid(f"'{key}' holds numbers that are not finite")
     return values
 
 
-def _refused(what: str) -> ValueError:
+def _invalid(what: str) -> ValueError:
     return ValueError(f"member 'model.weights.h5': {what}")

@@ -33,7 +33,7 @@ def read_pickle(content: bytes, source: str) -> Any:
         If the pickle is truncated, malformed, or beyond the limits of this module.
     """
     if len(content) > MAX_BYTES:
-        raise _refused(source, f"{len(content)} bytes")
+        raise _not_readable(source, f"{len(content)} bytes")
     interpreter = PickleInterpreter()
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
@@ -42,10 +42,10 @@ def read_pickle(content: bytes, source: str) -> Any:
             interpreter.step(opcode.name, argument)
         return interpreter.result()
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise _refused(source, f"{type(error).__name__}: {error}"[:200]) from None
+        raise _not_readable(source, f"{type(error).__name__}: {error}"[:200]) from None
 
 
-def _refused(source: str, what: str) -> ModelFileError:
+def _not_readable(source: str, what: str) -> ModelFileError:
     return ModelFileError(
         "Pickles are read as data, within limits.",
         expected=f"a whole pickle of at most {MAX_BYTES // 2**20} MiB and {MAX_OPERATIONS} operations",

@@ -1,0 +1,1 @@
+"""Conversion of earlier models, under the name that scripts import."""

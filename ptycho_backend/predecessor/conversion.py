@@ -1,0 +1,5 @@
+"""Conversion of earlier models, under the name that scripts import."""
+
+from ptycho_backend.compat.predecessor.conversion import Conversion, convert
+
+__all__ = ["Conversion", "convert"]
