@@ -11,6 +11,7 @@ from ptycho_backend.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines.model import Model
+from ptycho_backend.engines.numpy.solver import NumpyKernels
 from ptycho_backend.errors import ConfigError, ShapeError
 from ptycho_backend.events import OnEvent, ignore, without_images
 from ptycho_backend.network.prediction import Predicted, predict
@@ -18,7 +19,8 @@ from ptycho_backend.physics.calibration import Calibration, calibrate, probe_has
 from ptycho_backend.solver.epie import refine_by_epie
 from ptycho_backend.solver.initial_estimate import baseline_image
 from ptycho_backend.solver.probe_refinement import refined_calibration
-from ptycho_backend.solver.solver import solve
+from ptycho_backend.solver.problem import Problem
+from ptycho_backend.solver.solver import SolverOptions, solve
 
 
 def reconstruct_scan(scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent = ignore) -> Image:
@@ -49,7 +51,8 @@ def _iterate(
     scan: Scan, calibration: Calibration, image: Image, inference: InferenceConfig, on_event: OnEvent
 ) -> Image:
     """Run the solver on all patterns, then ePIE; the configuration sets both numbers of iterations."""
-    image = solve(scan, calibration, image, inference.iterations, on_event)
+    problem = Problem.of(scan, calibration)
+    image = solve(problem, NumpyKernels(), image, SolverOptions(inference.iterations), on_event).image
     rng = np.random.default_rng([inference.seed, 4])
     return refine_by_epie(scan, calibration, image, inference.epie_iterations, rng, on_event)
 

@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 
 from ptycho_backend.config import TrainingConfig
 from ptycho_backend.data.scan import Scan
+from ptycho_backend.engines.numpy.solver import NumpyKernels
 from ptycho_backend.events import OnEvent, ignore, without_images
 from ptycho_backend.physics.calibration import Calibration, calibrate
 from ptycho_backend.solver.epie import EpieOptions, epie
-from ptycho_backend.solver.object_and_probe import ObjectAndProbeResult, update_object_and_probe
+from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.registration import find_shift
 from ptycho_backend.solver.scan_geometry import abs2, shifted_probe
+from ptycho_backend.solver.solver import Solution, SolverOptions, solve
 
 MAX_PATTERNS = 1000  # largest number of neighbouring patterns used
+STAGE = "probe"
+STEP = 0.5  # object and probe update each correct the same residual
 REGISTRATIONS = 4  # the correlation's Hann window leaves a ninth of the shift each time
 
 logger = logging.getLogger(__name__)
@@ -129,11 +133,12 @@ def _reconstruct(
     update_probe: bool,
     rng: np.random.Generator,
     on_event: OnEvent,
-) -> ObjectAndProbeResult:
+) -> Solution:
     """Run ePIE, then updates from all patterns at once, with a free or a fixed probe."""
     initial = epie(scan, calibration, EpieOptions(iterations, update_probe), rng, on_event)
     calibration = dataclasses.replace(calibration, probe=initial.probe)
-    return update_object_and_probe(scan, calibration, initial.image, max(2, iterations // 2), update_probe, on_event)
+    options = SolverOptions(max(2, iterations // 2), update_probe, STEP, coarse=False, stage=STAGE)
+    return solve(Problem.of(scan, calibration), NumpyKernels(), initial.image, options, on_event)
 
 
 def _central_rows(positions_px: NDArray[np.float64], n: int) -> NDArray[np.intp]:

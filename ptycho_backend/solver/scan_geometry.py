@@ -73,9 +73,20 @@ class ScanGeometry:
         self.corners_px = np.rint(corners).astype(int)
         self._fraction_px = corners - self.corners_px
 
+    @property
+    def canvas_shape(self) -> tuple[int, int]:
+        """Shape of the canvas: one row and column more than the frame, so that rounded corners stay inside."""
+        height, width = self.frame.shape
+        return height + 1, width + 1
+
+    @property
+    def shifts_px(self) -> NDArray[np.float64]:
+        """Sub-pixel rest of each position, shape (position, 2)."""
+        return self._fraction_px
+
     def canvas(self, start: Image | None = None) -> NDArray[np.complex64]:
         """Return an object of 1 on the canvas; `start` replaces the pixels that it covers, to the nearest pixel."""
-        canvas = np.ones(tuple(side + 1 for side in self.frame.shape), dtype=np.complex64)
+        canvas = np.ones(self.canvas_shape, dtype=np.complex64)
         if start is None:
             return canvas
         shift = np.rint(np.asarray(start.origin_px) - np.asarray(self.frame.origin_px)).astype(int)
@@ -91,6 +102,16 @@ class ScanGeometry:
         # Computed at each call: for all positions of a large scan they take too much memory.
         along_y, along_x = shift_ramps(self._fraction_px[rows], self.N)
         return np.asarray(along_y[:, None, :, None] * along_x[:, None, None, :])
+
+    def window_count(self, half_px: int) -> NDArray[np.float32]:
+        """Return the number of squares of side 2·half around the windows' centres that contain each canvas pixel."""
+        height, width = self.canvas_shape
+        changes = np.zeros((height + 1, width + 1))
+        first = self.corners_px + self.N // 2 - half_px
+        for sign, (down, right) in zip((1, -1, -1, 1), ((0, 0), (1, 0), (0, 1), (1, 1)), strict=True):
+            corner = first + 2 * half_px * np.array([down, right])
+            np.add.at(changes, tuple(np.clip(corner, 0, [height, width]).T), sign)
+        return changes.cumsum(axis=0).cumsum(axis=1)[:height, :width].astype(np.float32)
 
     def shifted_probes(self, spectrum: NDArray[np.complex64], rows: Rows) -> NDArray[np.complex64]:
         """Return the probe with this spectrum (mode, y, x) at the positions `rows`: (position, mode, y, x)."""

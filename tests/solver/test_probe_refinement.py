@@ -6,11 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from ptycho_backend.solver.object_and_probe import ObjectAndProbeResult, update_object_and_probe
 
 from ptycho_backend.config import ModelConfig, TrainingConfig
 from ptycho_backend.solver import probe_refinement, solver
 from ptycho_backend.solver.epie import EpieOptions, EpieResult, epie
-from ptycho_backend.solver.object_and_probe import ObjectAndProbeResult, update_object_and_probe
 from ptycho_backend.solver.probe_refinement import centred_like, drift_px, refine_probe, refined_calibration
 from ptycho_backend.solver.scan_geometry import shifted_probe
 from ptycho_backend.testing import assert_close

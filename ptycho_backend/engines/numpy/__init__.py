@@ -1,0 +1,1 @@
+"""The NumPy engine: solver kernels on CPU threads, without a framework."""

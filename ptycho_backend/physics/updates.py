@@ -1,0 +1,208 @@
+"""
+Updates of object, probe, positions and scales: minus the derivative of the squared amplitude error (spec: physics 9).
+
+With exit waves ψ_jm = P_jm·O_j, detector waves Ψ = Fψ and modelled amplitudes a_j = sqrt(Σ_m|Ψ_jm|² + ε), the squared
+error of a scan is E = Σ_j Σ_r g·(a_j − x_j)², g = 1 on good pixels. P_jm is the probe, shifted to position j.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_backend.physics.propagation import far_field, near_field
+
+BACKGROUND = 1e-8  # ε: (normalised amplitude 1e-4)², keeps Ψ/a finite on dark pixels
+Real = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+
+
+@dataclass(frozen=True, eq=False)
+class Updates:
+    """
+    Sums over the patterns of a scan.
+
+    Parameters
+    ----------
+    obj : complex128, shape (y, x)
+        −∂E/∂Ō: Σ_j scatter(Σ_m P̄_jm·χ_jm), χ the exit-wave update.
+    probe : complex128, shape (mode, y, x)
+        −∂E/∂P̄: Σ_j S_j⁻¹(Ō_j·χ_jm), S_j the shift to position j.
+    positions_px : float64, shape (position, 2), (y, x)
+        −∂E/∂(sub-pixel shift).
+    scales : float64, shape (position,)
+        −∂E/∂s for patterns whose modelled amplitude is s·a, at s = 1.
+    squared_error, norm : float
+        E, and Σx² over good pixels.
+    """
+
+    obj: Complex
+    probe: Complex
+    positions_px: Real
+    scales: Real
+    squared_error: float
+    norm: float
+
+
+@dataclass(frozen=True, eq=False)
+class Patterns:
+    """
+    Measured amplitudes with the windows that they belong to.
+
+    Parameters
+    ----------
+    amplitudes : float64, shape (position, y, x)
+        Normalised, zero frequency at ``[N // 2, N // 2]``.
+    mask : float64, shape (y, x)
+        1 for good pixels.
+    corners_px : int, shape (position, 2), (y, x)
+        Canvas coordinates of pixel (0, 0) of each window.
+    shifts_px : float64, shape (position, 2), (y, x)
+        Sub-pixel rest of each position, by which the probe is shifted.
+    """
+
+    amplitudes: Real
+    mask: Real
+    corners_px: NDArray[np.intp]
+    shifts_px: Real
+
+
+def extract_patches(canvas: NDArray[Any], corners_px: NDArray[np.intp], N: int) -> NDArray[Any]:
+    """Return the windows (position, y, x) of a canvas."""
+    return np.stack([canvas[y : y + N, x : x + N] for y, x in corners_px])
+
+
+def scatter_add(patches: NDArray[Any], corners_px: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[Any]:
+    """Return a canvas with all patches (position, y, x) added: the adjoint of :func:`extract_patches`."""
+    canvas, N = np.zeros(shape, patches.dtype), patches.shape[-1]
+    for (y, x), patch in zip(corners_px, patches, strict=True):
+        canvas[y : y + N, x : x + N] += patch
+    return canvas
+
+
+def shift_factors(shifts_px: Real, N: int, derivative: int | None = None) -> Complex:
+    """
+    Return the Fourier factors (position, y, x) of shifts (position, 2), or their derivative along axis 0 or 1.
+
+    The Nyquist component of an even side is the mean of both signs: a real cosine.
+    """
+    factors = []
+    for axis in range(2):
+        frequency = 2 * np.pi * np.fft.fftfreq(N)
+        shift = shifts_px[:, axis, None]
+        factor, slope = np.exp(-1j * frequency * shift), -1j * frequency * np.exp(-1j * frequency * shift)
+        if N % 2 == 0:
+            factor[:, N // 2] = np.cos(np.pi * shift[:, 0])
+            slope[:, N // 2] = -np.pi * np.sin(np.pi * shift[:, 0])
+        factors.append(slope if derivative == axis else factor)
+    return factors[0][:, :, None] * factors[1][:, None, :]
+
+
+def shifted_probes(probe: NDArray[Any], shifts_px: Real, derivative: int | None = None) -> Complex:
+    """Return the probe (mode, y, x) shifted to sub-pixel positions (position, mode, y, x), or the derivative of that."""
+    factors = shift_factors(shifts_px, probe.shape[-1], derivative)
+    return np.fft.ifft2(np.fft.fft2(probe) * factors[:, None])
+
+
+def illumination(probe: NDArray[Any], patterns: Patterns, shape: tuple[int, int]) -> Real:
+    """Return Σ_j Σ_m |P_jm|² on the canvas, shape (y, x)."""
+    intensity = (np.abs(shifted_probes(probe, patterns.shifts_px)) ** 2).sum(axis=1)
+    return scatter_add(intensity, patterns.corners_px, shape)
+
+
+def updates(obj: NDArray[Any], probe: NDArray[Any], patterns: Patterns) -> Updates:
+    """
+    Compute all updates of a scan in float64.
+
+    Parameters
+    ----------
+    obj : complex, shape (y, x)
+        Object on the canvas.
+    probe : complex, shape (mode, y, x)
+        Centred probe.
+    patterns : Patterns
+
+    Returns
+    -------
+    Updates
+
+    Notes
+    -----
+    Spec: physics 9.1. Every field is minus a derivative of E; for complex fields, that by the conjugate.
+    """
+    x, good = patterns.amplitudes, patterns.mask
+    probes = shifted_probes(probe, patterns.shifts_px)
+    patches = extract_patches(obj, patterns.corners_px, x.shape[-1])[:, None]
+    detector, amplitude = modelled(probes * patches)
+    residual = (x - amplitude) * good
+    exit_wave_update = near_field(detector * (residual / amplitude)[:, None])
+    spectrum = np.fft.fft2(np.conj(patches) * exit_wave_update)
+    spectrum *= np.conj(shift_factors(patterns.shifts_px, x.shape[-1]))[:, None]
+    slopes = [shifted_probes(probe, patterns.shifts_px, axis) * patches for axis in range(2)]
+    return Updates(
+        obj=scatter_add((np.conj(probes) * exit_wave_update).sum(axis=1), patterns.corners_px, obj.shape),
+        probe=np.fft.ifft2(spectrum.sum(axis=0)),
+        positions_px=np.stack([2 * np.real(np.conj(exit_wave_update) * s).sum(axis=(1, 2, 3)) for s in slopes], axis=1),
+        scales=2 * (residual * amplitude).sum(axis=(1, 2)),
+        squared_error=float((residual**2).sum()),
+        norm=float((x**2 * good).sum()),
+    )
+
+
+def modelled(exit_waves: Complex) -> tuple[Complex, Real]:
+    """Return detector waves (position, mode, y, x) and modelled amplitudes (position, y, x)."""
+    detector = far_field(exit_waves)
+    return detector, np.sqrt((np.abs(detector) ** 2).sum(axis=1) + BACKGROUND)
+
+
+@dataclass(frozen=True, eq=False)
+class PhaseSlopes:
+    """
+    Smooth errors of single patterns: least squares of the amplitude error over three tangents.
+
+    Parameters
+    ----------
+    information : float64, shape (position, 3, 3)
+        JᵀJ by phase slope (y, x), rad per pixel, and log amplitude.
+    gradient : float64, shape (position, 3)
+        Jᵀ(x − a).
+    centres_px : float64, shape (position, 2), (y, x)
+        Canvas coordinates of the centre of the exit wave's intensity.
+    """
+
+    information: Real
+    gradient: Real
+    centres_px: Real
+
+
+def phase_slopes(obj: NDArray[Any], probe: NDArray[Any], patterns: Patterns) -> PhaseSlopes:
+    """
+    Linearise the amplitude error of every pattern in a phase ramp and a factor of the object under its probe.
+
+    An object that is wrong by exp(α + i·φ) with φ = s·(r − r₀) changes a by Re(Ψ̄/a·F(i·s·(r − r₀)·ψ)) + α·a.
+
+    Notes
+    -----
+    Spec: physics 9.4.
+    """
+    x, N = patterns.amplitudes, patterns.amplitudes.shape[-1]
+    exit_waves = shifted_probes(probe, patterns.shifts_px) * extract_patches(obj, patterns.corners_px, N)[:, None]
+    detector, amplitude = modelled(exit_waves)
+    intensity = (np.abs(exit_waves) ** 2).sum(axis=1)
+    axis, total = np.arange(N, dtype=np.float64), intensity.sum(axis=(1, 2))
+    centre = np.stack([intensity.sum(axis=2) @ axis, intensity.sum(axis=1) @ axis], axis=1) / total[:, None]
+    along_y = (axis - centre[:, :1])[:, None, :, None]
+    along_x = (axis - centre[:, 1:])[:, None, None, :]
+    tangents = [
+        np.real(np.conj(detector) * far_field(1j * along * exit_waves)).sum(axis=1) / amplitude
+        for along in (along_y, along_x)
+    ]
+    jacobian = np.stack([*tangents, amplitude], axis=1) * patterns.mask
+    return PhaseSlopes(
+        information=np.einsum("jayx,jbyx->jab", jacobian, jacobian),
+        gradient=np.einsum("jayx,jyx->ja", jacobian, (x - amplitude) * patterns.mask),
+        centres_px=patterns.corners_px + centre,
+    )

@@ -1,0 +1,135 @@
+"""
+Coarse correction: the smooth phase and log amplitude of an object, from all patterns at once (spec: physics 9.4, 9.5).
+
+Iterations over all patterns converge fast for detail and slowly for what varies over many probes, like relaxation for
+a Poisson equation. Every pattern measures the slope of the smooth phase error under its probe. Cubic B-splines are
+fitted to all slopes by one sparse least-squares solve, and the object is multiplied by what they give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
+from numpy.typing import NDArray
+
+from ptycho_backend.physics.updates import PhaseSlopes
+
+KNOTS_OF_N = 0.25  # spacing of the knots over the side of a pattern
+RIDGE = 1e-4  # of the mean diagonal: holds knots that no pattern determines
+SINGULAR = 1e-9  # of the trace: a pattern that does not determine a slope has no weight in it
+LARGEST_LOG = 0.5  # of the amplitude factor
+Real = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """
+    Factor of the object, and the size of what it corrects.
+
+    Parameters
+    ----------
+    factor : complex64, shape (y, x)
+    phase_rad, log_amplitude : float
+        Root mean square over the positions.
+    """
+
+    factor: NDArray[np.complex64]
+    phase_rad: float
+    log_amplitude: float
+
+
+def coarse_correction(slopes: PhaseSlopes, shape: tuple[int, int], N: int) -> Correction:
+    """
+    Fit smooth phase and log amplitude to the slopes of all patterns.
+
+    Parameters
+    ----------
+    slopes : PhaseSlopes
+    shape : (int, int)
+        Shape of the canvas.
+    N : int
+        Side of a pattern, pixels; knots stand N/4 apart.
+    """
+    values, weights = _solved(slopes)
+    splines = Splines(slopes.centres_px, shape, KNOTS_OF_N * N)
+    phase = splines.fit([splines.rows(1, 0), splines.rows(0, 1)], values[:, :2], weights[:, :2])
+    logarithm = splines.fit([splines.rows(0, 0)], values[:, 2:], weights[:, 2:])
+    sizes = [float(np.sqrt(np.mean((splines.rows(0, 0) @ knots) ** 2))) for knots in (phase, logarithm)]
+    log_amplitude = np.clip(splines.on_canvas(logarithm), -LARGEST_LOG, LARGEST_LOG)
+    factor = np.exp(log_amplitude + 1j * splines.on_canvas(phase)).astype(np.complex64)
+    return Correction(factor, *sizes)
+
+
+def _solved(slopes: PhaseSlopes) -> tuple[Real, Real]:
+    """Return slopes and log amplitude of every pattern (position, 3), and their inverse variances."""
+    information = slopes.information
+    trace = np.trace(information, axis1=1, axis2=2)[:, None, None]
+    covariance = np.linalg.inv(information + (SINGULAR * trace + np.finfo(float).tiny) * np.eye(3))
+    values = (covariance @ slopes.gradient[:, :, None])[..., 0]
+    return values, 1.0 / np.maximum(np.diagonal(covariance, axis1=1, axis2=2), np.finfo(float).tiny)
+
+
+class Splines:
+    """
+    Cubic B-splines on a canvas, and their values at points.
+
+    Parameters
+    ----------
+    points_px : float64, shape (point, 2), (y, x)
+    shape : (int, int)
+        Shape of the canvas.
+    spacing_px : float
+        Distance of the knots.
+    """
+
+    def __init__(self, points_px: Real, shape: tuple[int, int], spacing_px: float) -> None:
+        self._points, self._canvas, self._spacing = points_px, shape, spacing_px
+        self._knots = tuple(int(np.ceil(side / spacing_px)) + 4 for side in shape)
+
+    def rows(self, along_y: int, along_x: int) -> Any:
+        """Return the sparse matrix (point, knot) of values, or of first derivatives along y or x, per pixel."""
+        iy, wy = self._weights(self._points[:, 0], 0, along_y)
+        ix, wx = self._weights(self._points[:, 1], 1, along_x)
+        n = len(self._points)
+        columns = (iy[:, :, None] * self._knots[1] + ix[:, None, :]).ravel()
+        values = (wy[:, :, None] * wx[:, None, :]).ravel()
+        shape = (n, self._knots[0] * self._knots[1])
+        return scipy.sparse.csr_matrix((values, (np.repeat(np.arange(n), 16), columns)), shape=shape)
+
+    def fit(self, matrices: list[Any], values: Real, weights: Real) -> Real:
+        """Return the knots of the weighted least-squares fit; column k of `values` belongs to matrix k."""
+        normal: Any = 0
+        right: Any = 0
+        for k, matrix in enumerate(matrices):
+            weighted = scipy.sparse.diags(weights[:, k]) @ matrix
+            normal, right = normal + matrix.T @ weighted, right + weighted.T @ values[:, k]
+        ridge = RIDGE * float(normal.diagonal().mean())
+        eye = scipy.sparse.identity(normal.shape[0], format="csc")
+        return np.asarray(scipy.sparse.linalg.spsolve((normal + ridge * eye).tocsc(), right))
+
+    def on_canvas(self, knots: Real) -> Real:
+        """Return the spline on every pixel of the canvas."""
+        y, x = (self._dense(axis) for axis in range(2))
+        return np.asarray(y @ knots.reshape(self._knots) @ x.T)
+
+    def _dense(self, axis: int) -> Real:
+        index, weights = self._weights(np.arange(self._canvas[axis], dtype=np.float64), axis, 0)
+        matrix = np.zeros((self._canvas[axis], self._knots[axis]))
+        np.put_along_axis(matrix, index, weights, axis=1)
+        return matrix
+
+    def _weights(self, at_px: Real, axis: int, derivative: int) -> tuple[NDArray[np.intp], Real]:
+        """Return the four knots around each coordinate, and their weights."""
+        cell = np.clip(np.floor(at_px / self._spacing), 0, self._knots[axis] - 4)
+        t = at_px / self._spacing - cell
+        if derivative:
+            parts = [-((1 - t) ** 2) / 2, (3 * t**2 - 4 * t) / 2, (-3 * t**2 + 2 * t + 1) / 2, t**2 / 2]
+            scale = self._spacing
+        else:
+            parts = [(1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6]
+            scale = 1.0
+        return cell.astype(np.intp)[:, None] + np.arange(4), np.stack(parts, axis=1) / scale

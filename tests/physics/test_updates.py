@@ -1,0 +1,145 @@
+"""The oracle of the solver: updates are minus derivatives, windows and patches are adjoint, smooth errors are found."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ptycho_backend.physics.updates import (
+    Patterns,
+    extract_patches,
+    illumination,
+    modelled,
+    phase_slopes,
+    scatter_add,
+    shift_factors,
+    shifted_probes,
+    updates,
+)
+
+SHAPE, STEP = (16, 17), 1e-5
+
+
+def complex_noise(rng, *shape):
+    return rng.normal(size=shape) + 1j * rng.normal(size=shape)
+
+
+@pytest.fixture(params=[8, 7], ids=["even", "odd"])
+def case(request, rng):
+    """Return an object, a probe of two modes, and five patterns that they do not explain."""
+    N, n = request.param, 5
+    corners = rng.integers(0, np.asarray(SHAPE) - N + 1, (n, 2))
+    mask = (rng.random((N, N)) > 0.1).astype(float)
+    amplitudes = 3.0 * np.abs(complex_noise(rng, n, N, N))
+    patterns = Patterns(amplitudes, mask, corners, rng.uniform(-0.5, 0.5, (n, 2)))
+    return complex_noise(rng, *SHAPE), complex_noise(rng, 2, N, N), patterns
+
+
+def slope_of(function, h=STEP):
+    """Return the derivative at 0 by central differences."""
+    return (function(h) - function(-h)) / (2 * h)
+
+
+@pytest.mark.parametrize("name", ["obj", "probe"])
+def test_updates_of_fields_are_minus_derivatives(case, rng, name):
+    obj, probe, patterns = case
+    fields = {"obj": obj, "probe": probe}
+    direction = complex_noise(rng, *fields[name].shape)
+
+    def error(h):
+        return updates(**{**fields, name: fields[name] + h * direction}, patterns=patterns).squared_error
+
+    found = getattr(updates(obj, probe, patterns), name)
+    assert slope_of(error) == pytest.approx(-2 * np.real(np.vdot(found, direction)), rel=1e-6)
+
+
+def test_updates_of_positions_are_minus_derivatives(case, rng):
+    obj, probe, patterns = case
+    direction = rng.normal(size=patterns.shifts_px.shape)
+
+    def error(h):
+        moved = dataclasses.replace(patterns, shifts_px=patterns.shifts_px + h * direction)
+        return updates(obj, probe, moved).squared_error
+
+    assert slope_of(error) == pytest.approx(-(updates(obj, probe, patterns).positions_px * direction).sum(), rel=1e-6)
+
+
+def test_updates_of_scales_are_minus_derivatives(case, rng):
+    obj, probe, patterns = case
+    patches = extract_patches(obj, patterns.corners_px, probe.shape[-1])[:, None]
+    _, amplitude = modelled(shifted_probes(probe, patterns.shifts_px) * patches)
+    direction = rng.normal(size=len(amplitude))
+
+    def error(h):
+        scaled = (1 + h * direction)[:, None, None] * amplitude
+        return (patterns.mask * (scaled - patterns.amplitudes) ** 2).sum()
+
+    assert slope_of(error) == pytest.approx(-(updates(obj, probe, patterns).scales * direction).sum(), rel=1e-6)
+
+
+def test_error_and_norm_are_sums_over_good_pixels(case):
+    obj, probe, patterns = case
+    found = updates(obj, probe, patterns)
+    assert found.norm == pytest.approx(float((patterns.amplitudes**2 * patterns.mask).sum()))
+    bad = np.where(patterns.mask > 0, patterns.amplitudes, 1e6)
+    again = updates(obj, probe, dataclasses.replace(patterns, amplitudes=bad))
+    assert again.squared_error == found.squared_error
+    np.testing.assert_array_equal(again.obj, found.obj)
+
+
+def test_patterns_that_are_explained_ask_for_nothing(case):
+    obj, probe, patterns = case
+    patches = extract_patches(obj, patterns.corners_px, probe.shape[-1])[:, None]
+    _, amplitude = modelled(shifted_probes(probe, patterns.shifts_px) * patches)
+    found = updates(obj, probe, dataclasses.replace(patterns, amplitudes=amplitude))
+    assert found.squared_error == 0.0
+    assert not np.any(found.obj)
+    assert not np.any(found.probe)
+
+
+def test_extract_and_scatter_are_adjoint(case, rng):
+    obj, probe, patterns = case
+    N = probe.shape[-1]
+    patches = complex_noise(rng, len(patterns.corners_px), N, N)
+    one = np.vdot(extract_patches(obj, patterns.corners_px, N), patches)
+    assert one == pytest.approx(np.vdot(obj, scatter_add(patches, patterns.corners_px, SHAPE)))
+
+
+def test_a_bright_pixel_lands_where_the_shift_says():
+    probe = np.zeros((1, 8, 8), complex)
+    probe[0, 4, 4] = 1.0
+    moved = shifted_probes(probe, np.array([[1.0, -2.0]]))[0, 0]
+    assert np.unravel_index(np.abs(moved).argmax(), moved.shape) == (5, 2)
+    assert np.abs(moved).max() == pytest.approx(1.0)
+
+
+def test_illumination_is_the_energy_of_all_windows(case):
+    obj, probe, patterns = case
+    found = illumination(probe, patterns, SHAPE)
+    expected = (np.abs(shifted_probes(probe, patterns.shifts_px)) ** 2).sum()
+    assert found.sum() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("N", [7, 8])
+def test_derivatives_of_shifts_are_derivatives(N):
+    shifts = np.array([[0.3, -0.2]])
+    for axis in range(2):
+        step = np.eye(2)[axis] * STEP
+        expected = (shift_factors(shifts + step, N) - shift_factors(shifts - step, N)) / (2 * STEP)
+        np.testing.assert_allclose(shift_factors(shifts, N, axis), expected, atol=1e-8)
+
+
+def test_a_phase_ramp_and_a_factor_are_found(rng):
+    """A pattern whose object is wrong by a small ramp and factor shows both, with the right sign and unit."""
+    N, slope, factor = 16, np.array([2e-4, -1e-4]), 3e-4
+    y, x = np.indices((N, N)) - N // 2
+    probe = np.exp(-(y**2 + x**2) / 18.0 + 0.2j * y * x / N)[None]
+    truth = 1.0 + 0.1 * complex_noise(rng, N, N)
+    patterns = Patterns(np.ones((1, N, N)), np.ones((N, N)), np.zeros((1, 2), int), np.zeros((1, 2)))
+    wrong = truth * np.exp(-factor - 1j * (slope[0] * y + slope[1] * x))
+    measured = modelled(probe[None, 0:1] * truth)[1]
+    found = phase_slopes(wrong, probe, dataclasses.replace(patterns, amplitudes=measured))
+    solved = np.linalg.solve(found.information[0], found.gradient[0])
+    np.testing.assert_allclose(solved, [*slope, factor], rtol=0.01)
