@@ -21,6 +21,7 @@ from ptycho_backend.training.processes import fit_in_processes
 if TYPE_CHECKING:
     from ptycho.engine.model import TensorFlowModel
     from ptycho.engine.operators import TensorFlowOperators
+    from ptycho.engine.solver import TensorFlowKernels
     from ptycho.engine.traced_functions import TracedFunctions
 
 
@@ -83,6 +84,12 @@ class TensorFlowBackend(Backend):
         from ptycho.engine.traced_functions import TracedFunctions
 
         return TracedFunctions()
+
+    def solver_kernels(self, device: str = "auto") -> TensorFlowKernels:
+        """Return the solver kernels on a device."""
+        from ptycho.engine.solver import TensorFlowKernels
+
+        return TensorFlowKernels(device)
 
     def operators(self, device: str = "auto") -> TensorFlowOperators:
         """Return the physics operators on a device."""

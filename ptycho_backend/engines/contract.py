@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 from ptycho_backend.config import ExecutionConfig, TrainingConfig
 from ptycho_backend.data.batching import Samples
 from ptycho_backend.engines.model import History, Model
+from ptycho_backend.engines.numpy.solver import NumpyKernels
 from ptycho_backend.engines.operators import Operators
+from ptycho_backend.engines.solver_contract import SolverKernels
 from ptycho_backend.errors import DeviceError, PtychoError
 from ptycho_backend.events import OnEvent
 from ptycho_backend.physics.calibration import Calibration
@@ -77,6 +79,14 @@ class Backend(ABC):
         TrainingStopped
             After the optimiser step that follows a stop request.
         """
+
+    def solver_kernels(self, device: str = "auto") -> SolverKernels:
+        """
+        Return the engine's solver kernels on a device (clause 10).
+
+        An engine without kernels of its own gets the NumPy kernels, which compute on the processor.
+        """
+        return NumpyKernels()
 
     @abstractmethod
     def operators(self, device: str = "auto") -> Operators:

@@ -102,7 +102,7 @@ def shift_factors(shifts_px: Real, N: int, derivative: int | None = None) -> Com
 
 
 def shifted_probes(probe: NDArray[Any], shifts_px: Real, derivative: int | None = None) -> Complex:
-    """Return the probe (mode, y, x) shifted to sub-pixel positions (position, mode, y, x), or the derivative of that."""
+    """Return the probe (mode, y, x) at sub-pixel positions (position, mode, y, x), or its derivative."""
     factors = shift_factors(shifts_px, probe.shape[-1], derivative)
     return np.fft.ifft2(np.fft.fft2(probe) * factors[:, None])
 

@@ -80,3 +80,9 @@ SAME_WEIGHTS = Tolerance(1e-12, "the same float32 numbers, without any computati
 SAME_EPOCH = Tolerance(1e-12, "whole numbers of epochs: one epoch more is an error of 1")
 FIFTY_STEPS = Tolerance(1e-3, "fifty steps of Adam: rounding, 1e-7 a step, grows where a gradient is near 0")
 MODEL_FILE = Tolerance(1e-4, "one forward pass on either engine, weights equal to the last bit")
+
+KERNEL32 = Tolerance(1e-5, "float32 FFTs and sums over tens of overlapping patterns: 2e-7 to 1e-6")
+COARSE32 = Tolerance(
+    1e-4, "slopes are differences of large sums, and a least-squares solve multiplies their rounding: 1e-6"
+)
+RECONSTRUCTED = Tolerance(1e-3, "nine iterations from equal data; rounding grows where the illumination is weak: 5e-6")

@@ -19,6 +19,7 @@ from ptycho_torch.engine.callbacks import replayed
 from ptycho_torch.engine.device import devices, resolve_device
 from ptycho_torch.engine.model import TorchModel
 from ptycho_torch.engine.operators import TorchOperators
+from ptycho_torch.engine.solver import TorchKernels
 from ptycho_torch.engine.training import fit
 
 
@@ -62,3 +63,7 @@ class TorchBackend(Backend):
     def operators(self, device: str = "auto") -> TorchOperators:
         """Return the physics operators on a device."""
         return TorchOperators(device)
+
+    def solver_kernels(self, device: str = "auto") -> TorchKernels:
+        """Return the solver kernels on a device."""
+        return TorchKernels(device)

@@ -1,4 +1,4 @@
-"""Solver kernels in PyTorch: everything stays on the device, chunk by chunk of patterns (spec: backend_contract 10)."""
+"""Solver kernels in PyTorch: arrays stay on the device (spec: backend_contract 10)."""
 
 from __future__ import annotations
 
