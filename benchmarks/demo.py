@@ -25,9 +25,7 @@ from matplotlib.figure import Figure
 
 import ptycho_backend as pb
 from ptycho_backend.data.product import read_product
-from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.quality.metrics import compare
-from ptycho_backend.reconstruction import without_network
 
 COMMAND = [sys.executable, "-m", "ptycho_backend.cli"]
 COLUMNS = ("", "training s", "total s", "amplitude dB / SSIM", "phase dB / SSIM", "FRC 0.5, of Nyquist")
@@ -85,7 +83,7 @@ def command(*words: object) -> None:
 def train(engine: str, scan: Path, run: Path, epochs: int) -> dict[str, Any]:
     """Train and reconstruct with one engine; return its figures and those without a network."""
     started = time.perf_counter()
-    command("train", scan, "--output", run, "--backend", engine, "--epochs", epochs, "--no-progress")
+    command("train", scan, "--output", run, "--backend", engine, "--epochs", epochs, "--compare", "--no-progress")
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     figures = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     return {**figures, "training_s": summary["training_seconds"], "total_s": time.perf_counter() - started}
@@ -122,8 +120,7 @@ def draw(path: Path, scan_path: Path, run: Path) -> None:
     scan, product = pb.load_scan(scan_path), read_product(run / "reconstruction.h5")
     assert scan.obj is not None
     assert product.obj is not None
-    model = pb.ModelConfig(N=scan.N)
-    baseline = pb.evaluate(without_network(scan, calibrate(scan, model), model, pb.InferenceConfig()), scan)
+    baseline = pb.evaluate(pb.reconstruct(scan, probe_iterations=0), scan)
     network = compare(product.obj, product.obj_origin_px, scan.obj, scan.obj_origin_px, scan.positions_px)
     figure = Figure(figsize=(9.6, 4.9), layout="constrained")
     axes = figure.subplots(2, 4)

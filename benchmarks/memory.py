@@ -23,22 +23,17 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from scans import periodic_scan
 
 import ptycho_backend as pb
 from ptycho_backend.engines.registry import get_backend
 from ptycho_backend.model_file.run import Run
 from ptycho_backend.physics.calibration import calibrate
-from ptycho_backend.reconstruction import without_network
 from ptycho_backend.runtime.memory_map import scratch_folder
 from ptycho_backend.runtime.progress import EventLog
-from ptycho_backend.simulation.objects import make_object
-from ptycho_backend.simulation.probes import make_probe
-from ptycho_backend.simulation.simulate import expected_counts
 
 N = 128
 STEP_PX = 8.0
-PERIOD = 16  # the object repeats after these steps: few different patterns make a scan of any size
-PHOTONS = 1e5
 GIB = 2**30
 
 
@@ -97,9 +92,8 @@ def command_without_network(scan: Path, options: argparse.Namespace) -> list[str
 def reconstruct_without_network(path: str, iterations: int) -> None:
     """Reconstruct a scan without a network, and log the progress."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    scan, config = pb.load_scan(path), pb.ModelConfig(N=N, initial_iterations=0)
-    settings = pb.InferenceConfig(iterations=iterations)
-    image = without_network(scan, calibrate(scan, config), config, settings, EventLog())
+    settings = pb.InferenceConfig(iterations=iterations, probe_iterations=0)
+    image = pb.reconstruct(pb.load_scan(path), None, settings, EventLog(), device="cpu")
     print(f"image of {image.obj.shape}, median amplitude {np.median(np.abs(image.obj[image.coverage > 1])):.3f}")
 
 
@@ -139,24 +133,16 @@ def write_model(folder: Path, backend: str) -> Path:
 
 def write_scan(path: Path, n: int, compression: str | None = None) -> Path:
     """Write a raster scan of a periodic object in the layout of ptychodus, in blocks."""
-    rng = np.random.default_rng(0)
-    period_px = int(PERIOD * STEP_PX)
-    obj = np.tile(make_object("lines", (period_px, period_px), rng), (4, 4))
-    probe = make_probe("disc", N, rng, diameter_fraction=0.3)
-    probe = probe * np.sqrt(PHOTONS / (np.abs(probe) ** 2).sum())
-    cell = N + STEP_PX * np.stack(np.divmod(np.arange(PERIOD**2), PERIOD), axis=1)
-    counts = rng.poisson(expected_counts(obj, (0.0, 0.0), probe, cell)).astype(np.uint16)
-    row, column = np.divmod(np.arange(n), int(np.ceil(np.sqrt(n))))
-    cell_index = (row % PERIOD) * PERIOD + column % PERIOD
+    raster = periodic_scan(n, N, STEP_PX)
     with h5py.File(path, "w") as file:
         chunks = (64, N, N) if compression else None
         patterns = file.create_dataset("patterns", (n, N, N), np.uint16, chunks=chunks, compression=compression)
         for start in range(0, n, 1024):
-            patterns[start : start + 1024] = counts[cell_index[start : start + 1024]]
-        file["probe"] = probe
+            patterns[start : start + 1024] = raster.counts[raster.cell[start : start + 1024]]
+        file["probe"] = raster.probe
         # Coordinates of ptychodus begin at the middle of a window, half a pixel before pixel N//2.
-        file["probe_position_y_px"] = N + STEP_PX * row - 0.5
-        file["probe_position_x_px"] = N + STEP_PX * column - 0.5
+        for axis, name in enumerate(("y", "x")):
+            file[f"probe_position_{name}_px"] = raster.positions_px[:, axis] - 0.5
     return path
 
 

@@ -25,7 +25,7 @@ from reconstruction import scored
 import ptycho_backend as pb
 from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.pretraining.probes import defocused
-from ptycho_backend.reconstruction import fit_to_scan, without_network
+from ptycho_backend.reconstruction import fit_to_scan
 from ptycho_backend.solver.epie import EpieOptions, epie
 
 FIRST_SEED = 5000
@@ -112,12 +112,11 @@ def one_scan(fields: dict[str, Any], models: dict[str, Any], options: argparse.N
 
 def classical(scan: pb.Scan, exact: bool) -> dict[str, Row]:
     """Return the rows without a network; ePIE refines the probe only if it is wrong."""
-    model = pb.ModelConfig(N=scan.N)
-    calibration = calibrate(scan, model)
+    calibration = calibrate(scan, pb.ModelConfig(N=scan.N))
     rows = {}
-    for name, settings in (("no network, alone", pb.InferenceConfig(**ALONE)), ("no network", pb.InferenceConfig())):
+    for name, settings in (("no network, alone", {"start": "physics", **ALONE}), ("no network", {})):
         started = time.perf_counter()
-        rows[name] = scored(without_network(scan, calibration, model, settings), scan, started)
+        rows[name] = scored(pb.reconstruct(scan, probe_iterations=0, **settings), scan, started)
     started = time.perf_counter()
     image = epie(
         scan, calibration, EpieOptions(EPIE_ITERATIONS, update_probe=not exact), np.random.default_rng(0)

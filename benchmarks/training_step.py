@@ -34,52 +34,98 @@ ROW = "{:<11} {:<6} {:>4} {:<11} {:>6} {:>8} {:>8} {:>8} {:>11} {:>8} {:>10}"
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table."""
+    """One row of the table: a network, and the engine that trains it."""
 
     architecture: str
     N: int
     precision: str
     batch_size: int
     backend: str
+    device: str = "cpu"
+    compile: bool = False
+    threads: int | None = None
+    gridsize: int = 1
+    n_filters_scale: int = 2
+
+    @property
+    def model(self) -> ModelConfig:
+        """Network of the case."""
+        return ModelConfig(
+            N=self.N,
+            gridsize=self.gridsize,
+            architecture=self.architecture,
+            n_filters_scale=self.n_filters_scale,
+        )
+
+    @property
+    def execution(self) -> ExecutionConfig:
+        """Execution of the case; the weights of the last epoch are returned."""
+        return ExecutionConfig(
+            device=self.device,
+            precision=self.precision,
+            threads=self.threads,
+            monitor="train_loss",
+            restore_best=False,
+            compile=self.compile,
+        )
 
 
-def measure(case: Case, arguments: argparse.Namespace) -> tuple[Any, ...]:
-    """Train a few steps and return one row."""
-    model = ModelConfig(
-        N=case.N, gridsize=arguments.gridsize, architecture=case.architecture, n_filters_scale=arguments.scale
-    )
-    nepochs = -(-(arguments.steps + arguments.warmup) // BATCHES_PER_EPOCH)
-    training = TrainingConfig(model=model, nepochs=nepochs, batch_size=case.batch_size)
-    execution = ExecutionConfig(
-        device=arguments.device,
-        precision=case.precision,
-        threads=arguments.threads,
-        monitor="train_loss",
-        restore_best=False,
-        compile=arguments.compile,
-    )
-    data, backend = samples(case, model), get_backend(case.backend)
-    trained = backend.create_model(training, data.calibration, execution)
+@dataclass(frozen=True)
+class StepTimes:
+    """
+    Times of training steps, and speed of prediction.
+
+    Parameters
+    ----------
+    wall_ms, cpu_ms : float
+        Medians after the warm-up.
+    min_ms : float
+        Shortest step, wall time.
+    patterns_per_s : float
+    first_s : float
+        First step, with compilation.
+    predicted_per_s : float
+        Patterns per second of `predict_patches`, batch by batch.
+    """
+
+    wall_ms: float
+    cpu_ms: float
+    min_ms: float
+    patterns_per_s: float
+    first_s: float
+    predicted_per_s: float
+
+
+def measure(case: Case, steps: int, warmup: int) -> StepTimes:
+    """Train a few steps after a warm-up, and predict a few batches."""
+    nepochs = -(-(steps + warmup) // BATCHES_PER_EPOCH)
+    training = TrainingConfig(model=case.model, nepochs=nepochs, batch_size=case.batch_size)
+    data, backend = samples(case), get_backend(case.backend)
+    trained = backend.create_model(training, data.calibration, case.execution)
     times = [_now()]
 
     def on_event(event: Event) -> None:
         if isinstance(event, BatchEvent):
             times.append(_now())
 
-    backend.fit(trained, data, None, execution, on_event)
-    steps = 1e3 * np.diff(times, axis=0)
-    wall, cpu = np.median(steps[arguments.warmup :], axis=0)
-    numbers = (wall, cpu, steps[arguments.warmup :, 0].min(), 1e3 * case.batch_size * model.channels / wall)
-    rates = (steps[0, 0] / 1e3, predictions_per_second(trained, data, case.batch_size))
-    names = (case.backend, case.architecture, case.N, case.precision, case.batch_size)
-    return (*names, *(f"{number:.1f}" for number in (*numbers, *rates)))
+    backend.fit(trained, data, None, case.execution, on_event)
+    milliseconds = 1e3 * np.diff(times, axis=0)
+    wall, cpu = np.median(milliseconds[warmup:], axis=0)
+    return StepTimes(
+        wall_ms=float(wall),
+        cpu_ms=float(cpu),
+        min_ms=float(milliseconds[warmup:, 0].min()),
+        patterns_per_s=float(1e3 * case.batch_size * case.model.channels / wall),
+        first_s=float(milliseconds[0, 0] / 1e3),
+        predicted_per_s=predictions_per_second(trained, data, case.batch_size),
+    )
 
 
-def samples(case: Case, model: ModelConfig) -> Samples:
+def samples(case: Case) -> Samples:
     """Return the samples of a simulated scan, one short epoch."""
     scan = simulate_scan(N=case.N, n_positions=case.batch_size * BATCHES_PER_EPOCH)
-    groups = group_positions(scan.positions_px, model.gridsize, 7, None, np.random.default_rng(0))
-    return Samples(scan, groups, calibrate(scan, model))
+    groups = group_positions(scan.positions_px, case.gridsize, 7, None, np.random.default_rng(0))
+    return Samples(scan, groups, calibrate(scan, case.model))
 
 
 def predictions_per_second(model: Model, data: Samples, batch_size: int) -> float:
@@ -94,6 +140,12 @@ def predictions_per_second(model: Model, data: Samples, batch_size: int) -> floa
 
 def _now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
+
+
+def row(case: Case, times: StepTimes) -> tuple[Any, ...]:
+    """Return the cells of one row."""
+    names = (case.backend, case.architecture, case.N, case.precision, case.batch_size)
+    return (*names, *(f"{number:.1f}" for number in vars(times).values()))
 
 
 def parse() -> argparse.Namespace:
@@ -119,7 +171,8 @@ def main() -> None:
     a = parse()
     print(ROW.format(*COLUMNS))
     for values in itertools.product(a.architecture, a.N, a.precision, a.batch_size, a.backend):
-        print(ROW.format(*measure(Case(*values), a)), flush=True)
+        case = Case(*values, a.device, a.compile, a.threads, a.gridsize, a.scale)
+        print(ROW.format(*row(case, measure(case, a.steps, a.warmup))), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ Ptychographic reconstruction by physics-informed networks, on TensorFlow or PyTo
     import ptycho_backend as pb
 
     scan = pb.load_scan("scan.npz")
-    run = pb.train(scan, pb.TrainingConfig(model=pb.ModelConfig(N=scan.N), nepochs=20))
+    image = pb.reconstruct(scan)
+    run = pb.train(scan, pb.TrainingConfig(nepochs=20))
     image = pb.reconstruct(scan, run.model)
     run.save("runs/first")
 

@@ -22,17 +22,18 @@ from ptycho_backend.data.image import Image, well_covered
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines.contract import Backend
 from ptycho_backend.engines.model import Model, Weights, loss_names_of
-from ptycho_backend.engines.registry import available_backends, get_backend
+from ptycho_backend.engines.registry import network_backend
 from ptycho_backend.errors import ConfigError, DataError
 from ptycho_backend.events import OnEvent, ignore
-from ptycho_backend.model_file.bundle import Bundle, read_bundle
+from ptycho_backend.model_file.bundle import Bundle
 from ptycho_backend.model_file.run import Run, provenance_of
+from ptycho_backend.network.loading import load_model as load_model
 from ptycho_backend.network.physics_constants import constraint_share
-from ptycho_backend.network.shipped import pretrained_weights, shipped_bundle
+from ptycho_backend.network.shipped import pretrained_weights
 from ptycho_backend.network.training_domain import SCAN_CONDITIONS, scan_conditions, training_domain_of
 from ptycho_backend.physics.calibration import Calibration, calibrate
 from ptycho_backend.physics.losses import poisson, shot_noise_floor
-from ptycho_backend.reconstruction import reconstruct_scan
+from ptycho_backend.reconstruction import kernels_of, prepare
 from ptycho_backend.runtime.devices import choose_device
 from ptycho_backend.runtime.precision import check_precision
 from ptycho_backend.solver.probe_refinement import refined_calibration
@@ -143,18 +144,28 @@ def reconstruct(
     model: Model | None = None,
     inference: InferenceConfig | None = None,
     on_event: OnEvent = ignore,
+    backend: str = "auto",
+    device: str = "auto",
     **fields: Any,
 ) -> Image:
     """
-    Reconstruct a scan with a trained model or with the shipped network.
+    Reconstruct a scan, with a model or without one.
 
     Parameters
     ----------
     scan : Scan
     model : Model, optional
-        Model of a :class:`Run` or of :func:`load_model`; None takes the shipped network.
+        Model of a :class:`Run` or of :func:`load_model`; its network predicts the initial object. Without a model the
+        solver starts from a flat object, and needs no framework.
     inference : InferenceConfig, optional
+        Options; `start` sets the initial object, with "network" also the shipped network.
     on_event : callable, optional
+    backend : str
+        Engine of the solver: "numpy", "pytorch", "tensorflow" or another entry point. "auto" takes the engine of the
+        model, or an installed one. On a processor every engine takes the NumPy kernels, the fastest ones there.
+    device : str
+        Device of the solver: "auto", "cpu", "cuda" or "cuda:<index>"; "auto" takes the device of the model, or a GPU
+        if there is one.
     **fields
         Fields of InferenceConfig by name; they take precedence over `inference`.
 
@@ -162,37 +173,17 @@ def reconstruct(
     -------
     Image
         ``.obj`` (y, x) complex64, ``.coverage`` (y, x) float32, ``.origin_px`` (y, x).
-    """
-    settings = with_fields(inference or InferenceConfig(), fields)
-    validate(settings)
-    return reconstruct_scan(scan, model or load_model(), settings, on_event)
-
-
-def load_model(
-    path: Path | str | None = None, backend: str = "auto", execution: ExecutionConfig | None = None
-) -> Model:
-    """
-    Load a model file on any engine.
-
-    Parameters
-    ----------
-    path : path, optional
-        ``wts.h5.zip``, a run folder, or an unpacked ``wts.h5.zip``; None takes the shipped network.
-    backend : str
-        Engine; "auto" takes the engine that wrote the file if it is installed, else an installed one.
-    execution : ExecutionConfig, optional
 
     Raises
     ------
-    ModelFileError, BackendNotInstalledError
+    ConfigError, DataError, ShapeError, DeviceError, UnknownBackendError, BackendNotInstalledError
     """
-    bundle = shipped_bundle() if path is None else read_bundle(path)
-    engine = _engine_for(bundle.training.backend, backend)
-    training = dataclasses.replace(bundle.training, backend=engine.name)
-    model = engine.create_model(training, bundle.calibration, execution)
-    model.set_weights(bundle.weights)
-    model.training_domain = training_domain_of(bundle.provenance, bundle.calibration)
-    return model
+    settings = with_fields(inference or InferenceConfig(), fields)
+    validate(settings)
+    kernels = kernels_of(model, backend, device)
+    if model is None and settings.start == "network":
+        model = load_model(None, backend, ExecutionConfig(device=device))
+    return prepare(scan, model, settings, kernels, on_event).image(on_event)
 
 
 def evaluate(image: Image, truth: Scan | Image) -> Comparison:
@@ -240,7 +231,7 @@ def _with_scan_size(config: TrainingConfig, scan: Scan) -> TrainingConfig:
 
 def _backend_of(training: TrainingConfig) -> Backend:
     """Return the engine of a configuration, and replace "auto" by its name."""
-    backend = get_backend(training.backend)
+    backend = network_backend(training.backend)
     training.backend = backend.name
     return backend
 
@@ -249,10 +240,6 @@ def _checked_execution(config: ExecutionConfig | None) -> ExecutionConfig:
     execution = modern_execution(config or ExecutionConfig())
     validate(execution)
     return execution
-
-
-def _engine_for(written_by: str, name: str) -> Backend:
-    return get_backend(written_by if name == "auto" and written_by in available_backends() else name)
 
 
 def _previous_run(checkpoints: Path | str | None) -> Bundle:

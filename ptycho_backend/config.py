@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import json
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -41,7 +42,7 @@ class ModelConfig:
     Parameters
     ----------
     N : int
-        Side of a diffraction pattern and of a reconstructed patch, pixels; a multiple of 16.
+        Side of a diffraction pattern and of a reconstructed patch, pixels; a multiple of 16. 0 takes the scan's.
     gridsize : int
         Side of a group, positions; a group holds gridsize² neighbours.
     architecture : {"unet", "cnn"}
@@ -70,7 +71,7 @@ class ModelConfig:
         Standard deviation of the Gaussian smoothing of the exit wave, pixels; 0 switches it off.
     """
 
-    N: Annotated[int, Ge(32), Le(512), MultipleOf(16)] = 64
+    N: Literal[0] | Annotated[int, Ge(32), Le(512), MultipleOf(16)] = 0
     gridsize: Annotated[int, Ge(1), Le(8)] = 1
     architecture: Literal["unet", "cnn"] = "unet"
     model_type: Literal["pinn", "supervised"] = "pinn"
@@ -164,10 +165,13 @@ class TrainingConfig:
 @dataclass
 class InferenceConfig:
     """
-    Options of a reconstruction with a trained model.
+    Options of a reconstruction, with a model or without one.
 
     Parameters
     ----------
+    start : {"auto", "flat", "physics", "network"}
+        Initial object: 1 everywhere ("flat"), an estimate from each pattern ("physics"), or the prediction of a
+        network. "auto" takes the network of a given model, and else "flat".
     batch_size : int
         Groups per evaluation of the network.
     amplitude_constraint : bool
@@ -175,12 +179,12 @@ class InferenceConfig:
     phase_alignment : bool
         Alignment of the global phases of all groups before stitching.
     iterations : int, optional
-        Solver iterations on the stitched object; 0 leaves it unchanged, None takes 16 to 64 (physics 7.8).
+        Solver iterations on the initial object; 0 leaves it unchanged, None iterates until convergence (physics 7.8).
     epie_iterations : int
         Iterations of ePIE after the solver.
     probe_iterations : int, optional
-        Iterations of probe refinement before the prediction (physics 8.4); None takes 20 for the shipped network and
-        0 for a model that was trained on a scan.
+        Iterations of probe refinement before the initial object (physics 8.4); None takes 0 for a model that was
+        trained on a scan, and else 20.
     calibration : {"auto", "model", "scan"}
         Source of probe and scale: the model, the scan, or with "auto" the model if both have the same probe guess.
     half_datasets : bool
@@ -192,6 +196,7 @@ class InferenceConfig:
         Seed of the groups and of the order of ePIE.
     """
 
+    start: Literal["auto", "flat", "physics", "network"] = "auto"
     batch_size: Annotated[int, Ge(1)] = 32
     amplitude_constraint: bool = True
     phase_alignment: bool = True
@@ -338,11 +343,18 @@ def validate(config: Any, source: str = "the given values") -> None:
     try:
         _adapter(typing.cast(Any, type(config))).validate_json(json.dumps(to_dict(config), default=repr), strict=True)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}, not {item['input']!r}"
-            for item in error.errors()
-        ]
-        raise ConfigError.invalid_fields(type(config).__name__, problems, source) from None
+        raise ConfigError.invalid_fields(type(config).__name__, _problems(error.errors()), source) from None
+
+
+def _problems(errors: Iterable[Any]) -> list[str]:
+    """Return one sentence for each invalid field; the alternatives of a union are joined by "or"."""
+    messages: dict[tuple[str, str], list[str]] = {}
+    for item in errors:
+        # The location of an error inside a union ends with its alternative, such as "literal[0]".
+        name = ".".join(str(part) for part in item["loc"] if isinstance(part, int) or part.isidentifier())
+        texts = messages.setdefault((name, repr(item["input"])), [])
+        texts.append(item["msg"].removeprefix("Input should be ") if texts else item["msg"])
+    return [f"{name}: {' or '.join(texts)}, not {value}" for (name, value), texts in messages.items()]
 
 
 def json_schema(config_type: type[Any]) -> dict[str, Any]:

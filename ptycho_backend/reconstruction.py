@@ -1,9 +1,11 @@
-"""Reconstruction pipeline: initial object by a network or without one, then iterations (spec: physics 7, 8)."""
+"""Reconstruction pipeline: problem, initial object, solver, image (spec: physics 7, 8)."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -12,8 +14,11 @@ from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines.model import Model
 from ptycho_backend.engines.numpy.solver import NumpyKernels
+from ptycho_backend.engines.registry import registered_backends, solver_kernels
+from ptycho_backend.engines.solver_contract import SolverKernels
 from ptycho_backend.errors import ConfigError, ShapeError
-from ptycho_backend.events import OnEvent, ignore, without_images
+from ptycho_backend.events import OnEvent, ignore
+from ptycho_backend.network.loading import load_model
 from ptycho_backend.network.prediction import Predicted, predict
 from ptycho_backend.physics.calibration import Calibration, calibrate, probe_hash
 from ptycho_backend.solver.epie import refine_by_epie
@@ -22,101 +27,186 @@ from ptycho_backend.solver.probe_refinement import refined_calibration
 from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.solver import SolverOptions, solve
 
+Start = Literal["flat", "physics", "network"]
 
-def reconstruct_scan(scan: Scan, model: Model, inference: InferenceConfig, on_event: OnEvent = ignore) -> Image:
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
     """
-    Reconstruct a scan: calibrate the model, predict patches, stitch, iterate.
-
-    Parameters
-    ----------
-    scan : Scan
-    model : Model
-    inference : InferenceConfig
-    on_event : callable
-        Receives StageEvents.
-    """
-    fitted = fit_to_scan(model, scan, inference, on_event)
-    return image_of(scan, fitted, predict(scan, fitted, inference, on_event), inference, on_event)
-
-
-def image_of(
-    scan: Scan, model: Model, predicted: Predicted, inference: InferenceConfig, on_event: OnEvent = ignore
-) -> Image:
-    """Stitch predicted patches, then iterate over all patterns."""
-    image = predicted.stitched(scan, inference, on_event)
-    return _iterate(scan, model.trained_calibration(), image, inference, on_event)
-
-
-def _iterate(
-    scan: Scan, calibration: Calibration, image: Image, inference: InferenceConfig, on_event: OnEvent
-) -> Image:
-    """Run the solver on all patterns, then ePIE; the configuration sets both numbers of iterations."""
-    problem = Problem.of(scan, calibration)
-    image = solve(problem, NumpyKernels(), image, SolverOptions(inference.iterations), on_event).image
-    rng = np.random.default_rng([inference.seed, 4])
-    return refine_by_epie(scan, calibration, image, inference.epie_iterations, rng, on_event)
-
-
-def without_network(
-    scan: Scan,
-    calibration: Calibration,
-    config: ModelConfig,
-    inference: InferenceConfig,
-    on_event: OnEvent = ignore,
-) -> Image:
-    """
-    Reconstruct a scan without a network: initial estimate from physics, then the same iterations.
+    A scan with all that determines its image.
 
     Parameters
     ----------
     scan : Scan
     calibration : Calibration
-        Calibration of the model in the comparison.
-    config : ModelConfig
-        Its configuration.
+        Scale and probe.
+    start : {"flat", "physics", "network"}
+        Initial object.
     inference : InferenceConfig
-        Sets the iterations.
-    on_event : callable
-        Receives StageEvents.
+        Options of the steps; its `start`, `calibration` and `probe_iterations` are already applied.
+    model : Model, optional
+        Model with this calibration; required by the start "network".
+    kernels : SolverKernels
+        Kernels of an engine on a device.
     """
-    iterations = config.initial_iterations if config.architecture == "unet" else 0
-    on_event = without_images(on_event)
-    return _iterate(scan, calibration, baseline_image(scan, calibration, on_event, iterations), inference, on_event)
+
+    scan: Scan
+    calibration: Calibration
+    start: Start
+    inference: InferenceConfig
+    model: Model | None = None
+    kernels: SolverKernels = field(default_factory=NumpyKernels)
+
+    def image(self, on_event: OnEvent = ignore, predicted: Predicted | None = None) -> Image:
+        """
+        Reconstruct the image: initial object, solver, ePIE.
+
+        Parameters
+        ----------
+        on_event : callable
+            Receives StageEvents.
+        predicted : Predicted, optional
+            Patches of the network for this scan; None predicts them.
+        """
+        initial = self._initial_object(on_event, predicted)
+        problem, options = Problem.of(self.scan, self.calibration), SolverOptions(self.inference.iterations)
+        image = solve(problem, self.kernels, initial, options, on_event).image
+        iterations = self.inference.epie_iterations
+        if iterations == 0:
+            return image
+        rng = np.random.default_rng([self.inference.seed, 4])
+        return refine_by_epie(self.scan, self.calibration, image, iterations, rng, on_event)
+
+    def predict(self, on_event: OnEvent = ignore, stage: str = "reconstruction") -> Predicted | None:
+        """Return the patches of the network for this scan; None for another start."""
+        return None if self.model is None else predict(self.scan, self.model, self.inference, on_event, stage)
+
+    def _initial_object(self, on_event: OnEvent, predicted: Predicted | None) -> Image | None:
+        """Return the initial object; None for 1 everywhere."""
+        if self.start == "physics":
+            return baseline_image(self.scan, self.calibration, on_event, ModelConfig.initial_iterations)
+        predicted = predicted or self.predict(on_event)
+        return predicted.stitched(self.scan, self.inference, on_event) if predicted else None
+
+
+def prepare(
+    scan: Scan,
+    model: Model | None,
+    inference: InferenceConfig,
+    kernels: SolverKernels | None = None,
+    on_event: OnEvent = ignore,
+) -> Reconstruction:
+    """
+    Calibrate a scan, refine its probe, and choose the initial object.
+
+    Parameters
+    ----------
+    scan : Scan
+    model : Model, optional
+        The starts "flat" and "physics" use its calibration only. Without a model, "network" takes the shipped network.
+    inference : InferenceConfig
+    kernels : SolverKernels, optional
+        None takes those of the model's engine and device, or of any engine (:func:`kernels_of`).
+    on_event : callable
+        Receives StageEvents of the probe refinement.
+    """
+    start: Start = ("network" if model else "flat") if inference.start == "auto" else inference.start
+    if start == "network":
+        model = fit_to_scan(model or load_model(), scan, inference, on_event)
+        return Reconstruction(scan, model.trained_calibration(), start, inference, model, kernels or kernels_of(model))
+    calibration = calibration_of(scan, model, inference, on_event)
+    return Reconstruction(scan, calibration, start, inference, None, kernels or kernels_of(model))
+
+
+def other_start(reconstruction: Reconstruction, network: Model | None = None) -> Reconstruction:
+    """
+    Return a reconstruction for comparison, with the same calibration and kernels.
+
+    It starts from a flat object if the given one starts from a network, and else from `network`.
+    """
+    if reconstruction.start == "network" or network is None:
+        return dataclasses.replace(reconstruction, start="flat", model=None)
+    check_size_of(network, reconstruction.scan)
+    model = _calibrated(network, reconstruction.calibration)
+    return dataclasses.replace(reconstruction, start="network", model=model)
+
+
+def kernels_of(model: Model | None, backend: str = "auto", device: str = "auto") -> SolverKernels:
+    """
+    Return solver kernels; "auto" stands for the engine and the device of the model, if there is one.
+
+    Raises
+    ------
+    UnknownBackendError, BackendNotInstalledError, DeviceError
+    """
+    if model is not None:
+        # A model of an engine without an entry point has no kernels of its own.
+        backend = model.backend if backend == "auto" and model.backend in registered_backends() else backend
+        device = model.execution.device if device == "auto" else device
+    return solver_kernels(backend, device)
+
+
+def reconstruct_scan(scan: Scan, model: Model | None, inference: InferenceConfig, on_event: OnEvent = ignore) -> Image:
+    """Reconstruct a scan (parameters of :func:`prepare`)."""
+    return prepare(scan, model, inference, on_event=on_event).image(on_event)
 
 
 def fit_to_scan(model: Model, scan: Scan, inference: InferenceConfig, on_event: OnEvent = ignore) -> Model:
+    """Return the model with the calibration of a scan, its probe refined; the same model if nothing changes."""
+    check_size_of(model, scan)
+    return _calibrated(model, calibration_of(scan, model, inference, on_event))
+
+
+def check_size_of(model: Model, scan: Scan) -> None:
     """
-    Return the model with the calibration of a scan, its probe refined; the same model if nothing changes.
+    Check that a network with a fixed size suits the patterns of a scan.
+
+    Raises
+    ------
+    ShapeError
+    """
+    if model.config.N != scan.N and model.config.architecture == "cnn":
+        raise _wrong_size(model, scan)
+
+
+def calibration_of(
+    scan: Scan, model: Model | None, inference: InferenceConfig, on_event: OnEvent = ignore
+) -> Calibration:
+    """
+    Return the calibration of a scan with a refined probe.
 
     "auto" keeps the model's probe if it was made from the probe guess of this scan, and else takes the guess.
     The scale always follows the scan's photons.
     """
-    calibration = _initial_calibration(model, scan, inference)
-    calibration, _ = refined_calibration(
-        scan, calibration, model.training, _probe_iterations(model, inference), on_event
-    )
-    # A new model is built and compiled again, which takes seconds.
-    return model if _equal(calibration, model.trained_calibration()) else model.with_calibration(calibration)
-
-
-def _probe_iterations(model: Model, inference: InferenceConfig) -> int:
-    if inference.probe_iterations is not None:
-        return inference.probe_iterations
-    return 0 if model.calibration.probe_guess_sha256 else TrainingConfig().probe_iterations
+    trained = model is not None and bool(model.calibration.probe_guess_sha256)
+    if inference.calibration == "model" and not trained:
+        raise _no_calibration(model)
+    if model is None:
+        training = TrainingConfig(model=ModelConfig(N=scan.N), seed=inference.seed)
+        calibration = calibrate(scan, training.model)
+    else:
+        training, calibration = model.training, _initial_calibration(model, scan, inference)
+    iterations = inference.probe_iterations
+    if iterations is None:
+        iterations = 0 if trained else TrainingConfig.probe_iterations
+    return refined_calibration(scan, calibration, training, iterations, on_event)[0]
 
 
 def _initial_calibration(model: Model, scan: Scan, inference: InferenceConfig) -> Calibration:
     use_model = inference.calibration == "model"
-    if use_model and not model.calibration.probe_guess_sha256:
-        raise _no_calibration()
     same_guess = model.calibration.probe_guess_sha256 == probe_hash(scan.probe)
     keep_probe = use_model or (inference.calibration == "auto" and same_guess)
-    if model.config.N != scan.N and (keep_probe or model.config.architecture == "cnn"):
+    if model.config.N != scan.N and keep_probe:
         raise _wrong_size(model, scan)
     if use_model:
         return model.trained_calibration()
     probe = model.trained_calibration().probe if keep_probe else None
     return calibrate(scan, dataclasses.replace(model.config, N=scan.N), model.training.nphotons, probe)
+
+
+def _calibrated(model: Model, calibration: Calibration) -> Model:
+    # A new model is built and compiled again, which takes seconds.
+    return model if _equal(calibration, model.trained_calibration()) else model.with_calibration(calibration)
 
 
 def _equal(one: Calibration, other: Calibration) -> bool:
@@ -139,10 +229,11 @@ def _wrong_size(model: Model, scan: Scan) -> ShapeError:
     )
 
 
-def _no_calibration() -> ConfigError:
+def _no_calibration(model: Model | None) -> ConfigError:
+    owner = "no model" if model is None else "the network that ships with the package"
     return ConfigError(
         "Only a model trained on a scan has its own calibration.",
         expected="calibration='auto' or 'scan'",
-        received="calibration='model' for the shipped network",
-        fix="leave the option out",
+        received=f"calibration='model' for {owner}",
+        fix="leave the option out, or give a trained model",
     )

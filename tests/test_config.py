@@ -32,7 +32,7 @@ CONFIGS = (ModelConfig, TrainingConfig, InferenceConfig, ExecutionConfig)
 # A changed default concerns every user: it needs a line in the changelog and new reference figures.
 DEFAULTS = {
     ModelConfig: {
-        "N": 64,
+        "N": 0,
         "gridsize": 1,
         "architecture": "unet",
         "model_type": "pinn",
@@ -68,6 +68,7 @@ DEFAULTS = {
         "seed": 0,
     },
     InferenceConfig: {
+        "start": "auto",
         "batch_size": 32,
         "amplitude_constraint": True,
         "phase_alignment": True,
@@ -133,8 +134,8 @@ def test_defaults_are_valid(config_type):
 
 
 def test_construction_checks_nothing():
-    """Clients build with N=0 and fill it in later."""
-    config = TrainingConfig(model=ModelConfig(N=0), nepochs=-1)
+    """Clients build with invalid values and fill them in later."""
+    config = TrainingConfig(model=ModelConfig(N=-1), nepochs=-1)
     with pytest.raises(ConfigError):
         validate(config)
     config.model.N, config.nepochs = 128, 1
@@ -144,7 +145,7 @@ def test_construction_checks_nothing():
 def test_configs_have_separate_models():
     one, other = TrainingConfig(), TrainingConfig()
     one.model.N = 256
-    assert other.model.N == 64
+    assert other.model.N == 0
 
 
 @pytest.mark.parametrize("config_type", CONFIGS)
@@ -175,7 +176,7 @@ def test_all_violations_are_reported_at_once():
 
 
 LIMITS = [
-    (ModelConfig, "N", [32, 48, 512], [0, 16, 33, 528, -64]),
+    (ModelConfig, "N", [0, 32, 48, 512], [16, 33, 528, -64]),
     (ModelConfig, "gridsize", [1, 8], [0, 9, -1]),
     (ModelConfig, "architecture", ["unet", "cnn"], ["UNet", "", None]),
     (ModelConfig, "model_type", ["pinn", "supervised"], ["Unsupervised"]),
@@ -194,6 +195,7 @@ LIMITS = [
     (TrainingConfig, "validation_fraction", [0, 0.0, 0.99], [1, 1.0, -0.1]),
     (TrainingConfig, "n_groups", [None, 1], [0]),
     (TrainingConfig, "probe_iterations", [0, 100], [-1]),
+    (InferenceConfig, "start", ["auto", "flat", "physics", "network"], ["model", None]),
     (InferenceConfig, "calibration", ["auto", "model", "scan"], ["file"]),
     (InferenceConfig, "epie_iterations", [0, 1], [-1]),
     (ExecutionConfig, "precision", ["auto", "32-true", "bf16-mixed", "16-mixed"], ["64-true", 32]),
@@ -387,14 +389,8 @@ def test_json_schema_has_every_field_and_default(config_type):
 
 def test_json_schema_has_limits_and_choices():
     model = json_schema(ModelConfig)["properties"]
-    assert model["N"] == {
-        "default": 64,
-        "minimum": 32,
-        "maximum": 512,
-        "multipleOf": 16,
-        "title": "N",
-        "type": "integer",
-    }
+    side = {"minimum": 32, "maximum": 512, "multipleOf": 16, "type": "integer"}
+    assert model["N"] == {"default": 0, "anyOf": [{"const": 0, "type": "integer"}, side], "title": "N"}
     assert model["architecture"]["enum"] == ["unet", "cnn"]
     rate = json_schema(TrainingConfig)["properties"]["learning_rate"]["anyOf"][0]
     assert (rate["exclusiveMinimum"], rate["exclusiveMaximum"]) == (0, 10)

@@ -10,12 +10,20 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from ptycho.engine.device import placement, prepare_device, resolve_device
-from ptycho_backend.engines.solver_contract import REGULARISATION, KernelUpdates, Report, SolverKernels, summed
+from ptycho_backend.engines.solver_contract import (
+    REGULARISATION,
+    KernelUpdates,
+    Report,
+    SolverKernels,
+    require_shapes,
+    summed,
+)
 from ptycho_backend.physics.updates import BACKGROUND, PhaseSlopes
 from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.scan_geometry import shift_ramps
 
 CPU_CHUNK_PIXELS = 64**3  # fits in a processor's cache
+TINY = np.finfo(np.float32).tiny  # a dark exit wave has no centre
 GPU_CHUNK_PIXELS = 2**24  # a quarter of a gigabyte of work arrays for each mode
 
 
@@ -34,9 +42,9 @@ class TensorFlowKernels(SolverKernels):
         prepare_device(self.device)
 
     def load(self, problem: Problem) -> None:
-        """Take amplitudes, corners and sub-pixel shifts to the device."""
+        """Copy amplitudes, corners and sub-pixel shifts to the device."""
         self.N, self._n, self._modes = problem.N, len(problem), len(problem.calibration.probe)
-        self._shape = problem.geometry.canvas_shape
+        self._geometry, self._shape = problem.geometry, problem.geometry.canvas_shape
         self._corners, width = problem.geometry.corners_px, self._shape[1]
         axis = np.arange(self.N)
         with tf.device(placement(self.device)):
@@ -55,18 +63,22 @@ class TensorFlowKernels(SolverKernels):
         """Return a NumPy copy."""
         return np.array(array.numpy())
 
-    def illumination(self, probe: tf.Tensor) -> tf.Tensor:
+    def illumination(self, probe: tf.Tensor, report: Report | None = None) -> tf.Tensor:
         """Return Σ_j Σ_m |P_jm|², shape (y, x)."""
+        require_shapes(self._geometry, probe)
         with tf.device(placement(self.device)):
             total, spectrum = tf.zeros(self._shape), tf.signal.fft2d(probe)
             for rows in self._chunks():
                 total = self._scatter_add(total, tf.reduce_sum(abs2(self._probes(spectrum, rows)), axis=1), rows)
+                if report is not None:
+                    report(rows.stop)
             return total
 
     def updates(
         self, obj: tf.Tensor, probe: tf.Tensor, probe_too: bool = False, report: Report | None = None
     ) -> KernelUpdates:
         """Return the sums over all patterns."""
+        require_shapes(self._geometry, probe, obj)
         with tf.device(placement(self.device)):
             spectrum, parts = tf.signal.fft2d(probe), tf.zeros_like(abs2(obj))
             real, imaginary, sums = parts, parts, tf.zeros(2, tf.float64)
@@ -93,6 +105,7 @@ class TensorFlowKernels(SolverKernels):
 
     def phase_slopes(self, obj: tf.Tensor, probe: tf.Tensor) -> PhaseSlopes:
         """Return the linearised smooth errors of all patterns."""
+        require_shapes(self._geometry, probe, obj)
         with tf.device(placement(self.device)):
             spectrum = tf.signal.fft2d(probe)
             return summed([self._slopes(obj, spectrum, rows) for rows in self._chunks()])
@@ -118,12 +131,12 @@ class TensorFlowKernels(SolverKernels):
         intensity = tf.reduce_sum(abs2(exit_waves), axis=1)
         axis = tf.range(self.N, dtype=tf.float32)
         sums = [tf.linalg.matvec(tf.reduce_sum(intensity, axis=other), axis) for other in (2, 1)]
-        centres = tf.stack(sums, axis=1) / tf.reduce_sum(intensity, axis=(1, 2))[:, None]
+        centres = tf.stack(sums, axis=1) / tf.maximum(tf.reduce_sum(intensity, axis=(1, 2)), TINY)[:, None]
         detector = tf.signal.fft2d(exit_waves)
         amplitude, tangents = self._amplitude(detector), []
         for along in ((axis - centres[:, :1])[:, None, :, None], (axis - centres[:, 1:])[:, None, None, :]):
-            turned = tf.signal.fft2d(exit_waves * to_complex(along))
-            overlap = tf.reduce_sum(-tf.math.imag(tf.math.conj(detector) * turned), axis=1)
+            moment = tf.signal.fft2d(exit_waves * to_complex(along))
+            overlap = tf.reduce_sum(-tf.math.imag(tf.math.conj(detector) * moment), axis=1)
             tangents.append(overlap / (self.N**2 * amplitude))
         jacobian = self._on_good(tf.stack([*tangents, amplitude], axis=1))
         jacobian = tf.reshape(jacobian, (-1, 3, self.N**2))

@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import add_message_options
 from ptycho_backend.commands.engines import captured_library_messages
-from ptycho_backend.engines.registry import FRAMEWORKS, get_backend, missing_packages, registered_backends
+from ptycho_backend.engines.registry import FRAMEWORKS, NUMPY, get_backend, missing_packages, registered_backends
 from ptycho_backend.errors import PtychoError
 from ptycho_backend.runtime.progress import Terminal
 
@@ -39,7 +39,7 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
     for heading in ("engine", "installed", "versions", "devices"):
         table.add_column(heading, overflow="fold")
     with captured_library_messages(terminal):
-        engines = [engine_of(name) for name in registered_backends()]
+        engines = [engine_of(name) for name in (*registered_backends(), NUMPY)]
     for engine in engines:
         table.add_row(engine.name, engine.state, engine.versions, engine.devices)
     terminal.show(table)

@@ -83,11 +83,6 @@ class CommandLine:
             self._add(group, f"--{prefix}{name}", type=field_type, default=default, help=texts[name])
         self._sections += [key] if key else []
 
-    def set_default(self, name: str, value: Any, text: str) -> None:
-        """Set the default of a field for this command, with its description."""
-        self.parser.set_defaults({name: value})
-        self.options[f"--{name}"].help = text
-
     def add_alias(self, flag: str, target: str, value: str = "", text: str = "") -> None:
         """Add a short option for a field of a section; with `value` it is a flag that sets this value."""
         field = self.options[f"--{target}"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import typing
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
     from ptycho_backend.commands.command_line import CommandLine
 
-PLACEHOLDER_SIZE = 64  # valid pattern side while the size of the scan is unknown
 COMMENT_COLUMN = 42
 
 
@@ -24,6 +22,11 @@ def add_output_options(line: CommandLine, description: str) -> None:
     """Add the path of the results and the permission to replace earlier ones."""
     line.add("--output", "-o", metavar="PATH", help=f"{description}.")
     line.add("--overwrite", action="store_true", help="Replace earlier results.")
+
+
+def add_compare_option(line: CommandLine) -> None:
+    """Add the request for a second image from another start."""
+    line.add("--compare", action="store_true", help="Reconstruct once more without the network, or with it; compare.")
 
 
 def add_message_options(line: CommandLine) -> None:
@@ -45,22 +48,14 @@ def sections(options: Namespace, config_types: Mapping[str, type[Any]]) -> dict[
 
 def section(options: Namespace, key: str, config_type: type[Config]) -> Config:
     """
-    Return a validated configuration; a model size of 0, which stands for the size of the scan, stays 0.
+    Return a validated configuration.
 
     Raises
     ------
     ConfigError
         One error that lists all violations.
     """
-    values: dict[str, Any] = options[key].as_dict()
-    model = values.get("model", {})
-    unknown_size = model.get("N") == 0
-    if unknown_size:
-        model["N"] = PLACEHOLDER_SIZE
-    config: Any = from_dict(config_type, values, source=options.source)
-    if unknown_size:
-        config.model.N = 0
-    return typing.cast(Config, config)
+    return from_dict(config_type, options[key].as_dict(), source=options.source)
 
 
 def yaml_text(configs: Any) -> str:

@@ -14,7 +14,7 @@ from ptycho_backend.commands.common import add_message_options, add_output_optio
 from ptycho_backend.commands.describe import Rows
 from ptycho_backend.commands.figures import number, show_rows
 from ptycho_backend.commands.files import EVALUATION, draw, is_product, remove_files, result_folder
-from ptycho_backend.commands.results import show_comparisons, show_files, write_evaluation
+from ptycho_backend.commands.results import NO_NETWORK, show_comparisons, show_files, write_evaluation
 from ptycho_backend.config import InferenceConfig, ModelConfig, from_dict
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.product import Product, read_product
@@ -23,7 +23,7 @@ from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import ConfigError, DataError
 from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.quality.metrics import Comparison, compare
-from ptycho_backend.reconstruction import without_network
+from ptycho_backend.reconstruction import Reconstruction
 from ptycho_backend.runtime.progress import Terminal
 
 logger = logging.getLogger(__name__)
@@ -33,11 +33,12 @@ def command_line() -> CommandLine:
     """Return the options."""
     line = CommandLine(
         "evaluate",
-        "RECONSTRUCTION.h5 REFERENCE [--output FOLDER]",
+        "RECONSTRUCTION.h5 REFERENCE [--compare] [--output FOLDER]",
         "Compare a reconstruction with the known object of a scan, or with another reconstruction.",
     )
     line.add("reconstruction", nargs="?", metavar="RECONSTRUCTION.h5", help="Reconstruction (ptychodus product).")
     line.add("reference", nargs="?", metavar="REFERENCE", help="Scan with a known object, or a reconstruction.")
+    line.add("--compare", action="store_true", help="Reconstruct a scan without a network, and compare that too.")
     add_output_options(line, "Folder for the figures (JSON) and a picture")
     add_message_options(line)
     return line
@@ -48,10 +49,10 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
     image_path = line.require(options, "reconstruction", "RECONSTRUCTION.h5")
     reference = Path(line.require(options, "reference", "REFERENCE (a scan with a known object, or a reconstruction)"))
     if options.output is None:
-        show(terminal, comparisons_of(image_path, reference), reference)
+        show(terminal, comparisons_of(image_path, reference, options.compare), reference)
         return
     with result_folder(options.output, options.overwrite) as folder:
-        comparisons = comparisons_of(image_path, reference)
+        comparisons = comparisons_of(image_path, reference, options.compare)
         remove_files(folder, (EVALUATION, "comparison.png"))
         write_evaluation(folder / EVALUATION, comparisons, str(reference))
         first = next(iter(comparisons.values()))
@@ -60,17 +61,19 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
         show_files(terminal, folder)
 
 
-def comparisons_of(image_path: str, reference: Path) -> dict[str, Comparison]:
-    """Compare a reconstruction with another one, or with a scan, then also for the image without a network."""
+def comparisons_of(image_path: str, reference: Path, without_network: bool = False) -> dict[str, Comparison]:
+    """Compare a reconstruction with another one, or with a scan, on request also for an image without a network."""
     product, image = _read_image(Path(image_path))
     if is_product(existing_file(reference)):
         _, other = _read_image(reference)
         return {"reconstruction": compare(image.obj, image.origin_px, other.obj, other.origin_px, product.positions_px)}
     scan = load_scan(reference)
-    return {
-        "reconstruction": api.evaluate(image, scan),
-        "no network": api.evaluate(_without_network(scan, product), scan),
-    }
+    comparisons = {"reconstruction": api.evaluate(image, scan)}
+    if without_network and "inference" in product.attributes and "model" not in product.attributes:
+        logger.warning("--compare has no effect: '%s' is itself an image without a network", image_path)
+    elif without_network:
+        comparisons[NO_NETWORK] = api.evaluate(_without_network(scan, product), scan)
+    return comparisons
 
 
 def show(terminal: Terminal, comparisons: dict[str, Comparison], reference: Path) -> None:
@@ -116,10 +119,11 @@ def _without_network(scan: Scan, product: Product) -> Image:
     probe = np.asarray(product.probe)
     fits = probe.shape[-2:] == (scan.N, scan.N) and bool(np.abs(probe).max() > 0)
     settings = {name: product.attributes.get(name, {}) for name in ("model", "inference")}
-    config, inference = ModelConfig(N=scan.N), InferenceConfig()
+    mask = {"probe_mask": settings["model"].get("probe_mask", False)}
+    calibration = calibrate(scan, ModelConfig(N=scan.N, **mask), probe=probe if fits else None)
+    inference = InferenceConfig()
     try:
-        config = from_dict(ModelConfig, {**settings["model"], "N": scan.N}, "the reconstruction")
         inference = from_dict(InferenceConfig, settings["inference"], "the reconstruction")
     except ConfigError as error:
         logger.warning("the image without a network uses default settings: %s", error.rule)
-    return without_network(scan, calibrate(scan, config, probe=probe if fits else None), config, inference)
+    return Reconstruction(scan, calibration, "flat", inference).image()

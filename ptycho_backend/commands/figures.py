@@ -82,11 +82,14 @@ def assessment_rows(assessment: Assessment) -> list[tuple[str, str]]:
         if halves
         else f"not compared: {assessment.no_halves}"
     )
+    patches = f"not compared: {assessment.no_network}"
+    if assessment.disagreement is not None:
+        patches = f"differ from the image by {assessment.disagreement:.1%}"
     return [
         ("residual", f"{assessment.residual:.4g} half-deviance per pixel, {ratio:.3g} times the shot noise"),
         ("unexplained", f"{max(assessment.unexplained_variance, 0.0):.2%} of the variance between patterns"),
         ("outliers", f"{outliers} of {n_patterns} patterns fit much worse than the others" if outliers else "none"),
-        ("patches", f"differ from the image by {assessment.disagreement:.1%}"),
+        ("patches", patches),
         ("half datasets", agreement),
     ]
 

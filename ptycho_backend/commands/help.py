@@ -59,4 +59,4 @@ def type_text(option_type: Any) -> str:
 def _without_none(option_type: Any) -> Any:
     if typing.get_origin(option_type) not in (typing.Union, types.UnionType):
         return option_type
-    return next(part for part in typing.get_args(option_type) if part is not type(None))
+    return [part for part in typing.get_args(option_type) if part is not type(None)][-1]

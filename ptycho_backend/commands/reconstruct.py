@@ -1,4 +1,4 @@
-"""``ptychopinn reconstruct``: reconstruct a scan with a trained model or with the shipped network."""
+"""``ptychopinn reconstruct``: reconstruct a scan from a flat object, or with a network."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 from ptycho_backend import api
 from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import (
+    add_compare_option,
     add_config_options,
     add_message_options,
     add_output_options,
@@ -19,11 +20,12 @@ from ptycho_backend.commands.engines import captured_library_messages
 from ptycho_backend.commands.figures import show_rows
 from ptycho_backend.commands.files import add_scan_options, load, result_folder
 from ptycho_backend.commands.incremental_image import IncrementalImage
-from ptycho_backend.commands.results import provenance, result_rows, run_reconstruction, show_result
+from ptycho_backend.commands.results import Request, provenance, result_rows, run_reconstruction, show_result
 from ptycho_backend.config import ExecutionConfig, InferenceConfig
 from ptycho_backend.engines.model import Model
 from ptycho_backend.model_file.bundle import read_bundle
 from ptycho_backend.network.shipped import SHIPPED
+from ptycho_backend.reconstruction import kernels_of
 from ptycho_backend.runtime.progress import Terminal
 
 SECTIONS: dict[str, type[Any]] = {"inference": InferenceConfig, "execution": ExecutionConfig}
@@ -35,16 +37,18 @@ def command_line() -> CommandLine:
     line = CommandLine(
         "reconstruct",
         "SCAN --output FOLDER [--model RUN] [options]",
-        "Reconstruct a scan with the shipped network or with a trained model.",
+        "Reconstruct a scan, without a network or with a trained model.",
     )
     line.add_section("inference", InferenceConfig, "Inference")
     line.add_section("execution", ExecutionConfig, "Execution")
     add_scan_options(line)
-    line.add("--model", "-m", metavar="PATH", help="Run folder or its wts.h5.zip; without it the shipped network.")
+    line.add("--model", "-m", metavar="PATH", help="Run folder or its wts.h5.zip; without it from a flat object.")
     add_output_options(line, "Folder for the results")
     add_config_options(line)
-    line.add("--backend", default="auto", help='Engine: "pytorch", "tensorflow" or "auto", the engine of the model.')
+    add_compare_option(line)
+    line.add("--backend", default="auto", help='Engine: "numpy", "pytorch", "tensorflow" or "auto".')
     line.add_alias("--device", "execution.device")
+    line.add_alias("--start", "inference.start")
     line.add_alias("--epie-iterations", "inference.epie_iterations")
     line.add_alias("--no-progress", "execution.progress", value="false", text="Log lines instead of bars.")
     add_message_options(line)
@@ -61,16 +65,28 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
     with result_folder(output, options.overwrite) as folder:
         scan = load(options, scan_path)
         with captured_library_messages(terminal):
-            model = api.load_model(options.model, options.backend, execution)
-        model_file = str(options.model or SHIPPED)
-        costs = training_losses(model_file, model)
-        attributes = provenance(model, inference, {"model_file": model_file, "data_sha256": scan.data_hash()})
-        incremental = IncrementalImage(folder, scan, costs, attributes)
+            request = request_of(options, inference, execution)
+        costs, more, rows = [], {"data_sha256": scan.data_hash()}, []
+        if request.model is not None:
+            model_file = str(options.model or SHIPPED)
+            costs, more["model_file"] = training_losses(model_file, request.model), model_file
+            rows = [("model", f"{options.model or 'the shipped network'} ({request.model.backend})")]
+        incremental = IncrementalImage(folder, scan, costs, provenance(request, more))
         with terminal.progress(execution.progress) as on_event:
-            result = run_reconstruction(incremental, model, inference, on_event)
-        name = f"{options.model or 'the shipped network'} ({model.backend})"
-        show_rows(terminal, f"Reconstruction of {scan.source}", [("model", name), *result_rows(result)])
+            result = run_reconstruction(incremental, request, on_event)
+        show_rows(terminal, f"Reconstruction of {scan.source}", [*rows, *result_rows(result)])
         show_result(terminal, folder, result)
+
+
+def request_of(options: Namespace, inference: InferenceConfig, execution: ExecutionConfig) -> Request:
+    """Return the settings of the reconstruction; a model is loaded only where one is needed."""
+    model = network = None
+    if options.model or inference.start == "network":
+        model = network = api.load_model(options.model, options.backend, execution)
+    elif options.compare:
+        network = api.load_model(None, options.backend, execution)
+    kernels = kernels_of(model, options.backend, execution.device)
+    return Request(model, inference, kernels, options.compare, network)
 
 
 def training_losses(model_file: str, model: Model) -> list[float]:

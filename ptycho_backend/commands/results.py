@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from dataclasses import dataclass, field
@@ -24,90 +23,110 @@ from ptycho_backend.config import InferenceConfig, to_dict
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines.model import Model
+from ptycho_backend.engines.solver_contract import SolverKernels
 from ptycho_backend.errors import DataError
-from ptycho_backend.events import OnEvent
+from ptycho_backend.events import OnEvent, without_images
 from ptycho_backend.model_file.run import write_json
-from ptycho_backend.network.prediction import Predicted, predict
-from ptycho_backend.physics.calibration import Calibration
-from ptycho_backend.quality.assessment import Assessment, assess
+from ptycho_backend.network.prediction import Predicted
+from ptycho_backend.quality.assessment import STARTS, Assessment, assessment_of
 from ptycho_backend.quality.metrics import Comparison
-from ptycho_backend.reconstruction import fit_to_scan, image_of, without_network
+from ptycho_backend.reconstruction import Reconstruction, other_start, prepare
 from ptycho_backend.runtime.progress import Terminal
 
 logger = logging.getLogger(__name__)
+
+NO_NETWORK = "no network"
+LABELS = {"network": "network", "flat": NO_NETWORK, "physics": NO_NETWORK}  # of comparisons
+INITIAL_OBJECTS = STARTS | {"network": "the prediction of a network"}
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """
+    Settings of a reconstruction by a command.
+
+    Parameters
+    ----------
+    model : Model, optional
+        None reconstructs without a model.
+    inference : InferenceConfig
+    kernels : SolverKernels
+    compare : bool
+        Reconstruct once more, without the network or with it, and compare.
+    network : Model, optional
+        Network for a comparison with an image that has none.
+    """
+
+    model: Model | None
+    inference: InferenceConfig
+    kernels: SolverKernels
+    compare: bool = False
+    network: Model | None = None
 
 
 @dataclass(eq=False)
 class Result:
     """
-    Reconstruction with its baseline, comparisons and assessment.
+    Image with its comparisons and assessment.
 
     Parameters
     ----------
-    scan : Scan
-    image, baseline : Image
-        Images with and without the network.
-    calibration : Calibration
-        Calibration of both images.
+    reconstruction : Reconstruction
+        Scan, calibration and options of the image.
+    image : Image
     seconds : float
-        Duration of the image with the network.
-    model : Model
-        Model after its fit to the scan.
-    inference : InferenceConfig
-        Options of the image with this model.
+        Duration of the image.
     predicted : Predicted, optional
-        Patches of the model; removed after the assessment.
+        Patches of the network; removed after the assessment.
+    other : Image, optional
+        Image from another start, with the same calibration; only on request.
     comparisons : dict of str to Comparison
         Comparisons with the known object; empty without one.
     assessment : Assessment, optional
         Assessment by the patterns alone; None before its end.
     """
 
-    scan: Scan
+    reconstruction: Reconstruction
     image: Image
-    baseline: Image
-    calibration: Calibration
     seconds: float
-    model: Model
-    inference: InferenceConfig
     predicted: Predicted | None
+    other: Image | None = None
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     assessment: Assessment | None = None
 
 
-def run_reconstruction(
-    incremental: IncrementalImage, model: Model, inference: InferenceConfig, on_event: OnEvent
-) -> Result:
-    """Reconstruct a scan with a model and without one, and write, draw and assess the image."""
+def run_reconstruction(incremental: IncrementalImage, request: Request, on_event: OnEvent) -> Result:
+    """Reconstruct a scan, and write, draw and assess the image."""
     folder, scan = incremental.folder, incremental.scan
     with incremental.saved_on_signal(on_event) as forward:
-        result = make_result(incremental, model, inference, forward)
+        result = make_result(incremental, request, forward)
     incremental.write()
     if result.comparisons:
         write_evaluation(folder / EVALUATION, result.comparisons, scan.source)
     draw_result(folder, result)
     predicted, result.predicted = result.predicted, None  # releases their memory or disk space
-    result.assessment = assess(scan, result.image, result.model, result.inference, on_event, predicted)
+    result.assessment = assessment_of(result.reconstruction, result.image, on_event, predicted)
     write_json(folder / ASSESSMENT, result.assessment.to_dict())
     title = "Assessment of the reconstruction"
     draw(plots.plot_assessment, folder / "assessment.png", result.assessment, scan, title=title)
     return result
 
 
-def make_result(incremental: IncrementalImage, model: Model, inference: InferenceConfig, on_event: OnEvent) -> Result:
-    """Reconstruct a scan with a model, writing unfinished images, and then without a network."""
+def make_result(incremental: IncrementalImage, request: Request, on_event: OnEvent) -> Result:
+    """Reconstruct a scan, writing unfinished images, and on request once more from another start."""
     started, scan = time.perf_counter(), incremental.scan
-    fitted = fit_to_scan(model, scan, inference, on_event)
-    fitted_inference = dataclasses.replace(inference, calibration="model", probe_iterations=0)
-    calibration = fitted.trained_calibration()
-    record = incremental.recorder(calibration, on_event)
-    predicted = predict(scan, fitted, fitted_inference, record)
-    image = image_of(scan, fitted, predicted, fitted_inference, record)
-    incremental.set_complete(image, calibration)
-    duration = time.perf_counter() - started
-    baseline = without_network(scan, calibration, fitted.config, inference, on_event)
-    comparisons = compare_with_truth({"network": image, "no network": baseline}, scan)
-    return Result(scan, image, baseline, calibration, duration, fitted, fitted_inference, predicted, comparisons)
+    reconstruction = prepare(scan, request.model, request.inference, request.kernels, on_event)
+    record = incremental.recorder(reconstruction.calibration, on_event)
+    predicted = reconstruction.predict(record)
+    image = reconstruction.image(record, predicted)
+    incremental.set_complete(image, reconstruction.calibration)
+    result = Result(reconstruction, image, time.perf_counter() - started, predicted)
+    images = {LABELS[reconstruction.start]: image}
+    if request.compare:
+        other = other_start(reconstruction, request.network)
+        result.other = images[LABELS[other.start]] = other.image(without_images(on_event))
+    result.comparisons = compare_with_truth(images, scan)
+    return result
 
 
 def compare_with_truth(images: dict[str, Image], truth: Scan) -> dict[str, Comparison]:
@@ -125,35 +144,43 @@ def write_evaluation(path: Path, comparisons: dict[str, Comparison], truth: str)
     """Write comparisons as JSON; NaN becomes null."""
     figures: dict[str, Any] = {name.replace(" ", "_"): comparison.to_dict() for name, comparison in comparisons.items()}
     if len(comparisons) == 2:
-        sentence = network_comparison(*comparisons.values())
+        sentence = _network_sentence(comparisons)
         figures["comparison"] = sentence or "The network beats the reconstruction without one."
     write_json(path, {"truth": truth, **figures})
 
 
 def draw_result(folder: Path, result: Result) -> None:
-    """Draw the object with and without the network, the probe, and the comparison."""
-    pixel_size_m = result.scan.pixel_size_m
-    for name, image, title in (
-        ("object.png", result.image, "Reconstruction"),
-        ("baseline.png", result.baseline, "Without a network"),
-    ):
+    """Draw the object, the probe, the comparison, and the object from the other start if there is one."""
+    reconstruction = result.reconstruction
+    pixel_size_m = reconstruction.scan.pixel_size_m
+    pictures = [("object.png", result.image, "Reconstruction")]
+    if result.other is not None:
+        title = "Without a network" if reconstruction.start == "network" else "With a network"
+        pictures.append(("baseline.png", result.other, title))
+    for name, image, title in pictures:
         draw(plots.plot_object, folder / name, image.obj, image.origin_px, pixel_size_m, title=title)
-    draw(plots.plot_probe, folder / "probe.png", result.calibration.probe, title="Probe")
+    draw(plots.plot_probe, folder / "probe.png", reconstruction.calibration.probe, title="Probe")
     if result.comparisons:
-        draw(plots.plot_comparison, folder / "comparison.png", result.comparisons["network"])
+        draw(plots.plot_comparison, folder / "comparison.png", next(iter(result.comparisons.values())))
 
 
-def provenance(model: Model, inference: InferenceConfig, more: dict[str, Any]) -> dict[str, Any]:
-    """Return the origin of an image as plain values: model, options, engine and further entries."""
-    return {"model": to_dict(model.config), "inference": to_dict(inference), "backend": model.backend, **more}
+def provenance(request: Request, more: dict[str, Any]) -> dict[str, Any]:
+    """Return the origin of an image as plain values: options, device, the model if there is one, further entries."""
+    values = {"inference": to_dict(request.inference), "solver_device": request.kernels.device}
+    if request.model is not None:
+        values |= {"model": to_dict(request.model.config), "backend": request.model.backend}
+    return {**values, **more}
 
 
 def result_rows(result: Result) -> list[tuple[str, str]]:
-    """Return the size of the image and the duration of the reconstruction."""
+    """Return the size of the image, its initial object, and the duration of the reconstruction."""
     height, width = result.image.obj.shape
-    rate = len(result.scan) / max(result.seconds, 1e-9)
+    reconstruction = result.reconstruction
+    n_patterns = len(reconstruction.scan)
+    rate = n_patterns / max(result.seconds, 1e-9)
     return [
-        ("image", f"{height} × {width} px from {len(result.scan)} patterns"),
+        ("image", f"{height} × {width} px from {n_patterns} patterns"),
+        ("solver", f"on {reconstruction.kernels.device}, from {INITIAL_OBJECTS[reconstruction.start]}"),
         ("reconstruction time", f"{seconds(result.seconds)} ({number(rate, '.3g')} patterns/s)"),
     ]
 
@@ -178,8 +205,15 @@ def show_comparisons(terminal: Terminal, comparisons: dict[str, Comparison], tit
     for name, comparison in comparisons.items():
         for warning in comparison.warnings:
             terminal.show(f"Note on '{name}': {warning}.")
-    if len(comparisons) == 2 and (sentence := network_comparison(*comparisons.values())):
+    if len(comparisons) == 2 and (sentence := _network_sentence(comparisons)):
         terminal.show(sentence, style="bold red")
+
+
+def _network_sentence(comparisons: dict[str, Comparison]) -> str:
+    """Return a sentence if the network is no better than the reconstruction without one, else ""."""
+    baseline = comparisons[NO_NETWORK]
+    (network,) = (comparison for name, comparison in comparisons.items() if name != NO_NETWORK)
+    return network_comparison(network, baseline)
 
 
 def show_files(terminal: Terminal, folder: Path) -> None:

@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 from ptycho_backend import api, plots
 from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import (
+    add_compare_option,
     add_config_options,
     add_message_options,
     add_output_options,
@@ -31,6 +32,7 @@ from ptycho_backend.commands.files import (
 )
 from ptycho_backend.commands.incremental_image import IncrementalImage
 from ptycho_backend.commands.results import (
+    Request,
     Result,
     provenance,
     result_rows,
@@ -40,10 +42,11 @@ from ptycho_backend.commands.results import (
 )
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig, validate
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.engines.registry import FRAMEWORKS, get_backend
+from ptycho_backend.engines.registry import FRAMEWORKS, network_backend
 from ptycho_backend.errors import ConfigError, ShapeError
 from ptycho_backend.events import OnEvent, ignore
 from ptycho_backend.model_file.run import CONFIG, Run
+from ptycho_backend.reconstruction import kernels_of
 from ptycho_backend.runtime.progress import Terminal
 from ptycho_backend.training.checkpoints import FOLDER, SUFFIX
 from ptycho_backend.training.parallel import process_rank
@@ -64,7 +67,6 @@ def command_line() -> CommandLine:
         "Train a model on a scan, reconstruct the scan with it, and assess the reconstruction.",
     )
     line.add_section("training", TrainingConfig, "Training")
-    line.set_default("training.model.N", 0, "Side of a pattern and of a patch, pixels; 0 takes the scan's.")
     line.add_section("execution", ExecutionConfig, "Execution")
     line.add_section("inference", InferenceConfig, "Inference (reconstruction after training)")
     add_scan_options(line)
@@ -80,6 +82,7 @@ def command_line() -> CommandLine:
     line.add_alias("--no-progress", "execution.progress", value="false", text="Log one line per epoch, without bars.")
     line.add("--resume", action="store_true", help="Continue the stopped training in the output folder.")
     line.add("--no-reconstruct", action="store_true", help="Stop after training.")
+    add_compare_option(line)
     add_message_options(line)
     line.base_settings = stopped_run_settings
     return line
@@ -102,7 +105,7 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
         scan = load(options, scan_path)
         training = with_scan_size(settings["training"], scan)
         with captured_library_messages(terminal):
-            get_backend(training.backend).devices()
+            network_backend(training.backend).devices()
         with terminal.progress(settings["execution"].progress) as on_event:
             checkpoints = checkpoint_folder(folder, options.resume)
             trained = api.train(scan, training, settings["execution"], on_event, checkpoints, options.resume)
@@ -110,7 +113,9 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
             trained.write_into(folder)
             result = None
             if not options.no_reconstruct:
-                result = reconstruct(folder, trained, scan, settings["inference"], on_event)
+                kernels = kernels_of(trained.model)
+                request = Request(trained.model, settings["inference"], kernels, options.compare, trained.model)
+                result = reconstruct(folder, trained, scan, request, on_event)
         draw_losses(folder, trained)
         show_rows(terminal, "Training", training_rows(trained, scan) + (result_rows(result) if result else []))
         show_result(terminal, folder, result) if result else show_files(terminal, folder)
@@ -163,11 +168,11 @@ def with_scan_size(training: TrainingConfig, scan: Scan) -> TrainingConfig:
     return training
 
 
-def reconstruct(folder: Path, trained: Run, scan: Scan, inference: InferenceConfig, on_event: OnEvent) -> Result:
+def reconstruct(folder: Path, trained: Run, scan: Scan, request: Request, on_event: OnEvent) -> Result:
     """Reconstruct the scan of the training, and write, draw and assess the image."""
     costs = [float(epoch[trained.model.train_loss_name]) for epoch in trained.history]
-    attributes = provenance(trained.model, inference, trained.provenance)
-    return run_reconstruction(IncrementalImage(folder, scan, costs, attributes), trained.model, inference, on_event)
+    attributes = provenance(request, trained.provenance)
+    return run_reconstruction(IncrementalImage(folder, scan, costs, attributes), request, on_event)
 
 
 def draw_losses(folder: Path, trained: Run) -> None:

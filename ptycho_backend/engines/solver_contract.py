@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_backend.errors import ShapeError
 from ptycho_backend.physics.updates import PhaseSlopes
 from ptycho_backend.solver.problem import Problem
+from ptycho_backend.solver.scan_geometry import ScanGeometry
 
 Report = Callable[[int], None]
 REGULARISATION = 0.02  # of the largest weight: bounds a division where the illumination is weak
@@ -53,7 +55,7 @@ class SolverKernels(ABC):
 
     @abstractmethod
     def load(self, problem: Problem) -> None:
-        """Take the data of a scan to the device (clause 10.1)."""
+        """Copy the data of a scan to the device (clause 10.1)."""
 
     @abstractmethod
     def from_numpy(self, array: NDArray[Any]) -> Any:
@@ -64,8 +66,8 @@ class SolverKernels(ABC):
         """Return a NumPy copy (clause 10.2)."""
 
     @abstractmethod
-    def illumination(self, probe: Any) -> Any:
-        """Return Σ_j Σ_m |P_jm|², shape (y, x) (clause 10.3)."""
+    def illumination(self, probe: Any, report: Report | None = None) -> Any:
+        """Return Σ_j Σ_m |P_jm|², shape (y, x); `report` receives the number of patterns done (clause 10.3)."""
 
     @abstractmethod
     def updates(self, obj: Any, probe: Any, probe_too: bool = False, report: Report | None = None) -> KernelUpdates:
@@ -90,6 +92,38 @@ class SolverKernels(ABC):
     @abstractmethod
     def norm(self, x: Any, weight: Any) -> float:
         """Return Σ weight·|x|² in float64 accuracy (clause 10.6)."""
+
+
+def require_shapes(geometry: ScanGeometry, probe: Any, obj: Any = None) -> None:
+    """
+    Raise an error for a probe or an object of another shape than the loaded problem's.
+
+    Engines read windows from the flat memory of a canvas. A canvas of another width would give wrong pixels.
+
+    Parameters
+    ----------
+    geometry : ScanGeometry
+    probe : array, shape (mode, y, x)
+    obj : array, shape (y, x), optional
+
+    Raises
+    ------
+    ShapeError
+    """
+    N = geometry.N
+    if len(probe.shape) != 3 or tuple(probe.shape[-2:]) != (N, N):
+        raise _other_shape("probe", f"(mode, {N}, {N})", probe)
+    if obj is not None and tuple(obj.shape) != geometry.canvas_shape:
+        raise _other_shape("object", str(geometry.canvas_shape), obj)
+
+
+def _other_shape(name: str, expected: str, array: Any) -> ShapeError:
+    return ShapeError(
+        f"The {name} of the kernels has the shape of the loaded problem.",
+        expected=f"shape {expected}",
+        received=f"shape {tuple(array.shape)}",
+        fix="load the problem that the array belongs to",
+    )
 
 
 def summed(parts: list[PhaseSlopes]) -> PhaseSlopes:

@@ -205,6 +205,13 @@ def _cnn(config: ModelConfig) -> dict[str, Network]:
 
 
 def _cnn_widths(config: ModelConfig) -> tuple[list[int], list[int]]:
+    if config.N == 0:
+        raise ConfigError(
+            "The network 'cnn' needs the size of its patterns.",
+            expected="model.N from 32 to 512",
+            received="model.N=0, which stands for the size of a scan",
+            fix="set model.N to the side of the patterns; train() does so",
+        )
     scale = config.n_filters_scale
     # Larger windows have more levels in front; the deepest level stays at 8×8 pixels.
     levels = {64: (32, 64, 128), 128: (16, 32, 64, 128), 256: (8, 16, 32, 64, 128)}

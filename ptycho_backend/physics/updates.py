@@ -1,8 +1,9 @@
 """
 Updates of object, probe, positions and scales: minus the derivative of the squared amplitude error (spec: physics 9).
 
-With exit waves ψ_jm = P_jm·O_j, detector waves Ψ = Fψ and modelled amplitudes a_j = sqrt(Σ_m|Ψ_jm|² + ε), the squared
-error of a scan is E = Σ_j Σ_r g·(a_j − x_j)², g = 1 on good pixels. P_jm is the probe, shifted to position j.
+Exit waves are ψ_jm = P_jm·O_j; P_jm is the probe, shifted to position j. Detector waves are Ψ = Fψ.
+Modelled amplitudes are a_j = sqrt(Σ_m|Ψ_jm|² + ε).
+The squared error of a scan is E = Σ_j Σ_r g·(a_j − x_j)², g = 1 on good pixels.
 """
 
 from __future__ import annotations
@@ -192,7 +193,8 @@ def phase_slopes(obj: NDArray[Any], probe: NDArray[Any], patterns: Patterns) -> 
     exit_waves = shifted_probes(probe, patterns.shifts_px) * extract_patches(obj, patterns.corners_px, N)[:, None]
     detector, amplitude = modelled(exit_waves)
     intensity = (np.abs(exit_waves) ** 2).sum(axis=1)
-    axis, total = np.arange(N, dtype=np.float64), intensity.sum(axis=(1, 2))
+    axis = np.arange(N, dtype=np.float64)
+    total = np.maximum(intensity.sum(axis=(1, 2)), np.finfo(float).tiny)  # a dark exit wave has no centre
     centre = np.stack([intensity.sum(axis=2) @ axis, intensity.sum(axis=1) @ axis], axis=1) / total[:, None]
     along_y = (axis - centre[:, :1])[:, None, :, None]
     along_x = (axis - centre[:, 1:])[:, None, None, :]

@@ -1,7 +1,7 @@
 """
 Assessment of a reconstruction without a known object (spec: metrics 8).
 
-All figures follow from the measured patterns, the image and the model's patches.
+All figures follow from the measured patterns, the image and, for a network, its patches.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +19,17 @@ from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines.model import Model
 from ptycho_backend.events import OnEvent, ignore, without_images
-from ptycho_backend.network.prediction import Predicted, predict
+from ptycho_backend.network.prediction import Predicted
 from ptycho_backend.network.training_domain import Conditions, outside, scan_conditions, training_domain_of
 from ptycho_backend.quality.half_datasets import HalfDatasets, half_datasets
 from ptycho_backend.quality.patch_agreement import PatchAgreement, patch_agreement
 from ptycho_backend.quality.residuals import Residuals, residuals
-from ptycho_backend.reconstruction import fit_to_scan
+from ptycho_backend.reconstruction import Reconstruction, prepare
 from ptycho_backend.runtime.plain_values import to_plain
 
 Real = NDArray[np.float64]
 
+STARTS = {"flat": "a flat object", "physics": "estimates from single patterns"}
 MAX_UNEXPLAINED = 0.15  # share of the variance; a probe 5 % too wide gives 0.08, one 10 % too wide 0.3
 OUTLIER_RATIO = 3.0  # residual over floor, relative to the median pattern
 OUTLIER_EXCESS = 0.01  # residual above the floor, over the mean counts per pixel
@@ -57,9 +58,10 @@ class Assessment:
     residual_per_pattern, floor_per_pattern : float64, shape (position,)
     outliers : tuple of int
         Patterns with a much larger residual than the others, largest first.
-    disagreement : float
-        Rms difference of single patches and image under the probe, over the rms of the image.
-    disagreement_per_pattern : float64, shape (position,)
+    disagreement : float, optional
+        Rms difference of single patches and image under the probe, over the rms of the image; None without a network.
+    disagreement_per_pattern : float64, shape (position,), optional
+        None without a network.
     measured_variation, predicted_variation : float
         Relative variance between patterns, measured (without photon noise) and predicted by the image.
     collapsed : bool
@@ -67,8 +69,12 @@ class Assessment:
     halves : HalfDatasets, optional
     no_halves : str
         Reason for missing halves; empty otherwise.
-    conditions, training_domain : Conditions
-        Conditions of the scan, and those of the network's training.
+    conditions : Conditions
+        Conditions of the scan.
+    training_domain : Conditions, optional
+        Conditions of the network's training; None without a network.
+    no_network : str
+        Reason for a missing disagreement and training domain; empty otherwise.
     warnings : tuple of str
         Problems with the image, each with a remedy.
     """
@@ -79,21 +85,23 @@ class Assessment:
     residual_per_pattern: Real = field(repr=False)
     floor_per_pattern: Real = field(repr=False)
     outliers: tuple[int, ...]
-    disagreement: float
-    disagreement_per_pattern: Real = field(repr=False)
+    disagreement: float | None
+    disagreement_per_pattern: Real | None = field(repr=False)
     measured_variation: float
     predicted_variation: float
     collapsed: bool
     halves: HalfDatasets | None
     no_halves: str
     conditions: Conditions
-    training_domain: Conditions
+    training_domain: Conditions | None
+    no_network: str = ""
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures but the difference image as plain values, ready for JSON."""
-        domains = {"conditions": self.conditions.to_dict(), "training_domain": self.training_domain.to_dict()}
-        values = vars(self) | domains
+        values = vars(self) | {"conditions": self.conditions.to_dict()}
+        if self.training_domain is not None:
+            values["training_domain"] = self.training_domain.to_dict()
         if self.halves is not None:
             values["halves"] = {name: value for name, value in vars(self.halves).items() if name != "difference"}
         # Warnings first and long lists last, for a human reader.
@@ -104,7 +112,7 @@ class Assessment:
 def assess(
     scan: Scan,
     image: Image,
-    model: Model,
+    model: Model | None = None,
     inference: InferenceConfig | None = None,
     on_event: OnEvent = ignore,
     predicted: Predicted | None = None,
@@ -118,8 +126,8 @@ def assess(
         Measured scan of the image.
     image : Image
         Result of :func:`ptycho_backend.reconstruct`, also after changes by the caller.
-    model : Model
-        Model of the reconstruction.
+    model : Model, optional
+        Model of the reconstruction; None for a reconstruction without one.
     inference : InferenceConfig, optional
         Settings of the reconstruction. `half_datasets` off saves the time of a second reconstruction.
     on_event : callable, optional
@@ -137,23 +145,40 @@ def assess(
     """
     inference = inference or InferenceConfig()
     validate(inference)
-    fitted = fit_to_scan(model, scan, inference, on_event)
-    as_fitted = dataclasses.replace(inference, calibration="model", probe_iterations=0)
-    calibration = fitted.trained_calibration()
+    return assessment_of(prepare(scan, model, inference, on_event=on_event), image, on_event, predicted)
+
+
+def assessment_of(
+    reconstruction: Reconstruction, image: Image, on_event: OnEvent = ignore, predicted: Predicted | None = None
+) -> Assessment:
+    """
+    Assess the image of a reconstruction (parameters and result of :func:`assess`).
+
+    The calibration and the start of the reconstruction hold for the half datasets too.
+    """
+    scan, calibration, inference = reconstruction.scan, reconstruction.calibration, reconstruction.inference
     found = residuals(scan, calibration, image, on_event)
-    if predicted is None:
-        predicted = predict(scan, fitted, as_fitted, without_images(on_event), "prediction")
-    agreement = patch_agreement(scan, calibration, predicted, image, inference.batch_size, on_event)
+    predicted = predicted or reconstruction.predict(without_images(on_event), "prediction")
+    network: _Network | str = f"the image started from {STARTS.get(reconstruction.start)}, without a network"
+    if predicted is not None and reconstruction.model is not None:
+        agreement = patch_agreement(scan, calibration, predicted, image, inference.batch_size, on_event)
+        model = reconstruction.model
+        network = _Network(agreement, model.training_domain or training_domain_of({}, model.calibration))
     halves: HalfDatasets | str = "not requested"
     if inference.half_datasets:
-        halves = half_datasets(scan, fitted, predicted, as_fitted, on_event)
-    conditions = scan_conditions(scan, calibration.probe, found.photons)
-    domain = fitted.training_domain or training_domain_of({}, model.calibration)
-    return _summarised(found, agreement, halves, conditions, domain)
+        halves = half_datasets(reconstruction, predicted, on_event)
+    return _summarised(found, network, halves, scan_conditions(scan, calibration.probe, found.photons))
+
+
+class _Network(NamedTuple):
+    """Agreement of the network's patches with the image, and the conditions of its training."""
+
+    agreement: PatchAgreement
+    domain: Conditions
 
 
 def _summarised(
-    found: Residuals, agreement: PatchAgreement, halves: HalfDatasets | str, conditions: Conditions, domain: Conditions
+    found: Residuals, network: _Network | str, halves: HalfDatasets | str, conditions: Conditions
 ) -> Assessment:
     outliers = _outliers(found)
     inliers = np.ones(len(found.residual), dtype=bool)
@@ -163,7 +188,8 @@ def _summarised(
     threshold = max(MIN_VARIATION, SIGNIFICANCE * variation.error)
     varied = variation.measured > threshold
     flat_image = varied and variation.predicted < FLAT_IMAGE * variation.measured
-    flat_patches = varied and agreement.patch_contrast < FLAT_PATCHES * agreement.image_contrast
+    agreement, domain = (None, None) if isinstance(network, str) else network
+    flat_patches = agreement is not None and agreement.patch_contrast < FLAT_PATCHES * agreement.image_contrast
     unexplained = float(found.unexplained_variance[inliers].mean())
     assessment = Assessment(
         residual=float(found.residual[inliers].mean()),
@@ -172,15 +198,16 @@ def _summarised(
         residual_per_pattern=found.residual,
         floor_per_pattern=found.floor,
         outliers=outliers,
-        disagreement=float(np.sqrt((agreement.disagreement**2).mean())),
-        disagreement_per_pattern=agreement.disagreement,
+        disagreement=float(np.sqrt((agreement.disagreement**2).mean())) if agreement else None,
+        disagreement_per_pattern=agreement.disagreement if agreement else None,
         measured_variation=variation.measured,
         predicted_variation=variation.predicted,
-        collapsed=flat_image or flat_patches,
+        collapsed=flat_image or (varied and flat_patches),
         halves=None if isinstance(halves, str) else _without_false_resolution(halves, flat_image),
         no_halves=halves if isinstance(halves, str) else "",
         conditions=conditions,
         training_domain=domain,
+        no_network=network if isinstance(network, str) else "",
     )
     warnings = (
         *_image_warnings(assessment, flat_image),
@@ -208,7 +235,7 @@ def _image_warnings(assessment: Assessment, flat_image: bool) -> Iterator[str]:
     if flat_image:
         yield (
             "The image is nearly constant, but the patterns vary: the object was not found. "
-            "Train again, or check probe, positions and mask."
+            f"{'C' if assessment.no_network else 'Train again, or c'}heck probe, positions and mask."
         )
         return
     if assessment.collapsed:
@@ -235,7 +262,7 @@ def _pattern_warnings(assessment: Assessment) -> Iterator[str]:
             f"(numbers from 0: {first}{more}). Check them for a closed shutter, lost beam or wrong positions, "
             "and leave them out."
         )
-    if assessment.disagreement > MAX_DISAGREEMENT:
+    if assessment.disagreement is not None and assessment.disagreement > MAX_DISAGREEMENT:
         yield (
             f"Patches of single patterns differ from the image by {assessment.disagreement:.0%}: neighbours contradict "
             "each other. Check probe and positions, and train on this scan."
@@ -251,7 +278,8 @@ def _resolution_warnings(halves: HalfDatasets | None) -> Iterator[str]:
 
 
 def _domain_warnings(assessment: Assessment) -> Iterator[str]:
-    if deviations := outside(assessment.conditions, assessment.training_domain):
+    domain = assessment.training_domain
+    if domain is not None and (deviations := outside(assessment.conditions, domain)):
         yield (
             f"The scan lies outside of the network's training domain: {'; '.join(deviations)}. Train on this scan, or "
             "compare with some iterations of ePIE (epie_iterations)."

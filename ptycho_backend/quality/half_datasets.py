@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.config import InferenceConfig
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.engines.model import Model
 from ptycho_backend.errors import DataError
 from ptycho_backend.events import Event, OnEvent, StageEvent, ignore
 from ptycho_backend.network.prediction import Predicted
 from ptycho_backend.network.training_domain import probe_diameter_px
 from ptycho_backend.quality.metrics import RESOLVED_BY_HALVES, compare, first_crossing
-from ptycho_backend.reconstruction import image_of, reconstruct_scan
+from ptycho_backend.reconstruction import Reconstruction
 
 Rows = NDArray[np.intp] | slice
 LINK_OVER_DIAMETER = 0.7  # longest link of two patterns over the probe diameter: 30 % linear overlap
@@ -59,20 +57,17 @@ class HalfDatasets:
 
 
 def half_datasets(
-    scan: Scan, model: Model, predicted: Predicted, inference: InferenceConfig, on_event: OnEvent = ignore
+    reconstruction: Reconstruction, predicted: Predicted | None = None, on_event: OnEvent = ignore
 ) -> HalfDatasets | str:
     """
-    Reconstruct two half datasets with one model and compare the images.
+    Reconstruct two half datasets in the same way and compare the images.
 
     Parameters
     ----------
-    scan : Scan
-    model : Model
-        Model with the calibration of this scan.
-    predicted : Predicted
+    reconstruction : Reconstruction
+        Reconstruction of the whole scan; its calibration holds for the halves too.
+    predicted : Predicted, optional
         Patches of the whole scan. Groups of neighbours span both halves, so their patches are predicted again.
-    inference : InferenceConfig
-        Settings of the whole scan's reconstruction, with the model's calibration.
     on_event : callable
 
     Returns
@@ -84,13 +79,14 @@ def half_datasets(
     -----
     Spec: metrics 8.4 and 8.5.
     """
+    scan = reconstruction.scan
     halves = split_evenly(scan)
-    diameter_px = probe_diameter_px(model.calibration.probe)
+    diameter_px = probe_diameter_px(reconstruction.calibration.probe)
     for rows in halves:
         if reason := _reason_against(scan.positions_px[rows], diameter_px):
             return reason
     one, other = (
-        _half_image(scan.subset(rows), model, predicted, rows, inference, _with_half_number(on_event, number))
+        _half_image(reconstruction, predicted, rows, _with_half_number(on_event, number))
         for number, rows in enumerate(halves, 1)
     )
     try:
@@ -100,12 +96,9 @@ def half_datasets(
     return _statistics(found.image, found.truth, found.frc_frequency, found.frc, found.area[:2])
 
 
-def _half_image(
-    half: Scan, model: Model, predicted: Predicted, rows: Rows, inference: InferenceConfig, on_event: OnEvent
-) -> Image:
-    if not predicted.single:
-        return reconstruct_scan(half, model, inference, on_event)
-    return image_of(half, model, predicted.subset(rows), inference, on_event)
+def _half_image(reconstruction: Reconstruction, predicted: Predicted | None, rows: Rows, on_event: OnEvent) -> Image:
+    half = replace(reconstruction, scan=reconstruction.scan.subset(rows))
+    return half.image(on_event, predicted.subset(rows) if predicted is not None and predicted.single else None)
 
 
 def split_evenly(scan: Scan) -> tuple[Rows, Rows]:

@@ -1,10 +1,19 @@
-"""Choice of the device: one rule for both engines (spec: config 6)."""
+"""Choice of the device: one rule for every engine (spec: config 6)."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from ptycho_backend.errors import DeviceError
+
+# Device files of the drivers of GPUs: NVIDIA, NVIDIA under Windows (WSL), AMD.
+GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")
+
+
+def gpu_driver_present(folder: Path = Path("/dev")) -> bool:
+    """Return whether this machine has the driver of a GPU; no framework is imported."""
+    return any(any(folder.glob(pattern)) for pattern in GPU_FILES)
 
 
 def choose_device(device: str, found: tuple[str, ...], engine: str) -> str:

@@ -30,6 +30,7 @@ MIN_ITERATIONS, MAX_ITERATIONS = 6, 64  # if no number is given
 UPDATE_TOLERANCE = 1.2e-4  # the solver stops below this relative object update,
 NOISE_TOLERANCE = 6e-3  # or below this fraction of the relative amplitude residual
 COARSE_AT = (3, 6, 9, 12, 16, 24, 32, 48)  # iterations that a coarse correction follows
+COARSE_TOLERANCE_RAD = 2e-3  # a correction below it does not hold the iterations up
 COARSE_RATIO = 0.7  # a correction larger than this fraction of the previous one is noise, and the last
 
 
@@ -137,7 +138,7 @@ class _Iteration:
         self.obj = self._previous = kernels.from_numpy(problem.geometry.canvas(start))
         self.probe = self._previous_probe = kernels.from_numpy(problem.calibration.probe)
         progress = ThrottledProgress(on_event, "illumination", len(problem))
-        self._illumination = kernels.illumination(self.probe)
+        self._illumination = kernels.illumination(self.probe, progress.report)
         progress.finish()
         self._start = start if start is not None else self._covered()
         self._done, self._coarse_left, self._last_phase_rad = 0, options.coarse, np.inf
@@ -145,17 +146,19 @@ class _Iteration:
 
     @property
     def finished(self) -> bool:
-        """Whether no iteration is left, or the object has converged."""
+        """Whether no iteration is left, or the object and its coarse corrections have converged."""
         if self._options.iterations is not None:
             return self._done == self._options.iterations
-        return self._done == MAX_ITERATIONS or (self._done >= MIN_ITERATIONS and self._converged)
+        coarse = not self._coarse_left or self._last_phase_rad < COARSE_TOLERANCE_RAD
+        converged = self._converged and coarse
+        return self._done == MAX_ITERATIONS or (self._done >= MIN_ITERATIONS and converged)
 
     def advance(self) -> float:
         """Compute one iteration; return its relative squared error."""
         k, kernels, update_probe = self._done, self._kernels, self._options.update_probe
         extrapolated = self._extrapolated(self.obj, self._previous)
         probe = self._extrapolated(self.probe, self._previous_probe) if update_probe else self.probe
-        report = self._report(ThrottledProgress(self._on_event, self._options.stage, self._total()), k)
+        report = self._report(ThrottledProgress(self._on_event, self._options.stage, self._total(k + 1)), k)
         updates = kernels.updates(extrapolated, probe, update_probe, report)
         error = updates.squared_error / max(updates.norm, 1e-30)
         object_update = kernels.precondition(updates.obj, self._illumination)
@@ -166,7 +169,7 @@ class _Iteration:
         self._done += 1
         if self._coarse_left and self._done in COARSE_AT:
             self._correct()
-        total = self._done if self.finished else self._total()
+        total = self._done if self.finished else self._total(self._done)
         current = partial(self.image, self.obj)
         self._on_event(StageEvent(self._options.stage, self._done, total, f"error {error:.3g}", current))
         return error
@@ -202,14 +205,15 @@ class _Iteration:
         correction = coarse_correction(slopes, self._problem.geometry.canvas_shape, self._problem.N)
         factor = kernels.from_numpy(correction.factor)
         self.obj, self._previous = kernels.multiply(self.obj, factor), kernels.multiply(self._previous, factor)
-        self._coarse_left = correction.phase_rad < COARSE_RATIO * self._last_phase_rad
-        self._converged = self._converged and not self._coarse_left
+        smaller = correction.phase_rad < COARSE_RATIO * self._last_phase_rad
+        self._coarse_left = smaller and self._done < COARSE_AT[-1]
         self._last_phase_rad = correction.phase_rad
 
-    def _total(self) -> int:
+    def _total(self, done: int) -> int:
+        """Return the total that an event of iteration `done` reports."""
         if self._options.iterations is not None:
             return self._options.iterations
-        return MIN_ITERATIONS if self._done < MIN_ITERATIONS else MAX_ITERATIONS
+        return MIN_ITERATIONS if done < MIN_ITERATIONS else MAX_ITERATIONS
 
     def _report(self, progress: ThrottledProgress, k: int) -> Callable[[int], None]:
         n = len(self._problem)

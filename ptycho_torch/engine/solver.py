@@ -10,7 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ptycho_backend.engines.solver_contract import REGULARISATION, KernelUpdates, Report, SolverKernels, summed
+from ptycho_backend.engines.solver_contract import (
+    REGULARISATION,
+    KernelUpdates,
+    Report,
+    SolverKernels,
+    require_shapes,
+    summed,
+)
 from ptycho_backend.physics.updates import BACKGROUND, PhaseSlopes
 from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.scan_geometry import shift_ramps
@@ -19,6 +26,7 @@ from ptycho_torch.engine.device import prepare_device, resolve_device
 AXES = (-2, -1)
 CPU_CHUNK_PIXELS = 64**3  # fits in a processor's cache
 BYTES_PER_PIXEL_AND_MODE = 64  # of work arrays, beside the data: what a chunk may use of the free memory
+TINY = torch.finfo(torch.float32).tiny  # a dark exit wave has no centre
 SHARE_OF_MEMORY = 0.25
 MAX_CHUNK_PIXELS = 2**26
 
@@ -40,8 +48,8 @@ class TorchKernels(SolverKernels):
 
     @torch.inference_mode()
     def load(self, problem: Problem) -> None:
-        """Take amplitudes, corners and sub-pixel shifts to the device."""
-        self.N, self._n = problem.N, len(problem)
+        """Copy amplitudes, corners and sub-pixel shifts to the device."""
+        self.N, self._n, self._geometry = problem.N, len(problem), problem.geometry
         height, width = problem.geometry.canvas_shape
         self._shape = (height, width)
         corners = torch.as_tensor(problem.geometry.corners_px, device=self._device)
@@ -67,12 +75,15 @@ class TorchKernels(SolverKernels):
         return np.array(array.resolve_conj().cpu().numpy())
 
     @torch.inference_mode()
-    def illumination(self, probe: Tensor) -> Tensor:
+    def illumination(self, probe: Tensor, report: Report | None = None) -> Tensor:
         """Return Σ_j Σ_m |P_jm|², shape (y, x)."""
+        require_shapes(self._geometry, probe)
         total = torch.zeros(self._shape, device=self._device)
         spectrum = torch.fft.fft2(probe)
         for rows in self._chunks():
             self._scatter_add(total, abs2(self._probes(spectrum, rows)).sum(dim=1), rows)
+            if report is not None:
+                report(rows.stop)
         return total
 
     @torch.inference_mode()
@@ -80,6 +91,7 @@ class TorchKernels(SolverKernels):
         self, obj: Tensor, probe: Tensor, probe_too: bool = False, report: Report | None = None
     ) -> KernelUpdates:
         """Return the sums over all patterns."""
+        require_shapes(self._geometry, probe, obj)
         total, sums = torch.zeros_like(obj), torch.zeros(2, dtype=torch.float64, device=self._device)
         spectrum = torch.fft.fft2(probe)
         probe_spectrum, weight = torch.zeros_like(spectrum), torch.zeros(probe.shape[-2:], device=self._device)
@@ -103,6 +115,7 @@ class TorchKernels(SolverKernels):
     @torch.inference_mode()
     def phase_slopes(self, obj: Tensor, probe: Tensor) -> PhaseSlopes:
         """Return the linearised smooth errors of all patterns."""
+        require_shapes(self._geometry, probe, obj)
         spectrum = torch.fft.fft2(probe)
         return summed([self._slopes(obj, spectrum, rows) for rows in self._chunks()])
 
@@ -130,14 +143,14 @@ class TorchKernels(SolverKernels):
         x, exit_waves = self._amplitudes[rows], self._probes(spectrum, rows) * self._patches(obj, rows)
         intensity = abs2(exit_waves).sum(dim=1)
         axis = torch.arange(self.N, dtype=torch.float32, device=self._device)
-        total = intensity.sum(dim=AXES)
+        total = intensity.sum(dim=AXES).clamp(min=TINY)
         centres = torch.stack([intensity.sum(dim=2) @ axis, intensity.sum(dim=1) @ axis], dim=1) / total[:, None]
         detector = torch.fft.fft2(exit_waves)
         amplitude = self._amplitude(detector)
         tangents = []
         for along in ((axis - centres[:, :1])[:, None, :, None], (axis - centres[:, 1:])[:, None, None, :]):
-            turned = torch.fft.fft2(exit_waves * along)
-            overlap = detector.imag * turned.real - detector.real * turned.imag
+            moment = torch.fft.fft2(exit_waves * along)
+            overlap = detector.imag * moment.real - detector.real * moment.imag
             tangents.append(overlap.sum(dim=1) / (self.N**2 * amplitude))
         jacobian = self._on_good(torch.stack([*tangents, amplitude], dim=1)).flatten(2)
         residual = self._on_good(x - amplitude).flatten(1)

@@ -260,7 +260,7 @@ def described(kind: object) -> str:
     if dataclasses.is_dataclass(kind):
         return f"[{kind.__name__}](#{kind.__name__.lower()})"
     if typing.get_origin(kind) is typing.Literal:
-        return ", ".join(f'"{choice}"' for choice in typing.get_args(kind))
+        return ", ".join(json.dumps(choice) for choice in typing.get_args(kind))
     if typing.get_origin(kind) is typing.Annotated:
         base, *limits = typing.get_args(kind)
         return ", ".join([described(base), *(limit for metadata in limits for limit in bounds(metadata))])

@@ -142,7 +142,8 @@ def framework_of(package: str) -> tuple[str, ...]:
 # Frameworks act at import in many ways; what they did before our modules come is not counted.
 ACTS = """
 import contextlib, importlib, io, json, logging, os, random, signal, sys, warnings
-import h5py, hypothesis.extra.numpy, jsonargparse, matplotlib, numpy, pydantic, rich.console, scipy.fft, skimage, yaml
+import h5py, hypothesis.extra.numpy, jsonargparse, matplotlib, numpy, pydantic, rich.console, skimage, yaml
+import scipy.fft, scipy.sparse.linalg
 for name in {frameworks}:
     importlib.import_module(name)
 

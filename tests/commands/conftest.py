@@ -72,9 +72,9 @@ def needs_pytorch():
 
 @pytest.fixture(scope="session")
 def trained(ptychopinn, scan_file, tmp_path_factory, needs_pytorch):
-    """Return the folder and the output of one training."""
+    """Return the folder and the output of one training, with a comparison without the network."""
     folder = tmp_path_factory.mktemp("runs") / "first"
-    outcome = ptychopinn("train", scan_file, "--output", folder, *QUICK)
+    outcome = ptychopinn("train", scan_file, "--output", folder, "--compare", *QUICK)
     assert outcome.status == 0, outcome.err
     return folder, outcome
 

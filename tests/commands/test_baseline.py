@@ -9,7 +9,7 @@ from ptycho_backend.api import evaluate
 from ptycho_backend.config import InferenceConfig, ModelConfig
 from ptycho_backend.physics.amplitude_constraint import REGULARISATION
 from ptycho_backend.physics.calibration import calibrate
-from ptycho_backend.reconstruction import without_network
+from ptycho_backend.reconstruction import Reconstruction
 from ptycho_backend.simulation.simulate import expected_counts, simulate_scan
 from ptycho_backend.solver.initial_estimate import CHUNK, baseline_image
 
@@ -87,11 +87,12 @@ def test_progress_events_per_chunk(scan):
     assert list(dict.fromkeys(event.stage for event in events)) == ["baseline", "phase alignment", "stitching"]
 
 
-def test_baseline_events_carry_no_image(scan):
-    events = []
-    without_network(scan, calibrated(scan), ModelConfig(N=scan.N), InferenceConfig(iterations=1), events.append)
-    assert events[-1].stage == "iterations"
-    assert {event.image for event in events} == {None}
+def test_start_from_the_baseline_reaches_the_image_of_a_flat_start(scan):
+    images = [Reconstruction(scan, calibrated(scan), start, InferenceConfig()).image() for start in ("physics", "flat")]
+    images.append(baseline_image(scan, calibrated(scan)))
+    *scores, baseline = (evaluate(image, scan).phase_psnr_db for image in images)
+    assert min(scores) > baseline
+    assert scores[0] == pytest.approx(scores[1], abs=1.0)
 
 
 def test_object_is_0_outside_the_probe(scan, image):

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -22,8 +24,9 @@ from ptycho_backend.engines.registry import missing_packages
 from ptycho_backend.quality.metrics import Comparison
 
 CORE = {"wts.h5.zip", "config.yaml", "metrics.csv", "summary.json", "checkpoints"}
-PICTURES = {"object.png", "probe.png", "baseline.png", "comparison.png", "assessment.png"}
+PICTURES = {"object.png", "probe.png", "comparison.png", "assessment.png"}
 IMAGE = {"reconstruction.h5", "evaluation.json", "assessment.json"} | PICTURES
+COMPARED = {"baseline.png"}  # with --compare only
 PNG = b"\x89PNG\r\n"
 
 
@@ -56,7 +59,7 @@ class TestSimulate:
 class TestTrain:
     def test_written_files(self, trained):
         folder, _ = trained
-        assert names(folder) == CORE | IMAGE | {"losses.png"}
+        assert names(folder) == CORE | IMAGE | COMPARED | {"losses.png"}
         assert all((folder / name).read_bytes().startswith(PNG) for name in names(folder) if name.endswith(".png"))
 
     def test_shown_figures_match_the_files(self, trained):
@@ -122,7 +125,7 @@ class TestTrain:
         assert "PSNR" not in outcome.out
 
     def test_overwrite_removes_earlier_results(self, scan_file, ptychopinn, quick, needs_pytorch, tmp_path):
-        for name in (*IMAGE, "wts.h5.zip", "notes.txt"):
+        for name in (*IMAGE, *COMPARED, "wts.h5.zip", "notes.txt"):
             (tmp_path / name).write_text("earlier", encoding="utf-8")
         argv = ("train", scan_file, "--output", tmp_path, "--overwrite", "--no-reconstruct", *quick)
         assert ptychopinn(*argv).status == 0
@@ -145,7 +148,7 @@ class TestTrain:
         outcome = ptychopinn("train", scan_file, "--output", tmp_path / "run", *quick)
         assert outcome.status == 0
         assert names(tmp_path / "run") == CORE | IMAGE - PICTURES
-        assert outcome.err.count("could not be drawn: ValueError: no font") == 6
+        assert outcome.err.count("could not be drawn: ValueError: no font") == 5
 
     def test_failure_after_training_keeps_the_model(
         self, scan_file, ptychopinn, quick, needs_pytorch, tmp_path, monkeypatch
@@ -153,7 +156,7 @@ class TestTrain:
         def broken(*_, **__):
             raise MemoryError
 
-        monkeypatch.setattr(results, "fit_to_scan", broken)
+        monkeypatch.setattr(results, "prepare", broken)
         outcome = ptychopinn("train", scan_file, "--output", tmp_path / "run", *quick)
         assert outcome.status == 1
         assert "MemoryError" in outcome.err
@@ -195,11 +198,55 @@ class TestReconstruct:
         assert ours.obj_origin_px == theirs.obj_origin_px
         np.testing.assert_array_equal(ours.costs, theirs.costs)
 
-    def test_comparison_table(self, image):
-        out = image[1].out
-        assert "network " in out
-        assert "no network " in out
-        assert "64 patterns" in out
+    def test_one_image_without_compare(self, image):
+        folder, outcome = image
+        assert "64 patterns" in outcome.out
+        assert "on cpu, from the prediction of a network" in outcome.out
+        assert "no network " not in outcome.out
+        assert set(json.loads((folder / "evaluation.json").read_text())) == {"truth", "network"}
+        assert outcome.err.count(", error ") == 3  # the image, and one for each half of the patterns
+
+    def test_flat_start_needs_no_framework(self, scan_file, scan, tmp_path):
+        code = (
+            "import sys; from ptycho_backend.cli import main; status = main(sys.argv[1:]); "
+            "assert not {'torch', 'tensorflow', 'keras', 'lightning'} & set(sys.modules); sys.exit(status)"
+        )
+        argv = [sys.executable, "-c", code, "reconstruct", scan_file, "--output", tmp_path / "flat", "--device", "cpu"]
+        done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert "on cpu, from a flat object" in done.stdout
+        assert "not compared: the image started from a flat object, without a network" in " ".join(done.stdout.split())
+        assert names(tmp_path / "flat") == IMAGE
+        product = read_product(tmp_path / "flat/reconstruction.h5")
+        assert "model" not in product.attributes
+        assert len(product.costs) == 0
+        np.testing.assert_allclose(product.obj, api.reconstruct(scan, device="cpu").obj, atol=1e-6)
+        figures = json.loads((tmp_path / "flat/evaluation.json").read_text())
+        assert set(figures) == {"truth", "no_network"}
+        assert figures["no_network"]["phase_psnr_db"] > 25
+        assessment = json.loads((tmp_path / "flat/assessment.json").read_text())
+        assert assessment["disagreement"] is None
+        assert assessment["training_domain"] is None
+        assert assessment["halves"]["resolution"] > 0.4
+
+    def test_compare_of_a_flat_start_adds_the_shipped_network(self, scan_file, ptychopinn, needs_pytorch, tmp_path):
+        argv = (
+            "--compare",
+            "--backend",
+            "pytorch",
+            "--inference.probe_iterations=0",
+            "--inference.half_datasets=false",
+        )
+        outcome = ptychopinn("reconstruct", scan_file, "--output", tmp_path / "image", *argv)
+        assert outcome.status == 0, outcome.err
+        assert names(tmp_path / "image") == IMAGE | COMPARED
+        figures = json.loads((tmp_path / "image/evaluation.json").read_text())
+        assert list(figures) == ["truth", "no_network", "network", "comparison"]
+
+    def test_network_without_an_engine_is_refused(self, scan_file, ptychopinn, fails_with, tmp_path):
+        argv = ("reconstruct", scan_file, "--output", tmp_path / "image", "--backend", "numpy", "--start", "network")
+        fails_with(ptychopinn(*argv), 1, "BackendNotInstalledError", "ptychopinn[torch]")
+        assert list(tmp_path.iterdir()) == []
 
     def test_epie_iterations(self, image, trained, scan_file, ptychopinn, tmp_path):
         argv = ("--model", trained[0] / "wts.h5.zip", "--epie_iterations", 3, "--output", tmp_path / "epie")
@@ -209,9 +256,6 @@ class TestReconstruct:
         refined, plain = (read_product(folder / "reconstruction.h5") for folder in (tmp_path / "epie", image[0]))
         assert refined.attributes["inference"]["epie_iterations"] == 3
         assert np.abs(refined.obj - plain.obj).max() > 1e-2
-        scores = [json.loads((folder / "evaluation.json").read_text()) for folder in (tmp_path / "epie", image[0])]
-        # The image without a network has the same iterations.
-        assert scores[0]["no_network"] != scores[1]["no_network"]
 
     @pytest.mark.skipif(bool(missing_packages("tensorflow")), reason="TensorFlow is not installed")
     def test_other_engine_gives_the_same_image(self, trained, scan_file, ptychopinn, image, tmp_path):
@@ -235,7 +279,7 @@ def test_train_with_tensorflow(scan_file, ptychopinn, quick, tmp_path):
 
 class TestEvaluate:
     def test_scores_against_a_scan_equal_those_of_train(self, trained, scan_file, ptychopinn, tmp_path):
-        argv = (trained[0] / "reconstruction.h5", scan_file, "--output", tmp_path / "scores")
+        argv = (trained[0] / "reconstruction.h5", scan_file, "--compare", "--output", tmp_path / "scores")
         outcome = ptychopinn("evaluate", *argv)
         assert outcome.status == 0, outcome.err
         assert names(tmp_path / "scores") == {"evaluation.json", "comparison.png"}
@@ -244,6 +288,12 @@ class TestEvaluate:
         for mine, its in (("reconstruction", "network"), ("no_network", "no_network")):
             assert ours[mine]["phase_psnr_db"] == pytest.approx(theirs[its]["phase_psnr_db"], abs=1e-3)
         assert "removed shift" in outcome.out
+
+    def test_only_the_image_is_compared_unless_asked(self, trained, scan_file, ptychopinn):
+        outcome = ptychopinn("evaluate", trained[0] / "reconstruction.h5", scan_file)
+        assert outcome.status == 0, outcome.err
+        assert "reconstruction " in outcome.out
+        assert "no network" not in outcome.out
 
     def test_image_against_itself(self, trained, ptychopinn, tmp_path):
         image = trained[0] / "reconstruction.h5"
@@ -313,8 +363,9 @@ class TestFigures:
         assert bool(sentence) == bool(words)
 
     def test_sentence_is_shown_and_written(self, trained, scan_file, ptychopinn, tmp_path, monkeypatch):
-        monkeypatch.setattr(results, "without_network", lambda scan, *_: truth_of(scan))
-        argv = ("--model", trained[0], "--output", tmp_path / "image")
+        perfect = type("Perfect", (), {"start": "flat", "image": lambda self, on_event: truth_of(load_scan(scan_file))})
+        monkeypatch.setattr(results, "other_start", lambda *_: perfect())
+        argv = ("--model", trained[0], "--output", tmp_path / "image", "--compare")
         outcome = ptychopinn("reconstruct", scan_file, *argv)
         assert "The network does not beat the reconstruction without a network" in outcome.out
         assert "does not beat" in json.loads((tmp_path / "image/evaluation.json").read_text())["comparison"]
@@ -384,6 +435,12 @@ def test_backends(ptychopinn, needs_pytorch):
     (line,) = (line for line in outcome.out.splitlines() if line.startswith("pytorch"))
     assert "yes" in line
     assert torch.__version__ in line
+    assert "cpu" in line
+
+
+def test_backends_lists_numpy(ptychopinn):
+    (line,) = (line for line in ptychopinn("backends").out.splitlines() if line.startswith("numpy"))
+    assert np.__version__ in line
     assert "cpu" in line
 
 

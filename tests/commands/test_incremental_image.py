@@ -15,7 +15,7 @@ from ptycho_backend.data.readers import load_scan
 from ptycho_backend.runtime import progress
 
 RECONSTRUCTION = "reconstruction.h5"
-PICTURES = {"object.png", "baseline.png", "probe.png", "comparison.png", "assessment.png"}
+PICTURES = {"object.png", "probe.png", "comparison.png", "assessment.png"}
 FINISHED = {RECONSTRUCTION, "evaluation.json", "assessment.json", *PICTURES}
 
 
@@ -100,7 +100,7 @@ def test_signal_inside_an_iteration_saves_the_previous_one(reconstruct, image_of
                 signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(progress, "EventLog", Pressing)
-    monkeypatch.setattr("ptycho_backend.solver.solver.CHUNK_PIXELS", 16 * 32**2)
+    monkeypatch.setattr("ptycho_backend.engines.numpy.solver.CHUNK_PIXELS", 16 * 32**2)
     folder, outcome = reconstruct("stopped", f"--inference.{option}=3", iterations=0)
     assert outcome.status == 130
     assert pressed
@@ -110,8 +110,14 @@ def test_signal_inside_an_iteration_saves_the_previous_one(reconstruct, image_of
 
 
 def test_signal_after_the_image_saves_it_complete(reconstruct, image_of, when):
-    when("baseline", 32, lambda: signal.raise_signal(signal.SIGINT))
-    folder, outcome = reconstruct("stopped")
+    def press_in_the_comparison():
+        images.append(1)
+        if len(images) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    images = []
+    when("iterations", 1, press_in_the_comparison)
+    folder, outcome = reconstruct("stopped", "--compare")
     assert outcome.status == 130
     assert outcome.err.splitlines()[-1].endswith(f"{RECONSTRUCTION}; the image is complete")
     found = read_product(folder / RECONSTRUCTION)

@@ -23,7 +23,7 @@ def interrupting(*_, **__):
 
 def test_interrupt_before_the_first_file(scan_file, ptychopinn, tmp_path, monkeypatch):
     monkeypatch.setattr(api, "train", interrupting)
-    monkeypatch.setattr("ptycho_backend.commands.train.get_backend", lambda name: type("E", (), {"devices": list}))
+    monkeypatch.setattr("ptycho_backend.commands.train.network_backend", lambda name: type("E", (), {"devices": list}))
     outcome = ptychopinn("train", scan_file, "--output", tmp_path / "deep" / "run")
     assert outcome.status == 130
     assert outcome.err == "Interrupted: no file was complete\n"
@@ -31,7 +31,7 @@ def test_interrupt_before_the_first_file(scan_file, ptychopinn, tmp_path, monkey
 
 
 def test_interrupt_after_training_keeps_the_model(scan_file, ptychopinn, quick, needs_pytorch, tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "fit_to_scan", interrupting)
+    monkeypatch.setattr(results, "prepare", interrupting)
     outcome = ptychopinn("train", scan_file, "--output", tmp_path / "run", *quick)
     assert outcome.status == 130
     assert f"Interrupted: saved in '{tmp_path / 'run'}': {CORE}\n" in outcome.err

@@ -12,7 +12,7 @@ import ptycho_backend as pb
 from ptycho_backend.errors import ConfigError
 from ptycho_backend.network.shipped import pretrained_weights
 from ptycho_backend.physics.calibration import calibrate
-from ptycho_backend.reconstruction import without_network
+from ptycho_backend.reconstruction import Reconstruction
 from ptycho_backend.testing.assertions import assert_close
 from ptycho_backend.testing.tolerances import EXACT32, Tolerance
 from ptycho_backend.training.checkpoints import read_checkpoint
@@ -39,9 +39,9 @@ def model(backend, execution):
     return pb.load_model(backend=backend.name, execution=execution)
 
 
-def test_reconstruct_without_options(scan):
-    """Without model and options."""
-    result = pb.evaluate(pb.reconstruct(scan), scan)
+def test_start_from_the_shipped_network(scan, backend):
+    """Without a model of the caller's own."""
+    result = pb.evaluate(pb.reconstruct(scan, backend=backend.name, start="network"), scan)
     assert result.amplitude_psnr_db > 30
     assert result.phase_psnr_db > 28
     assert max(map(abs, result.shift_px)) < 0.3
@@ -61,7 +61,7 @@ def test_network_beats_physics_before_iterations(model):
     for seed in (5000, 5001, 5002):
         scan = pb.simulate_scan(n_positions=144, seed=seed)
         network = pb.evaluate(pb.reconstruct(scan, model, settings), scan)
-        physics = pb.evaluate(without_network(scan, calibrate(scan, model.config), model.config, settings), scan)
+        physics = pb.evaluate(Reconstruction(scan, calibrate(scan, model.config), "physics", settings).image(), scan)
         gained.append([getattr(network, name) - getattr(physics, name) for name in SCORES])
     assert (np.mean(gained, axis=0) > (0.3, 1.0)).all(), gained
 

@@ -8,7 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from ptycho_backend.engines import registry
-from ptycho_backend.errors import BackendNotInstalledError, UnknownBackendError
+from ptycho_backend.engines.numpy.solver import NumpyKernels
+from ptycho_backend.engines.operators import ReferenceOperators
+from ptycho_backend.errors import BackendNotInstalledError, DeviceError, UnknownBackendError
+from ptycho_backend.runtime.devices import gpu_driver_present
 
 
 def points(*names):
@@ -40,7 +43,7 @@ def test_the_error_for_an_unknown_name_suggests_the_nearest(world, name, nearest
         registry.get_backend(name)
     assert name in caught.value.rule
     assert nearest in caught.value.fix
-    assert caught.value.expected == "one of pytorch, tensorflow"
+    assert caught.value.expected == "one of numpy, pytorch, tensorflow"
     assert world.loaded == []
 
 
@@ -115,3 +118,108 @@ def test_listing_engines_imports_none():
 
 def test_this_distribution_registers_both_engines():
     assert {"pytorch", "tensorflow"} <= set(registry.registered_backends())
+
+
+# --- the NumPy engine, and the kernels of the solver -----------------------------------------------------------------
+
+
+def test_numpy_engine_is_built_in_and_never_automatic(world):
+    world.missing = {"torch", "lightning", "tensorflow", "keras"}
+    engine = registry.get_backend("numpy")
+    assert (engine.name, engine.devices()) == ("numpy", ("cpu",))
+    assert set(engine.versions()) == {"numpy", "scipy"}
+    assert isinstance(engine.solver_kernels(), NumpyKernels)
+    assert isinstance(engine.operators(), ReferenceOperators)
+    with pytest.raises(BackendNotInstalledError):
+        registry.get_backend("auto")
+
+
+@pytest.mark.parametrize("method", ["create_model", "fit"])
+def test_numpy_engine_has_no_networks(method):
+    engine = registry.get_backend("numpy")
+    with pytest.raises(BackendNotInstalledError, match=r"ptychopinn\[torch\].*ptychopinn\[tensorflow\]"):
+        getattr(engine, method)(*[None] * (2 if method == "create_model" else 5))
+    with pytest.raises(BackendNotInstalledError, match="ptychopinn"):
+        registry.network_backend("numpy")
+    with pytest.raises(DeviceError):
+        engine.operators("cuda")
+
+
+class GpuEngine:
+    """Engine that finds GPUs and names the device of its kernels."""
+
+    name = "gpu"
+
+    def __init__(self, *devices):
+        self.found = ("cpu", *devices)
+
+    def devices(self):
+        return self.found
+
+    def solver_kernels(self, device):
+        return f"kernels on {device}"
+
+
+@pytest.fixture
+def engine(world, monkeypatch):
+    """Let every engine be one with two GPUs, on a machine with their driver."""
+    engine = GpuEngine("cuda:0", "cuda:1")
+    monkeypatch.setattr(EntryPoint, "load", lambda point: world.loaded.append(point.name) or (lambda: engine))
+    monkeypatch.setattr(registry, "gpu_driver_present", lambda: True)
+    return engine
+
+
+@pytest.mark.parametrize("backend", ["auto", "pytorch", "tensorflow", "numpy"])
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_kernels_without_a_gpu_are_numpy_and_import_no_framework(world, monkeypatch, backend, device):
+    monkeypatch.setattr(registry, "gpu_driver_present", lambda: False)
+    assert isinstance(registry.solver_kernels(backend, device), NumpyKernels)
+    assert world.loaded == []
+
+
+@pytest.mark.parametrize("backend", ["auto", "pytorch", "tensorflow"])
+def test_kernels_on_a_gpu_are_those_of_the_engine(world, engine, backend):
+    assert registry.solver_kernels(backend) == "kernels on cuda:0"
+    assert registry.solver_kernels(backend, "cuda") == "kernels on cuda:0"
+    assert registry.solver_kernels(backend, "cuda:1") == "kernels on cuda:1"
+    assert world.loaded == ["tensorflow" if backend == "tensorflow" else "pytorch"]
+    with pytest.raises(DeviceError, match="cuda:7"):
+        registry.solver_kernels(backend, "cuda:7")
+
+
+def test_processor_is_chosen_beside_a_gpu(world, engine):
+    assert isinstance(registry.solver_kernels("pytorch", "cpu"), NumpyKernels)
+    assert isinstance(registry.solver_kernels("numpy"), NumpyKernels)
+    assert world.loaded == []
+
+
+def test_driver_without_a_gpu_that_the_engine_finds(engine):
+    engine.found = ("cpu",)
+    assert isinstance(registry.solver_kernels(), NumpyKernels)
+    with pytest.raises(DeviceError, match="cuda"):
+        registry.solver_kernels("auto", "cuda")
+
+
+def test_kernels_without_any_framework(world, monkeypatch):
+    world.missing = {"torch", "lightning", "tensorflow", "keras"}
+    monkeypatch.setattr(registry, "gpu_driver_present", lambda: True)
+    assert isinstance(registry.solver_kernels(), NumpyKernels)
+    with pytest.raises(DeviceError, match="cuda"):
+        registry.solver_kernels("auto", "cuda")
+    with pytest.raises(BackendNotInstalledError, match="ptychopinn"):
+        registry.solver_kernels("pytorch", "cpu")
+
+
+def test_kernels_of_an_unknown_engine(world):
+    with pytest.raises(UnknownBackendError, match="did you mean 'numpy'"):
+        registry.solver_kernels("nunpy", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("files", "present"),
+    [((), False), (("null", "nvidiactl"), False), (("nvidia0",), True), (("nvidia3",), True), (("kfd",), True)],
+)
+def test_driver_of_a_gpu_is_seen_by_its_files(tmp_path, files, present):
+    for name in files:
+        (tmp_path / name).touch()
+    assert gpu_driver_present(tmp_path) is present

@@ -35,7 +35,13 @@ def test_from_a_scan_to_a_model_file_and_an_image(scan, tmp_path):
     run.save(tmp_path / "run")
     image = pb.reconstruct(scan, pb.load_model(tmp_path / "run"))
     assert pb.evaluate(image, scan).amplitude_psnr_db > 25
-    assert pb.evaluate(pb.reconstruct(scan), scan).amplitude_psnr_db > 25  # the shipped network
+    assert pb.evaluate(pb.reconstruct(scan, start="network"), scan).amplitude_psnr_db > 25  # the shipped network
+
+
+def test_reconstruction_and_assessment_need_no_engine(scan):
+    image = pb.reconstruct(scan)
+    assert pb.evaluate(image, scan).amplitude_psnr_db > 25
+    assert pb.assess(scan, image).unexplained_variance < 0.15
 
 
 @pytest.mark.parametrize("name", sorted(set(registered_backends()) - set(ENGINES)))

@@ -89,7 +89,7 @@ def test_outputs_have_the_size_of_the_window(architecture, layout):
 
 @pytest.mark.parametrize("architecture", ["unet", "cnn"])
 def test_every_parameter_has_one_name_and_one_use(architecture):
-    config = ModelConfig(architecture=architecture, unrolled_steps=3)
+    config = ModelConfig(N=64, architecture=architecture, unrolled_steps=3)
     names = [p.name for p in parameters(config)]
     assert len(set(names)) == len(names)
     used = [op.attributes["name"] for net in describe(config).values() for op in net.ops if op.kind == "conv"]
@@ -102,14 +102,19 @@ def test_every_parameter_has_one_name_and_one_use(architecture):
     [
         ({}, 979_472),
         ({"unrolled_steps": 1}, 489_160),
-        ({"architecture": "cnn"}, 2_331_772),
+        ({"architecture": "cnn", "N": 64}, 2_331_772),
         ({"architecture": "cnn", "N": 128}, 4_661_212),
         ({"architecture": "cnn", "N": 256}, 12_912_268),
-        ({"architecture": "cnn", "gridsize": 2}, 2_340_208),
+        ({"architecture": "cnn", "N": 64, "gridsize": 2}, 2_340_208),
     ],
 )
 def test_parameter_counts(fields, expected):
     assert parameter_count(ModelConfig(n_filters_scale=2, **fields)) == expected
+
+
+def test_cnn_needs_the_size_of_its_patterns():
+    with pytest.raises(ConfigError, match=r"model\.N=0"):
+        parameters(ModelConfig(architecture="cnn"))
 
 
 def test_unet_has_the_same_weights_for_every_size_and_gridsize():

@@ -99,6 +99,12 @@ def test_patterns_that_are_explained_ask_for_nothing(case):
     assert not np.any(found.probe)
 
 
+def test_dark_exit_waves_have_the_amplitude_of_the_background():
+    detector, amplitude = modelled(np.zeros((1, 2, 8, 8), complex))
+    assert not np.any(detector)
+    np.testing.assert_allclose(amplitude, 1e-4, rtol=1e-12)
+
+
 def test_extract_and_scatter_are_adjoint(case, rng):
     obj, probe, patterns = case
     N = probe.shape[-1]
@@ -116,7 +122,7 @@ def test_a_bright_pixel_lands_where_the_shift_says():
 
 
 def test_illumination_is_the_energy_of_all_windows(case):
-    obj, probe, patterns = case
+    _, probe, patterns = case
     found = illumination(probe, patterns, SHAPE)
     expected = (np.abs(shifted_probes(probe, patterns.shifts_px)) ** 2).sum()
     assert found.sum() == pytest.approx(expected)

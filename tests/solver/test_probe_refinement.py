@@ -6,13 +6,16 @@ import dataclasses
 
 import numpy as np
 import pytest
-from ptycho_backend.solver.object_and_probe import ObjectAndProbeResult, update_object_and_probe
 
 from ptycho_backend.config import ModelConfig, TrainingConfig
-from ptycho_backend.solver import probe_refinement, solver
+from ptycho_backend.engines.numpy import solver as numpy_solver
+from ptycho_backend.engines.numpy.solver import NumpyKernels
+from ptycho_backend.solver import probe_refinement
 from ptycho_backend.solver.epie import EpieOptions, EpieResult, epie
 from ptycho_backend.solver.probe_refinement import centred_like, drift_px, refine_probe, refined_calibration
+from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.scan_geometry import shifted_probe
+from ptycho_backend.solver.solver import Solution, SolverOptions, solve
 from ptycho_backend.testing import assert_close
 from ptycho_backend.testing.images import scaled_distance
 from ptycho_backend.testing.scans import calibration_of_scan as calibration_of
@@ -39,9 +42,11 @@ def rough(guessed):
     return epie(guessed, calibration_of(guessed), EpieOptions(ITERATIONS), np.random.default_rng(0))
 
 
-def updated(scan, rough, iterations=8, **options) -> ObjectAndProbeResult:
-    calibration = dataclasses.replace(calibration_of(scan), probe=rough.probe)
-    return update_object_and_probe(scan, calibration, rough.image, iterations, **options)
+def updated(scan, rough, iterations=8, update_probe=True, calibration=None) -> Solution:
+    """Return object and probe after updates from all patterns, from the result of ePIE."""
+    calibration = dataclasses.replace(calibration or calibration_of(scan), probe=rough.probe)
+    options = SolverOptions(iterations, update_probe, step=0.5, coarse=False, stage="probe")
+    return solve(Problem.of(scan, calibration), NumpyKernels(), rough.image, options)
 
 
 def test_updates_from_all_patterns_remove_the_noise_of_epie_from_the_probe(guessed, true, rough):
@@ -84,15 +89,15 @@ def test_bad_pixels_do_not_change_the_probe(rng):
     spoiled[:, bad] = 1e5
     scans = [dataclasses.replace(scan, patterns=patterns, mask=~bad) for patterns in (scan.patterns, spoiled)]
     calibration = calibration_of(scans[0])
-    start = epie(scans[0], calibration, EpieOptions(4), np.random.default_rng(0)).image
-    one, other = (update_object_and_probe(each, calibration, start, 3).probe for each in scans)
+    start = epie(scans[0], calibration, EpieOptions(4), np.random.default_rng(0))
+    one, other = (updated(each, start, 3, calibration=calibration).probe for each in scans)
     np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("chunk_pixels", [N * N, 7 * N * N])
 def test_chunks_do_not_change_the_probe(guessed, rough, monkeypatch, chunk_pixels):
     expected = updated(guessed, rough, 3).probe
-    monkeypatch.setattr(solver, "CHUNK_PIXELS", chunk_pixels)
+    monkeypatch.setattr(numpy_solver, "CHUNK_PIXELS", chunk_pixels)
     # The order of float32 sums differs.
     np.testing.assert_allclose(updated(guessed, rough, 3).probe, expected, atol=1e-5 * np.abs(expected).max())
 
@@ -125,11 +130,11 @@ def test_intensity_distribution_within_the_outline_does_not_shift_the_probe(true
 def test_probe_without_a_lower_error_is_not_used(guessed, monkeypatch, last):
     calibration = calibration_of(guessed)
 
-    def staged(scan, calibration, start, iterations, update_probe, on_event):
-        probe = calibration.probe * (np.nan if last is None else 1)
-        return ObjectAndProbeResult(probe, [1.0, (last or 0.5) if update_probe else 1.0])
+    def staged(problem, _kernels, start, options, _on_event):
+        probe = problem.calibration.probe * (np.nan if last is None else 1)
+        return Solution(start, probe, [1.0, (last or 0.5) if options.update_probe else 1.0])
 
-    monkeypatch.setattr(probe_refinement, "update_object_and_probe", staged)
+    monkeypatch.setattr(probe_refinement, "solve", staged)
     probe, used = refine_probe(guessed, calibration, 2, np.random.default_rng(0))
     assert not used
     assert probe is calibration.probe
@@ -150,9 +155,7 @@ def test_large_scan_is_refined_on_the_patterns_at_its_centre(guessed, monkeypatc
         return EpieResult(None, calibration.probe, [1.0])
 
     monkeypatch.setattr(probe_refinement, "epie", staged)
-    monkeypatch.setattr(
-        probe_refinement, "update_object_and_probe", lambda *_: ObjectAndProbeResult(guessed.probe, [1.0])
-    )
+    monkeypatch.setattr(probe_refinement, "solve", lambda *_: Solution(None, guessed.probe, [1.0]))
     refine_probe(guessed, calibration_of(guessed), 2, np.random.default_rng(0))
     middle = (guessed.positions_px.min(axis=0) + guessed.positions_px.max(axis=0)) / 2
     distance = np.linalg.norm(guessed.positions_px - middle, axis=1)

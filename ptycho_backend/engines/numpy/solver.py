@@ -11,7 +11,14 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from ptycho_backend.engines.solver_contract import REGULARISATION, KernelUpdates, Report, SolverKernels, summed
+from ptycho_backend.engines.solver_contract import (
+    REGULARISATION,
+    KernelUpdates,
+    Report,
+    SolverKernels,
+    require_shapes,
+    summed,
+)
 from ptycho_backend.physics.updates import BACKGROUND, PhaseSlopes
 from ptycho_backend.runtime.devices import processors
 from ptycho_backend.runtime.thread_map import QUEUED_PER_WORKER, ordered_pool_map
@@ -19,6 +26,7 @@ from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.scan_geometry import AXES, abs2, probe_of, spectrum_of, sum_modes
 
 CHUNK_PIXELS = 64**3  # patterns of one chunk, in pixels; small enough for the processor's cache
+TINY = np.finfo(np.float32).tiny  # a dark exit wave has no centre
 CACHE_BYTES = 512 * 2**20  # amplitudes and shifted probes are saved where they fit in this
 Complex = NDArray[np.complex64]
 Real = NDArray[np.float32]
@@ -41,7 +49,7 @@ class NumpyKernels(SolverKernels):
     device = "cpu"
 
     def load(self, problem: Problem) -> None:
-        """Take the data of a scan; patterns stay where they are and are read by chunks."""
+        """Set the data of a scan; patterns stay where they are and are read by chunks."""
         self._problem, self._geometry, self._good = problem, problem.geometry, problem.good
         self._saved: dict[tuple[str, int], NDArray[Any]] = {}
         self._spectrum_of: tuple[Any, Complex] | None = None
@@ -55,19 +63,21 @@ class NumpyKernels(SolverKernels):
         """Return a copy."""
         return array.copy()
 
-    def illumination(self, probe: Complex) -> Real:
+    def illumination(self, probe: Complex, report: Report | None = None) -> Real:
         """Return Σ_j Σ_m |P_jm|², shape (y, x)."""
+        require_shapes(self._geometry, probe)
         total = np.zeros(self._geometry.canvas_shape, dtype=np.float32)
-        intensity = partial(self._intensity, self._begin(probe))
-        with ThreadPoolExecutor(processors()) as pool:
-            for rows, values in ordered_pool_map(pool, intensity, self._chunks(), QUEUED_PER_WORKER * processors()):
-                self._geometry.scatter_add(total, values, rows)
+        for rows, values in self._map(partial(self._intensity, self._begin(probe))):
+            self._geometry.scatter_add(total, values, rows)
+            if report is not None:
+                report(rows.stop)
         return total
 
     def updates(
         self, obj: Complex, probe: Complex, probe_too: bool = False, report: Report | None = None
     ) -> KernelUpdates:
         """Return the sums over all patterns."""
+        require_shapes(self._geometry, probe, obj)
         spectrum = self._begin(probe)
         total, squared_error, norm = np.zeros_like(obj), 0.0, 0.0
         probe_spectrum = np.zeros_like(spectrum) if probe_too else None
@@ -85,6 +95,7 @@ class NumpyKernels(SolverKernels):
 
     def phase_slopes(self, obj: Complex, probe: Complex) -> PhaseSlopes:
         """Return the linearised smooth errors of all patterns."""
+        require_shapes(self._geometry, probe, obj)
         return summed(list(self._map(partial(self._slopes, obj, self._begin(probe)))))
 
     def combine(self, a: float, x: NDArray[Any], b: float, y: NDArray[Any]) -> NDArray[Any]:
@@ -107,7 +118,7 @@ class NumpyKernels(SolverKernels):
         return float(rows.sum(dtype=np.float64))
 
     def _begin(self, probe: Complex) -> Complex:
-        """Return the probe's spectrum; what depends on another probe is forgotten."""
+        """Return the probe's spectrum; drop the saved arrays of another probe."""
         if self._spectrum_of is None or self._spectrum_of[0] is not probe:
             self._saved = {key: value for key, value in self._saved.items() if key[0] == "amplitudes"}
             self._spectrum_of = (probe, spectrum_of(probe))
@@ -154,15 +165,17 @@ class NumpyKernels(SolverKernels):
         probes, patches = self._probes(spectrum, rows), self._geometry.extract_patches(obj, rows)
         exit_waves = probes * patches
         intensity = sum_modes(abs2(exit_waves))
-        axis, total = np.arange(N, dtype=np.float32), intensity.sum(axis=(1, 2))
-        centres = np.stack([intensity.sum(axis=2) @ axis, intensity.sum(axis=1) @ axis], axis=1) / total[:, None]
+        axis, total = np.arange(N, dtype=np.float32), np.maximum(intensity.sum(axis=(1, 2)), TINY)
+        # Sums, not a product with a vector: BLAS rounds a row differently in another chunk.
+        sums = [(intensity.sum(axis=other) * axis).sum(axis=1) for other in (2, 1)]
+        centres = np.stack(sums, axis=1) / total[:, None]
         detector = scipy.fft.fft2(exit_waves, axes=AXES, norm="ortho")
         amplitude = np.sqrt(sum_modes(abs2(detector)) + np.float32(BACKGROUND))
         tangents = []
         for along in ((axis - centres[:, :1])[:, None, :, None], (axis - centres[:, 1:])[:, None, None, :]):
-            turned = scipy.fft.fft2(exit_waves * along, axes=AXES, norm="ortho", overwrite_x=True)
+            moment = scipy.fft.fft2(exit_waves * along, axes=AXES, norm="ortho", overwrite_x=True)
             # Re(Ψ̄·F(i·y·ψ)) = −Im(Ψ̄·F(y·ψ))
-            tangents.append(sum_modes(detector.imag * turned.real - detector.real * turned.imag) / amplitude)
+            tangents.append(sum_modes(detector.imag * moment.real - detector.real * moment.imag) / amplitude)
         jacobian = np.stack([*tangents, amplitude], axis=1)
         residual = x - amplitude
         if self._good is not None:

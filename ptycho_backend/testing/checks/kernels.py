@@ -1,4 +1,4 @@
-"""Comparison of an engine's solver kernels with the oracle, and of whole reconstructions (spec: backend_contract 10)."""
+"""Comparison of an engine's solver kernels with the oracle, and of whole reconstructions (backend_contract 10)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def update(engine: EngineUnderTest, rng: np.random.Generator, name: str) -> Chec
 
 
 def squared_error(engine: EngineUnderTest, rng: np.random.Generator) -> CheckResult:
-    """Compare the squared error and the norm with the oracle's, and the weight of the probe update with its definition."""
+    """Compare squared error and norm with the oracle's, and the weight of the probe update with its definition."""
     case = kernel_case(engine, rng)
     found, expected = case.kernels.updates(*case.on_device(), True), oracle.updates(case.obj, case.probe, case.patterns)
     patches = oracle.extract_patches(case.obj, case.patterns.corners_px, case.problem.N)

@@ -1,0 +1,65 @@
+"""Clocks, medians and tables that the benchmarks share."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ptycho_backend.runtime.devices import processors
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Wall time and processor time of this process, seconds."""
+
+    wall_s: float
+    cpu_s: float
+
+    @staticmethod
+    def now() -> Clock:
+        """Read both clocks."""
+        return Clock(time.perf_counter(), time.process_time())
+
+    @property
+    def elapsed(self) -> Clock:
+        """Times since this reading."""
+        now = Clock.now()
+        return Clock(now.wall_s - self.wall_s, now.cpu_s - self.cpu_s)
+
+
+def timed(function: Callable[[], Result]) -> tuple[Result, Clock]:
+    """Call a function; return its result and its times."""
+    started = Clock.now()
+    result = function()
+    return result, started.elapsed
+
+
+def machine() -> dict[str, Any]:
+    """Return system, processor and number of processors."""
+    return {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count(), "usable": processors()}
+
+
+def processor() -> str:
+    """Return the processor's name, or its architecture where the system gives no name."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.machine()
+
+
+def markdown_row(cells: Iterable[Any]) -> str:
+    """Return one row of a Markdown table."""
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def markdown_head(columns: Sequence[str]) -> str:
+    """Return the first two rows of a Markdown table."""
+    return f"{markdown_row(columns)}\n|{'---|' * len(columns)}"
