@@ -82,7 +82,7 @@ def test_readme_example(backend, execution, tmp_path, monkeypatch, capsys):
     simulate, train = pb.simulate_scan, pb.train
 
     def tiny_train(scan, config):
-        assert (config.model.N, config.nepochs) == (N, 4)
+        assert (config.model.N, config.nepochs) == (0, 4)
         config.nepochs, config.probe_iterations, config.model.n_filters_scale = 1, 2, 1
         config.backend = backend.name
         return train(scan, config, execution)
