@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
+from ptycho_backend.engines.numpy.solver import constrain_exit_waves
 from ptycho_backend.events import OnEvent, StageEvent, ThrottledProgress, ignore
 from ptycho_backend.physics.calibration import Calibration, probe_weight
-from ptycho_backend.solver.scan_geometry import AXES, ScanGeometry, abs2, probe_of, spectrum_of
+from ptycho_backend.solver.problem import Problem
+from ptycho_backend.solver.scan_geometry import AXES, abs2, probe_of, spectrum_of
 from ptycho_backend.solver.stitching import stitch
 
 OBJECT_STEP, PROBE_STEP = 1.0, 1.0  # relative to the full update
-MIN_AMPLITUDE = 1e-9  # keeps the amplitude ratio finite on dark pixels
 CACHE_BYTES = 512 * 2**20  # upper limit of cached shifted probes
 STAGE = "ePIE"
 
@@ -119,11 +120,9 @@ class _EpieState:
     """Object, probe and data of an ePIE reconstruction, in the FFT's own pixel order."""
 
     def __init__(self, scan: Scan, calibration: Calibration, start: Image | None, cache_probes: bool) -> None:
-        self._scan, self._r = scan, np.float32(calibration.rms_input_scale)
-        self._geometry = ScanGeometry(scan)
+        self._scan, self._problem = scan, Problem.of(scan, calibration)
+        self._geometry, self._good = self._problem.geometry, self._problem.good
         self._obj = self._geometry.canvas(start)
-        self._good = np.fft.ifftshift(scan.mask)
-        self._all_good = bool(scan.mask.all())
         self._spectrum = spectrum_of(calibration.probe)
         self._cache: dict[int, NDArray[np.complex64]] = {}
         self._uses_cache = cache_probes and len(scan) * calibration.probe.nbytes < CACHE_BYTES
@@ -153,22 +152,12 @@ class _EpieState:
         N = self._scan.N
         y, x = self._geometry.corners_px[row]
         patch = self._obj[y : y + N, x : x + N]
-        amplitude = np.fft.ifftshift(self._scan.amplitude(slice(row, row + 1))[0]) * self._r
-        probe = self._shifted_probe(row)
-        exit_waves = probe * patch
-        detector = scipy.fft.fft2(exit_waves, axes=AXES, norm="ortho")
-        predicted = np.sqrt(abs2(detector).sum(axis=0))
-        ratio = amplitude / np.maximum(predicted, MIN_AMPLITUDE)
-        if not self._all_good:
-            ratio[~self._good] = 1.0
-        exit_wave_update = scipy.fft.ifft2(detector * ratio, axes=AXES, norm="ortho", overwrite_x=True)
-        exit_wave_update -= exit_waves
+        x, probe = self._problem.amplitudes(slice(row, row + 1)), self._shifted_probe(row)
+        exit_wave_update, residual = constrain_exit_waves((probe * patch)[None], x, self._good)
         if update_probe:
-            self._update_probe(row, patch, exit_wave_update)
-        patch += self._object_step * (np.conj(probe) * exit_wave_update).sum(axis=0)
-        residual = (amplitude - predicted) if self._all_good else (amplitude - predicted)[self._good]
-        measured = amplitude if self._all_good else amplitude[self._good]
-        return float(np.vdot(residual, residual)), float(np.vdot(measured, measured))
+            self._update_probe(row, patch, exit_wave_update[0])
+        patch += self._object_step * (np.conj(probe) * exit_wave_update[0]).sum(axis=0)
+        return float(np.vdot(residual, residual)), float(np.vdot(x, x))
 
     def _shifted_probe(self, row: int) -> NDArray[np.complex64]:
         if row in self._cache:

@@ -7,6 +7,7 @@ It is built once per scan and handed to the solver, which hands it to the kernel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ class Problem:
         """Side of a pattern, pixels."""
         return self.scan.N
 
-    @property
+    @cached_property
     def good(self) -> NDArray[np.float32] | None:
         """Mask (y, x) in the order of the FFT, 1 for good pixels; None where all are good."""
         return None if self.scan.mask.all() else np.fft.ifftshift(self.scan.mask).astype(np.float32)

@@ -135,22 +135,9 @@ class NumpyKernels(SolverKernels):
     def _intensity(self, spectrum: Complex, rows: slice) -> tuple[slice, Real]:
         return rows, sum_modes(abs2(self._probes(spectrum, rows)))
 
-    def _waves(self, obj: Complex, spectrum: Complex, rows: slice) -> tuple[Complex, Complex, Complex, Real]:
-        """Return shifted probes, object patches, detector waves and modelled amplitudes of a chunk."""
-        probes, patches = self._probes(spectrum, rows), self._geometry.extract_patches(obj, rows)
-        detector = scipy.fft.fft2(probes * patches, axes=AXES, norm="ortho", overwrite_x=True)
-        amplitude = sum_modes(abs2(detector))
-        amplitude += np.float32(BACKGROUND)
-        return probes, patches, detector, np.sqrt(amplitude, out=amplitude)
-
     def _chunk_update(self, obj: Complex, spectrum: Complex, probe_too: bool, rows: slice) -> ChunkUpdate:
-        x = self._amplitudes(rows)
-        probes, patches, detector, amplitude = self._waves(obj, spectrum, rows)
-        residual = x - amplitude
-        if self._good is not None:
-            residual *= self._good
-        detector *= (residual / amplitude)[:, None]
-        exit_wave_update = scipy.fft.ifft2(detector, axes=AXES, norm="ortho", overwrite_x=True)
+        x, probes, patches = self._amplitudes(rows), self._probes(spectrum, rows), self._patches(obj, rows)
+        exit_wave_update, residual = constrain_exit_waves(probes * patches, x, self._good)
         object_update = sum_modes(np.conj(probes) * exit_wave_update)
         probe_spectrum = probe_weight = None
         if probe_too:
@@ -162,15 +149,14 @@ class NumpyKernels(SolverKernels):
 
     def _slopes(self, obj: Complex, spectrum: Complex, rows: slice) -> PhaseSlopes:
         x, N = self._amplitudes(rows), self._problem.N
-        probes, patches = self._probes(spectrum, rows), self._geometry.extract_patches(obj, rows)
-        exit_waves = probes * patches
+        exit_waves = self._probes(spectrum, rows) * self._patches(obj, rows)
         intensity = sum_modes(abs2(exit_waves))
         axis, total = np.arange(N, dtype=np.float32), np.maximum(intensity.sum(axis=(1, 2)), TINY)
         # Sums, not a product with a vector: BLAS rounds a row differently in another chunk.
         sums = [(intensity.sum(axis=other) * axis).sum(axis=1) for other in (2, 1)]
         centres = np.stack(sums, axis=1) / total[:, None]
         detector = scipy.fft.fft2(exit_waves, axes=AXES, norm="ortho")
-        amplitude = np.sqrt(sum_modes(abs2(detector)) + np.float32(BACKGROUND))
+        amplitude = modelled_amplitude(detector)
         tangents = []
         for along in ((axis - centres[:, :1])[:, None, :, None], (axis - centres[:, 1:])[:, None, None, :]):
             moment = scipy.fft.fft2(exit_waves * along, axes=AXES, norm="ortho", overwrite_x=True)
@@ -188,6 +174,9 @@ class NumpyKernels(SolverKernels):
             centres_px=self._geometry.corners_px[rows] + centres.astype(np.float64),
         )
 
+    def _patches(self, obj: Complex, rows: slice) -> Complex:
+        return self._geometry.extract_patches(obj, rows)
+
     def _amplitudes(self, rows: slice) -> Real:
         return self._save("amplitudes", rows, self._amplitudes_fit, lambda: self._problem.amplitudes(rows))
 
@@ -204,3 +193,36 @@ class NumpyKernels(SolverKernels):
         if key not in self._saved:
             self._saved[key] = make()
         return self._saved[key]
+
+
+def modelled_amplitude(detector: Complex) -> Real:
+    """Return sqrt(Σ_m|Ψ_m|² + 1e-8), shape (position, y, x), of detector waves (position, mode, y, x)."""
+    amplitude = sum_modes(abs2(detector))
+    amplitude += np.float32(BACKGROUND)
+    return np.sqrt(amplitude, out=amplitude)
+
+
+def constrain_exit_waves(exit_waves: Complex, x: Real, good: Real | None) -> tuple[Complex, Real]:
+    """
+    Apply the amplitude constraint: return the exit-wave update F⁻¹((x − a)·Ψ/a) and the residual x − a.
+
+    Parameters
+    ----------
+    exit_waves : complex64, shape (position, mode, y, x)
+        Overwritten.
+    x : float32, shape (position, y, x)
+        Measured amplitude, in the order of the FFT.
+    good : float32, shape (y, x), optional
+        0 on bad pixels, whose residual is 0; None: all pixels are good.
+
+    Notes
+    -----
+    Spec: physics 9.1, 9.2.
+    """
+    detector = scipy.fft.fft2(exit_waves, axes=AXES, norm="ortho", overwrite_x=True)
+    amplitude = modelled_amplitude(detector)
+    residual = x - amplitude
+    if good is not None:
+        residual *= good
+    detector *= (residual / amplitude)[:, None]
+    return scipy.fft.ifft2(detector, axes=AXES, norm="ortho", overwrite_x=True), residual
