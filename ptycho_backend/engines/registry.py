@@ -138,10 +138,5 @@ def _installed_name() -> str:
 
 
 def _not_installed(name: str, missing: tuple[str, ...]) -> BackendNotInstalledError:
-    _, extra = FRAMEWORKS[name]
-    return BackendNotInstalledError(
-        f"The engine '{name}' needs a framework that is not installed.",
-        expected=f"the packages {', '.join(FRAMEWORKS[name][0])}",
-        received=f"missing: {', '.join(missing)}",
-        fix=f"pip install 'ptychopinn[{extra}]'",
-    )
+    packages, extra = FRAMEWORKS[name]
+    return BackendNotInstalledError.not_installed(f"The engine '{name}'", packages, missing, extra)

@@ -319,12 +319,7 @@ def require(name: str, packages: Sequence[str]) -> None:
     """
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
-        raise ConfigError(
-            f"The logger '{name}' needs packages that are not installed.",
-            expected=f"the packages {', '.join(packages)}",
-            received=f"logger={name!r}, missing: {', '.join(missing)}",
-            fix=f"pip install 'ptychopinn[{name}]'",
-        )
+        raise ConfigError.not_installed(f"The logger '{name}'", packages, missing, name)
 
 
 def tracking_uri(folder: Path | None) -> str | None:
