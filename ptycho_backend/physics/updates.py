@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.physics.propagation import far_field, near_field
+from ptycho_backend.physics.translation import fourier_shift_ramps
 
 BACKGROUND = 1e-8  # ε: (normalised amplitude 1e-4)², keeps Ψ/a finite on dark pixels
 Real = NDArray[np.float64]
@@ -90,11 +91,10 @@ def shift_factors(shifts_px: Real, N: int, derivative: int | None = None) -> Com
 
     The Nyquist component of an even side is the mean of both signs: a real cosine.
     """
-    factors = []
+    ramps, factors = fourier_shift_ramps(shifts_px, N), []
     for axis in range(2):
-        frequency = 2 * np.pi * np.fft.fftfreq(N)
-        shift = shifts_px[:, axis, None]
-        factor, slope = np.exp(-1j * frequency * shift), -1j * frequency * np.exp(-1j * frequency * shift)
+        shift, factor = shifts_px[:, axis, None], ramps[:, axis]
+        slope = -2j * np.pi * np.fft.fftfreq(N) * factor
         if N % 2 == 0:
             factor[:, N // 2] = np.cos(np.pi * shift[:, 0])
             slope[:, N // 2] = -np.pi * np.sin(np.pi * shift[:, 0])
