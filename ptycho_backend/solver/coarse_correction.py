@@ -56,9 +56,10 @@ def coarse_correction(slopes: PhaseSlopes, shape: tuple[int, int], N: int) -> Co
     """
     values, weights = _solved(slopes)
     splines = Splines(slopes.centres_px, shape, KNOTS_OF_N * N)
+    at_centres = splines.rows(0, 0)
     phase = splines.fit([splines.rows(1, 0), splines.rows(0, 1)], values[:, :2], weights[:, :2])
-    logarithm = splines.fit([splines.rows(0, 0)], values[:, 2:], weights[:, 2:])
-    sizes = [float(np.sqrt(np.mean((splines.rows(0, 0) @ knots) ** 2))) for knots in (phase, logarithm)]
+    logarithm = splines.fit([at_centres], values[:, 2:], weights[:, 2:])
+    sizes = [float(np.sqrt(np.mean((at_centres @ knots) ** 2))) for knots in (phase, logarithm)]
     log_amplitude = np.clip(splines.on_canvas(logarithm), -LARGEST_LOG, LARGEST_LOG)
     factor = np.exp(log_amplitude + 1j * splines.on_canvas(phase)).astype(np.complex64)
     return Correction(factor, *sizes)

@@ -120,7 +120,7 @@ class _EpieState:
     """Object, probe and data of an ePIE reconstruction, in the FFT's own pixel order."""
 
     def __init__(self, scan: Scan, calibration: Calibration, start: Image | None, cache_probes: bool) -> None:
-        self._scan, self._problem = scan, Problem.of(scan, calibration)
+        self._problem = Problem.of(scan, calibration)
         self._geometry, self._good = self._problem.geometry, self._problem.good
         self._obj = self._geometry.canvas(start)
         self._spectrum = spectrum_of(calibration.probe)
@@ -138,8 +138,9 @@ class _EpieState:
 
     def _image(self, obj: NDArray[np.complex64], probe: NDArray[np.complex64]) -> Image:
         """Return the object with the coverage of a stitched image: the summed probe weight."""
-        ones = np.broadcast_to(np.complex64(1), (len(self._scan), self._scan.N, self._scan.N))
-        flat = stitch(ones, self._scan.positions_px, probe_weight(probe), self._geometry.frame)
+        scan = self._problem.scan
+        ones = np.broadcast_to(np.complex64(1), (len(scan), scan.N, scan.N))
+        flat = stitch(ones, scan.positions_px, probe_weight(probe), self._geometry.frame)
         covered = np.where(flat.coverage > 0, obj[:-1, :-1], 0).astype(np.complex64)
         return Image(covered, flat.coverage, flat.origin_px)
 
@@ -149,7 +150,7 @@ class _EpieState:
 
     def update(self, row: int, update_probe: bool) -> tuple[float, float]:
         """Update object and probe by one pattern; return its Σ(A − |ψ|)² and ΣA²."""
-        N = self._scan.N
+        N = self._problem.N
         y, x = self._geometry.corners_px[row]
         patch = self._obj[y : y + N, x : x + N]
         x, probe = self._problem.amplitudes(slice(row, row + 1)), self._shifted_probe(row)
