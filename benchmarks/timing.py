@@ -1,13 +1,16 @@
-"""Clocks, medians and tables that the benchmarks share."""
+"""Clocks, tables and command-line values that the benchmarks share."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import yaml
 
 from ptycho_backend.runtime.devices import processors
 
@@ -63,3 +66,18 @@ def markdown_row(cells: Iterable[Any]) -> str:
 def markdown_head(columns: Sequence[str]) -> str:
     """Return the first two rows of a Markdown table."""
     return f"{markdown_row(columns)}\n|{'---|' * len(columns)}"
+
+
+def key_value(text: str) -> tuple[str, Any]:
+    """
+    Read "key=value" from the command line, the value as YAML.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        Without a key and "=".
+    """
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise argparse.ArgumentTypeError(f"expected key=value, received {text!r}")
+    return key, yaml.safe_load(value)
