@@ -149,6 +149,10 @@ class DeviceError(PtychoError, RuntimeError):
     """Device or precision that this machine or engine lacks."""
 
 
+class ProcessError(PtychoError, RuntimeError):
+    """Lost connection to another process of a group."""
+
+
 class TrainingError(PtychoError, RuntimeError):
     """Training that cannot continue."""
 

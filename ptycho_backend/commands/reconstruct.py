@@ -21,12 +21,14 @@ from ptycho_backend.commands.figures import show_rows
 from ptycho_backend.commands.files import add_scan_options, load, result_folder
 from ptycho_backend.commands.incremental_image import IncrementalImage
 from ptycho_backend.commands.results import Request, provenance, result_rows, run_reconstruction, show_result
+from ptycho_backend.commands.worker import compute_share, silent_process
 from ptycho_backend.config import ExecutionConfig, InferenceConfig
 from ptycho_backend.engines.model import Model
 from ptycho_backend.model_file.bundle import read_bundle
 from ptycho_backend.network.shipped import SHIPPED
 from ptycho_backend.reconstruction import kernels_of
 from ptycho_backend.runtime.progress import Terminal
+from ptycho_backend.training.parallel import launched_rank
 
 SECTIONS: dict[str, type[Any]] = {"inference": InferenceConfig, "execution": ExecutionConfig}
 configs = partial(sections, config_types=SECTIONS)  # content of --print_config
@@ -62,6 +64,12 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
     execution, inference = settings["execution"], settings["inference"]
     scan_path = line.require(options, "scan", "SCAN")
     output = line.require(options, "output", "--output FOLDER")
+    if launched_rank().rank > 0:
+        with silent_process():
+            scan = load(options, scan_path)
+            with captured_library_messages(terminal):
+                request = request_of(options, inference, execution)
+            return compute_share(scan, request)
     with result_folder(output, options.overwrite) as folder:
         scan = load(options, scan_path)
         with captured_library_messages(terminal):

@@ -32,6 +32,7 @@ from ptycho_backend.quality.assessment import STARTS, Assessment, assessment_of
 from ptycho_backend.quality.metrics import Comparison
 from ptycho_backend.reconstruction import Reconstruction, other_start, prepare
 from ptycho_backend.runtime.progress import Terminal
+from ptycho_backend.training.parallel import launched_rank
 
 logger = logging.getLogger(__name__)
 
@@ -178,9 +179,11 @@ def result_rows(result: Result) -> list[tuple[str, str]]:
     reconstruction = result.reconstruction
     n_patterns = len(reconstruction.scan)
     rate = n_patterns / max(result.seconds, 1e-9)
+    world = launched_rank().world
+    place = reconstruction.kernels.device + (f" in {world} processes" if world > 1 else "")
     return [
         ("image", f"{height} × {width} px from {n_patterns} patterns"),
-        ("solver", f"on {reconstruction.kernels.device}, from {INITIAL_OBJECTS[reconstruction.start]}"),
+        ("solver", f"on {place}, from {INITIAL_OBJECTS[reconstruction.start]}"),
         ("reconstruction time", f"{seconds(result.seconds)} ({number(rate, '.3g')} patterns/s)"),
     ]
 

@@ -40,6 +40,7 @@ from ptycho_backend.commands.results import (
     show_files,
     show_result,
 )
+from ptycho_backend.commands.worker import compute_share, silent_process
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig, validate
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines.registry import FRAMEWORKS, network_backend
@@ -49,7 +50,7 @@ from ptycho_backend.model_file.run import CONFIG, Run
 from ptycho_backend.reconstruction import kernels_of
 from ptycho_backend.runtime.progress import Terminal
 from ptycho_backend.training.checkpoints import FOLDER, SUFFIX
-from ptycho_backend.training.parallel import process_rank
+from ptycho_backend.training.parallel import launched_rank, process_rank
 
 SECTIONS: dict[str, type[Any]] = {
     "training": TrainingConfig,
@@ -113,8 +114,7 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
             trained.write_into(folder)
             result = None
             if not options.no_reconstruct:
-                kernels = kernels_of(trained.model)
-                request = Request(trained.model, settings["inference"], kernels, options.compare, trained.model)
+                request = request_of(trained, settings["inference"], options.compare)
                 result = reconstruct(folder, trained, scan, request, on_event)
         draw_losses(folder, trained)
         show_rows(terminal, "Training", training_rows(trained, scan) + (result_rows(result) if result else []))
@@ -122,9 +122,17 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
 
 
 def train_as_worker(options: Namespace, settings: Mapping[str, Any], scan: Scan) -> None:
-    """Train in a process of rank above 0; the process of rank 0 writes the files."""
+    """Train and reconstruct in a process of rank above 0; the process of rank 0 writes the files."""
     training = with_scan_size(settings["training"], scan)
-    api.train(scan, training, settings["execution"], ignore, Path(options.output) / FOLDER, options.resume)
+    trained = api.train(scan, training, settings["execution"], ignore, Path(options.output) / FOLDER, options.resume)
+    if launched_rank().world > 1 and not options.no_reconstruct:
+        with silent_process():
+            compute_share(scan, request_of(trained, settings["inference"], options.compare))
+
+
+def request_of(trained: Run, inference: InferenceConfig, compare: bool) -> Request:
+    """Return the settings of the reconstruction after the training."""
+    return Request(trained.model, inference, kernels_of(trained.model), compare, trained.model)
 
 
 def checkpoint_folder(folder: Path, resume: bool) -> Path:

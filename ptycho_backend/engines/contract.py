@@ -21,6 +21,7 @@ from ptycho_backend.errors import DeviceError, PtychoError
 from ptycho_backend.events import OnEvent
 from ptycho_backend.physics.calibration import Calibration
 from ptycho_backend.training.options import FitOptions
+from ptycho_backend.training.parallel import ProcessGroup, ProcessRank
 
 __all__ = ["Backend", "Model"]
 
@@ -87,6 +88,22 @@ class Backend(ABC):
         An engine without kernels of its own gets the NumPy kernels, which compute on the processor.
         """
         return NumpyKernels()
+
+    def process_group(self, process: ProcessRank) -> ProcessGroup:
+        """
+        Return the group of processes that reconstruct together (clause 10.8).
+
+        Raises
+        ------
+        PtychoError
+            If the engine exchanges no arrays between processes.
+        """
+        raise PtychoError(
+            f"The engine '{self.name}' exchanges no arrays between processes.",
+            expected="the engine 'pytorch', which exchanges them for every engine",
+            received=f"process {process.rank} of {process.world}",
+            fix="start one process, or take the group of get_backend('pytorch')",
+        )
 
     @abstractmethod
     def operators(self, device: str = "auto") -> Operators:

@@ -6,14 +6,18 @@ import functools
 from importlib.metadata import EntryPoints, entry_points
 from importlib.util import find_spec
 
+from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.engines.contract import Backend
 from ptycho_backend.engines.numpy.backend import NumpyBackend
 from ptycho_backend.engines.numpy.solver import NumpyKernels
+from ptycho_backend.engines.parallel_solver import ParallelKernels
 from ptycho_backend.engines.solver_contract import SolverKernels
 from ptycho_backend.errors import BackendNotInstalledError, UnknownBackendError, nearest_name
 from ptycho_backend.runtime.devices import choose_device, gpu_driver_present
+from ptycho_backend.training.parallel import ProcessRank, launched_rank, on_own_device
 
 GROUP = "ptycho_backend.backends"
+EXCHANGE = "pytorch"  # the engine whose process group serves the kernels of every engine
 NUMPY = "numpy"  # part of this package, so without an entry point; it has no networks
 # Packages that the engines of this distribution need, by import name, and the extra that installs them.
 FRAMEWORKS = {"pytorch": (("torch", "lightning"), "torch"), "tensorflow": (("tensorflow", "keras"), "tensorflow")}
@@ -62,7 +66,8 @@ def solver_kernels(backend: str = "auto", device: str = "auto") -> SolverKernels
     Return the solver kernels for a device.
 
     On a processor these are the NumPy kernels, the fastest ones there, for every engine. On a GPU they are those of
-    the engine. Without a GPU or its driver, "auto" imports no framework.
+    the engine. Without a GPU or its driver, "auto" imports no framework. In processes of a launcher, each process
+    computes its share of the patterns on its own device, and torch.distributed sums the shares (clause 10.8).
 
     Parameters
     ----------
@@ -77,12 +82,20 @@ def solver_kernels(backend: str = "auto", device: str = "auto") -> SolverKernels
     DeviceError
         If this machine or this engine has no such device.
     """
+    process = launched_rank()
+    kernels = _local_kernels(backend, device, process)
+    return kernels if process.world == 1 else ParallelKernels(kernels, get_backend(EXCHANGE).process_group(process))
+
+
+def _local_kernels(backend: str, device: str, process: ProcessRank) -> SolverKernels:
+    """Return the kernels on the device of one process."""
     name = NUMPY if backend == "auto" and not _installed() else _checked_name(backend)
     on_processor = device == "cpu" or (device == "auto" and not gpu_driver_present())
     if on_processor:
         return NumpyKernels()
     engine = get_backend(name)
-    chosen = choose_device(device, engine.devices(), engine.name)
+    found = engine.devices()
+    chosen = choose_device(on_own_device(ExecutionConfig(device=device), found, process).device, found, engine.name)
     return NumpyKernels() if chosen == "cpu" else engine.solver_kernels(chosen)
 
 

@@ -40,6 +40,10 @@ class Problem:
         """Build the problem of a scan."""
         return Problem(scan, calibration, ScanGeometry(scan))
 
+    def part(self, rows: slice) -> Problem:
+        """Return the problem of some positions, on the canvas of all; its patterns are a view."""
+        return Problem(self.scan.subset(rows), self.calibration, self.geometry.part(rows))
+
     def __len__(self) -> int:
         return len(self.scan)
 

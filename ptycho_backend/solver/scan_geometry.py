@@ -6,6 +6,7 @@ The object is not interpolated. A Fourier shift is exact for a probe that fits i
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,12 @@ class ScanGeometry:
         corners = self.frame.corners(scan.positions_px, scan.N)
         self.corners_px = np.rint(corners).astype(int)
         self._fraction_px = corners - self.corners_px
+
+    def part(self, rows: Rows) -> ScanGeometry:
+        """Return the geometry of some positions, on the same canvas."""
+        part = copy.copy(self)
+        part.corners_px, part._fraction_px = self.corners_px[rows], self._fraction_px[rows]
+        return part
 
     @property
     def canvas_shape(self) -> tuple[int, int]:

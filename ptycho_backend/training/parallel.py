@@ -1,22 +1,25 @@
 """
-Processes that train together: their ranks, and the share of every batch that each computes (spec: config 6.4).
+Processes that work together: their ranks, and the share of the work that each computes (spec: config 6.4).
 
-Each process runs the engine's ordinary `fit` on its share; the engine sums gradients and losses over the processes.
+In a training each process runs the engine's ordinary `fit` on its share of every batch; the engine sums gradients and
+losses over the processes. In a reconstruction each process computes the sums over its share of the patterns.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.config import ExecutionConfig
-from ptycho_backend.errors import ConfigError, DeviceError
+from ptycho_backend.errors import ConfigError, DeviceError, ProcessError
 from ptycho_backend.runtime.devices import choose_device
 
 STRATEGIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -25,6 +28,7 @@ STRATEGIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 ONE_DEVICE_COMPILERS = ("tensorflow",)  # XLA has no reduction over the replicas of a distribution strategy
 # Variables of rank, number of processes and rank on this machine, as torchrun and srun set them for every process.
 LAUNCHERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"))
+ADDRESS, PORT = "MASTER_ADDR", "MASTER_PORT"  # variables of the address of the first process
 
 
 @dataclass(frozen=True)
@@ -61,18 +65,78 @@ class ProcessRank:
         return n // self.world + int(self.rank < n % self.world)
 
 
+class ProcessGroup(ABC):
+    """
+    Exchange of arrays between the processes of a reconstruction (spec: backend_contract 10.8).
+
+    Every process calls the same methods in the same order. Each method raises a ProcessError if another process has
+    ended or does not answer.
+    """
+
+    process: ProcessRank
+
+    @abstractmethod
+    def holds(self, array: Any) -> bool:
+        """Return whether the group exchanges arrays of this class; it always exchanges NumPy arrays."""
+
+    @abstractmethod
+    def sum(self, array: Any) -> Any:
+        """Return the sum over all processes, with equal bits in each; the argument may be overwritten."""
+
+    @abstractmethod
+    def from_first(self, array: Any) -> Any:
+        """Return a copy of the array of process 0."""
+
+
 def world_size(execution: ExecutionConfig) -> int:
     """Return the number of processes, one per device; "mirrored" is one process with many devices."""
     return 1 if execution.strategy == "mirrored" else execution.devices * execution.num_nodes
 
 
 def process_rank(execution: ExecutionConfig) -> ProcessRank:
-    """Return this process's rank, which its launcher has set in the environment; without a launcher it is alone."""
+    """Return this process's rank in a training, from its launcher; without a launcher it is alone."""
     world = world_size(execution)
-    for rank, size, local_rank in LAUNCHERS:
-        if world > 1 and os.environ.get(size) == str(world) and rank in os.environ:
-            return ProcessRank(int(os.environ[rank]), world, int(os.environ.get(local_rank, "0")))
-    return ProcessRank()
+    ranks = [process for process in _ranks_in_environment() if process.world == world > 1]
+    return ranks[0] if ranks else ProcessRank()
+
+
+def launched_rank() -> ProcessRank:
+    """
+    Return this process's rank in a reconstruction, from its launcher; without a launcher it is alone.
+
+    Processes work together if the environment also holds the address of the first one: tasks of Slurm without it may
+    be independent programs.
+    """
+    ranks = [process for process in _ranks_in_environment() if process.world > 1 and ADDRESS in os.environ]
+    return ranks[0] if ranks else ProcessRank()
+
+
+def check_address() -> None:
+    """
+    Check that this process can find the first one.
+
+    Raises
+    ------
+    ConfigError
+    """
+    missing = [name for name in (ADDRESS, PORT) if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            "Processes that work together must find the first one.",
+            expected=f"its address in {ADDRESS} and a free port of it in {PORT}",
+            received=f"no {' and no '.join(missing)} in the environment",
+            fix="set both before srun, see docs/how-to/several-devices.md; torchrun sets them itself",
+        )
+
+
+def lost_process(process: ProcessRank, reason: str) -> ProcessError:
+    """Return the error of an exchange that another process does not take part in."""
+    return ProcessError(
+        "A process of the group has ended or does not answer.",
+        expected=f"{process.world} processes that work together",
+        received=f"in process {process.rank}: {reason}",
+        fix="read the first error of the other processes, and start all of them again",
+    )
 
 
 def must_launch(execution: ExecutionConfig) -> bool:
@@ -128,6 +192,15 @@ def on_own_device(execution: ExecutionConfig, found: tuple[str, ...], process: P
     if process.world == 1 or execution.device == "cpu" or len(gpus) < 2:
         return execution
     return dataclasses.replace(execution, device=gpus[process.local_rank % len(gpus)])
+
+
+def _ranks_in_environment() -> list[ProcessRank]:
+    """Return the rank that each launcher gives this process, torchrun's first."""
+    return [
+        ProcessRank(int(os.environ[rank]), int(os.environ[size]), int(os.environ.get(local_rank, "0")))
+        for rank, size, local_rank in LAUNCHERS
+        if rank in os.environ and size in os.environ
+    ]
 
 
 def _check_nodes(execution: ExecutionConfig) -> None:

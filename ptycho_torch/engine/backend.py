@@ -13,12 +13,13 @@ from ptycho_backend.engines.model import History, Model
 from ptycho_backend.events import OnEvent
 from ptycho_backend.physics.calibration import Calibration
 from ptycho_backend.training.options import FitOptions
-from ptycho_backend.training.parallel import check_processes, must_launch
+from ptycho_backend.training.parallel import ProcessRank, check_processes, must_launch
 from ptycho_backend.training.processes import fit_in_processes
 from ptycho_torch.engine.callbacks import replayed
 from ptycho_torch.engine.device import devices, resolve_device
 from ptycho_torch.engine.model import TorchModel
 from ptycho_torch.engine.operators import TorchOperators
+from ptycho_torch.engine.process_group import TorchProcessGroup, joined_group
 from ptycho_torch.engine.solver import TorchKernels
 from ptycho_torch.engine.training import fit
 
@@ -67,3 +68,7 @@ class TorchBackend(Backend):
     def solver_kernels(self, device: str = "auto") -> TorchKernels:
         """Return the solver kernels on a device."""
         return TorchKernels(device)
+
+    def process_group(self, process: ProcessRank) -> TorchProcessGroup:
+        """Return the group of torch.distributed."""
+        return joined_group(process)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 import torch.distributed
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
-from ptycho_backend.errors import ConfigError
-from ptycho_backend.training.parallel import ProcessRank
+from ptycho_backend.training.parallel import ProcessRank, check_address
 
 
 class ProcessGroup:
@@ -57,14 +54,7 @@ class StartedProcess(LightningEnvironment):
     def __init__(self, process: ProcessRank) -> None:
         super().__init__()
         self._process = process
-        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-        if missing:
-            raise ConfigError(
-                "Processes that train together must find the first one.",
-                expected="its address in MASTER_ADDR and a free port of it in MASTER_PORT",
-                received=f"no {' and no '.join(missing)} in the environment",
-                fix="set both before srun, see docs/how-to/several-devices.md; torchrun sets them itself",
-            )
+        check_address()
 
     def node_rank(self) -> int:
         """Return the rank of the process, which is a node."""
