@@ -96,8 +96,7 @@ def world_size(execution: ExecutionConfig) -> int:
 def process_rank(execution: ExecutionConfig) -> ProcessRank:
     """Return this process's rank in a training, from its launcher; without a launcher it is alone."""
     world = world_size(execution)
-    ranks = [process for process in _ranks_in_environment() if process.world == world > 1]
-    return ranks[0] if ranks else ProcessRank()
+    return next((process for process in _ranks_in_environment() if process.world == world > 1), ProcessRank())
 
 
 def launched_rank() -> ProcessRank:
@@ -107,8 +106,9 @@ def launched_rank() -> ProcessRank:
     Processes work together if the environment also holds the address of the first one: tasks of Slurm without it may
     be independent programs.
     """
-    ranks = [process for process in _ranks_in_environment() if process.world > 1 and ADDRESS in os.environ]
-    return ranks[0] if ranks else ProcessRank()
+    if ADDRESS not in os.environ:
+        return ProcessRank()
+    return next((process for process in _ranks_in_environment() if process.world > 1), ProcessRank())
 
 
 def check_address() -> None:

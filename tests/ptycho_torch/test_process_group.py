@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import h5py
 import numpy as np
@@ -101,14 +102,21 @@ def started(commands, folder, launcher=LAUNCHERS[0]):
     return processes
 
 
-def statuses(processes, timeout_s=100):
-    """Return the exit status of each process."""
+@contextmanager
+def killed_at_end(processes):
+    """Kill the processes that the block leaves."""
     try:
-        return [process.wait(timeout_s) for process in processes]
+        yield
     finally:
         for process in processes:
             process.kill()
             process.wait()
+
+
+def statuses(processes, timeout_s=100):
+    """Return the exit status of each process."""
+    with killed_at_end(processes):
+        return [process.wait(timeout_s) for process in processes]
 
 
 def run_code(code, folder):
@@ -142,12 +150,8 @@ def test_exchanges_take_arrays_and_tensors(tmp_path):
 def test_a_lost_process_is_an_error_in_the_others(tmp_path, way):
     command = [sys.executable, "-c", GROUP + LOST.format(way=way)]
     processes = started([command, command], tmp_path)
-    try:
+    with killed_at_end(processes):
         assert processes[0].wait(40) == 3
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
     output = (tmp_path / "out0").read_text()
     assert "A process of the group has ended or does not answer." in output
     assert "in process 0: " in output
