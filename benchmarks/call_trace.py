@@ -1,9 +1,9 @@
 """
 Files of the packages that one reconstruction enters, in order of entry.
 
-    python benchmarks/trace.py                                  # pb.reconstruct(scan)
-    python benchmarks/trace.py function --options iterations=4  # with fields of InferenceConfig
-    python benchmarks/trace.py command --json runs/trace.json   # ptychopinn reconstruct
+    python benchmarks/call_trace.py                                  # pb.reconstruct(scan)
+    python benchmarks/call_trace.py function --options iterations=4  # with fields of InferenceConfig
+    python benchmarks/call_trace.py command --json runs/trace.json   # ptychopinn reconstruct
 
 A file is *entered* when the body of one of its functions runs, in any thread, called from the traced function.
 Module bodies do not count, nor functions that run during an import, nor generated code such as that of dataclasses.
@@ -28,10 +28,9 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-from timing import key_value, machine, markdown_head, markdown_row
+from timing import key_value, machine, markdown_head, markdown_row, save_json
 
 import ptycho_backend as pb
-from ptycho_backend.model_file.run import write_json
 
 ROOT = Path(pb.__file__).parents[1]
 PACKAGES = tuple(f"{ROOT / package}/" for package in ("ptycho_backend", "ptycho", "ptycho_torch"))
@@ -181,8 +180,7 @@ def main() -> None:
     files, n_returns = trace.files(), trace.returns()
     print(f"{summary(options.what, len(files), n_returns)}\n\n{table(files)}")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        write_json(options.json, report(options, files, n_returns))
+        save_json(options.json, report(options, files, n_returns))
 
 
 def report(options: argparse.Namespace, files: dict[str, FileCalls], n_returns: int) -> dict[str, Any]:

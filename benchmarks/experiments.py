@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from faults import FAULTS, Experiment, OuterTools, own_experiment
 from numpy.typing import NDArray
-from timing import key_value, machine, markdown_head, markdown_row, timed
+from timing import key_value, machine, markdown_head, markdown_row, save_json, timed
 
 import ptycho_backend as pb
 from ptycho_backend.errors import PtychoError, first_line
@@ -123,11 +123,13 @@ def main() -> None:
     for row in rows(options, tools) if tools else ():
         print(markdown_row(row.cells()), flush=True)
         report["rows"].append(asdict(row) | {"met": row.met})
-        save(options.json, report)
+        if options.json:
+            save_json(options.json, report)
     if options.star:
         report["star"] = star(pb.load_scan(options.star), dict(options.options), options.limit)
         print(f"\n{star_table(report['star'])}")
-        save(options.json, report)
+        if options.json:
+            save_json(options.json, report)
 
 
 def arguments() -> argparse.Namespace:
@@ -329,13 +331,6 @@ def star_table(result: dict[str, Any]) -> str:
 def yes_or_no(met: bool | None) -> str:
     """Return "yes", "no", or a dash without a goal."""
     return "–" if met is None else "yes" if met else "no"
-
-
-def save(path: Path | None, report: dict[str, Any]) -> None:
-    """Write the report, if a file is given."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, report)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from scans import periodic_scan
-from timing import machine, timed
+from timing import machine, save_json, timed
 from training_step import Case, measure
 
 import ptycho_backend as pb
@@ -33,7 +33,7 @@ from ptycho_backend.engines.registry import get_backend
 from ptycho_backend.engines.solver_contract import SolverKernels
 from ptycho_backend.errors import first_line
 from ptycho_backend.events import Event, StageEvent
-from ptycho_backend.model_file.run import core_versions, write_json
+from ptycho_backend.model_file.run import core_versions
 from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.solver.coarse_correction import coarse_correction
 from ptycho_backend.solver.problem import Problem
@@ -121,8 +121,7 @@ def main() -> None:
         report["section_seconds"][name] = times.wall_s
         print(f"{name}: {times.wall_s:.1f} s", flush=True)
         if output is not None:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            write_json(output, report)
+            save_json(output, report)
     print(json.dumps(report, indent=2, default=str) if output is None else f"written to {output}")
 
 

@@ -1,4 +1,4 @@
-"""Clocks, tables and command-line values that the benchmarks share."""
+"""Clocks, tables, files and command-line values that the benchmarks share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from ptycho_backend.model_file.run import write_json
 from ptycho_backend.runtime.devices import processors
 
 Result = TypeVar("Result")
@@ -66,6 +68,12 @@ def markdown_row(cells: Iterable[Any]) -> str:
 def markdown_head(columns: Sequence[str]) -> str:
     """Return the first two rows of a Markdown table."""
     return f"{markdown_row(columns)}\n|{'---|' * len(columns)}"
+
+
+def save_json(path: Path, report: dict[str, Any]) -> None:
+    """Write figures as JSON, in a new folder if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, report)
 
 
 def key_value(text: str) -> tuple[str, Any]:

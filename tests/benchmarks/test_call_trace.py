@@ -1,25 +1,16 @@
 """Trace of a reconstruction: files entered, and returns to files already left."""
 
-import importlib.util
+import importlib
 import sys
-from pathlib import Path
 
 import pytest
 
 import ptycho_backend as pb
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def trace(monkeypatch):
-    """Return the benchmark; the standard library has a module of the same name."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    spec = importlib.util.spec_from_file_location("trace_benchmark", BENCHMARKS / "trace.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
+def trace(benchmark_module):
+    return benchmark_module("call_trace")
 
 
 @pytest.fixture

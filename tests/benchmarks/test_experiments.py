@@ -1,26 +1,21 @@
 """Faults, goals and child process of the benchmark of experiments."""
 
 import dataclasses
-import importlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SMALL = {"N": 32, "n_positions": 16, "step_px": 4.0}
 
 
 @pytest.fixture
-def faults(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("faults")
+def faults(benchmark_module):
+    return benchmark_module("faults")
 
 
 @pytest.fixture
-def experiments(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("experiments")
+def experiments(benchmark_module):
+    return benchmark_module("experiments")
 
 
 @pytest.fixture

@@ -1,27 +1,21 @@
 """Pure functions of the GPU benchmark, and the periodic scan that several benchmarks share."""
 
-import importlib
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ptycho_backend.simulation.objects import make_object
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+@pytest.fixture
+def gpu(benchmark_module):
+    return benchmark_module("gpu")
 
 
 @pytest.fixture
-def gpu(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("gpu")
-
-
-@pytest.fixture
-def scans(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("scans")
+def scans(benchmark_module):
+    return benchmark_module("scans")
 
 
 def test_a_copy_reads_and_writes(gpu):
