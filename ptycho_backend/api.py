@@ -20,6 +20,7 @@ from ptycho_backend.data.batching import Samples, split
 from ptycho_backend.data.grouping import Groups, group_positions
 from ptycho_backend.data.image import Image, well_covered
 from ptycho_backend.data.scan import Scan
+from ptycho_backend.data.selection import examined
 from ptycho_backend.engines.contract import Backend
 from ptycho_backend.engines.model import Model, Weights, loss_names_of
 from ptycho_backend.engines.registry import network_backend
@@ -106,7 +107,7 @@ def train(
     TrainingStopped
         If a signal stopped the training.
     """
-    started = time.perf_counter()
+    started, scan, validation = time.perf_counter(), examined(scan), validation and examined(validation)
     previous = _previous_run(checkpoints) if resume else None
     training = _with_scan_size(config or (previous.training if previous else TrainingConfig()), scan)
     execution = _checked_execution(execution)

@@ -18,7 +18,6 @@ import dataclasses
 import functools
 import json
 import typing
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -26,12 +25,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
 
 from ptycho_backend.compat.deprecated_names import modern_fields
-from ptycho_backend.errors import ConfigError, nearest_name
+from ptycho_backend.errors import ConfigError, field_problems, nearest_name
 from ptycho_backend.runtime.plain_values import to_plain
 from ptycho_backend.runtime.yaml_files import read_yaml
 
 Fraction = Annotated[float, Interval(ge=0.0, lt=1.0)]
 NonNegative = Annotated[float, Ge(0.0)]
+Switch = Literal["auto", "on", "off"]
 
 
 @dataclass
@@ -185,6 +185,12 @@ class InferenceConfig:
     probe_iterations : int, optional
         Iterations of probe refinement before the initial object (physics 8.4); None takes 0 for a model that was
         trained on a scan, and else 20.
+    fit_positions : {"auto", "on", "off"}
+        Fit of the position of every pattern (physics 9.8); "auto" where the data show that it differs from the given.
+    fit_flux : {"auto", "on", "off"}
+        Fit of the flux of every pattern; "auto" where the data show that it differs.
+    fit_background : {"auto", "on", "off"}
+        Fit of the intensity that all pixels share; "auto" where the data show one.
     calibration : {"auto", "model", "scan"}
         Source of probe and scale: the model, the scan, or with "auto" the model if both have the same probe guess.
     half_datasets : bool
@@ -203,6 +209,9 @@ class InferenceConfig:
     iterations: Annotated[int, Ge(0)] | None = None
     epie_iterations: Annotated[int, Ge(0)] = 0
     probe_iterations: Annotated[int, Ge(0)] | None = None
+    fit_positions: Switch = "auto"
+    fit_flux: Switch = "auto"
+    fit_background: Switch = "auto"
     calibration: Literal["auto", "model", "scan"] = "auto"
     half_datasets: bool = True
     neighbor_count: Annotated[int, Ge(1)] = 7
@@ -343,18 +352,7 @@ def validate(config: Any, source: str = "the given values") -> None:
     try:
         _adapter(typing.cast(Any, type(config))).validate_json(json.dumps(to_dict(config), default=repr), strict=True)
     except ValidationError as error:
-        raise ConfigError.invalid_fields(type(config).__name__, _problems(error.errors()), source) from None
-
-
-def _problems(errors: Iterable[Any]) -> list[str]:
-    """Return one sentence for each invalid field; the alternatives of a union are joined by "or"."""
-    messages: dict[tuple[str, str], list[str]] = {}
-    for item in errors:
-        # The location of an error inside a union ends with its alternative, such as "literal[0]".
-        name = ".".join(str(part) for part in item["loc"] if isinstance(part, int) or part.isidentifier())
-        texts = messages.setdefault((name, repr(item["input"])), [])
-        texts.append(item["msg"].removeprefix("Input should be ") if texts else item["msg"])
-    return [f"{name}: {' or '.join(texts)}, not {value}" for (name, value), texts in messages.items()]
+        raise ConfigError.invalid_fields(type(config).__name__, field_problems(error.errors()), source) from None
 
 
 def json_schema(config_type: type[Any]) -> dict[str, Any]:

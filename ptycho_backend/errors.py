@@ -194,3 +194,14 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
 
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None
+
+
+def field_problems(errors: Iterable[Any]) -> list[str]:
+    """Return one sentence for each invalid field of a validation; the alternatives of a union are joined by "or"."""
+    messages: dict[tuple[str, str], list[str]] = {}
+    for item in errors:
+        # The location of an error inside a union ends with its alternative, such as "literal[0]".
+        name = ".".join(str(part) for part in item["loc"] if isinstance(part, int) or part.isidentifier())
+        texts = messages.setdefault((name, repr(item["input"])), [])
+        texts.append(item["msg"].removeprefix("Input should be ") if texts else item["msg"])
+    return [f"{name}: {' or '.join(texts)}, not {value}" for (name, value), texts in messages.items()]

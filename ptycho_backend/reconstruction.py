@@ -12,6 +12,7 @@ import numpy as np
 from ptycho_backend.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
+from ptycho_backend.data.selection import examined
 from ptycho_backend.engines.model import Model
 from ptycho_backend.engines.numpy.solver import NumpyKernels
 from ptycho_backend.engines.registry import registered_backends, solver_kernels
@@ -23,6 +24,7 @@ from ptycho_backend.network.prediction import Predicted, predict
 from ptycho_backend.physics.calibration import Calibration, calibrate, probe_hash
 from ptycho_backend.solver.epie import refine_by_epie
 from ptycho_backend.solver.initial_estimate import baseline_image
+from ptycho_backend.solver.pattern_fits import Fits
 from ptycho_backend.solver.probe_refinement import refined_calibration
 from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.solver import SolverOptions, solve
@@ -48,6 +50,8 @@ class Reconstruction:
         Model with this calibration; required by the start "network".
     kernels : SolverKernels
         Kernels of an engine on a device.
+    update_probe : bool
+        Update the probe with the object; set where its refinement explained other patterns better.
     """
 
     scan: Scan
@@ -56,6 +60,7 @@ class Reconstruction:
     inference: InferenceConfig
     model: Model | None = None
     kernels: SolverKernels = field(default_factory=NumpyKernels)
+    update_probe: bool = False
 
     def image(self, on_event: OnEvent = ignore, predicted: Predicted | None = None) -> Image:
         """
@@ -69,13 +74,15 @@ class Reconstruction:
             Patches of the network for this scan; None predicts them.
         """
         initial = self._initial_object(on_event, predicted)
-        problem, options = Problem.of(self.scan, self.calibration), SolverOptions(self.inference.iterations)
+        problem = Problem.of(self.scan, self.calibration)
+        inference = self.inference
+        fits = Fits(inference.fit_positions, inference.fit_flux, inference.fit_background)
+        options = SolverOptions(inference.iterations, self.update_probe, fits=fits)
         image = solve(problem, self.kernels, initial, options, on_event).image
-        iterations = self.inference.epie_iterations
-        if iterations == 0:
+        if inference.epie_iterations == 0:
             return image
-        rng = np.random.default_rng([self.inference.seed, 4])
-        return refine_by_epie(self.scan, self.calibration, image, iterations, rng, on_event)
+        rng = np.random.default_rng([inference.seed, 4])
+        return refine_by_epie(self.scan, self.calibration, image, inference.epie_iterations, rng, on_event)
 
     def predict(self, on_event: OnEvent = ignore, stage: str = "reconstruction") -> Predicted | None:
         """Return the patches of the network for this scan; None for another start."""
@@ -97,11 +104,12 @@ def prepare(
     on_event: OnEvent = ignore,
 ) -> Reconstruction:
     """
-    Calibrate a scan, refine its probe, and choose the initial object.
+    Examine and calibrate a scan, refine its probe, and choose the initial object.
 
     Parameters
     ----------
     scan : Scan
+        Bad pixels are masked and odd patterns left out, unless this is done.
     model : Model, optional
         The starts "flat" and "physics" use its calibration only. Without a model, "network" takes the shipped network.
     inference : InferenceConfig
@@ -110,12 +118,13 @@ def prepare(
     on_event : callable
         Receives StageEvents of the probe refinement.
     """
+    scan = examined(scan)
     start: Start = ("network" if model else "flat") if inference.start == "auto" else inference.start
     if start == "network":
         model = fit_to_scan(model or load_model(), scan, inference, on_event)
         return Reconstruction(scan, model.trained_calibration(), start, inference, model, kernels or kernels_of(model))
-    calibration = calibration_of(scan, model, inference, on_event)
-    return Reconstruction(scan, calibration, start, inference, None, kernels or kernels_of(model))
+    calibration, refined = _refined(scan, model, inference, on_event)
+    return Reconstruction(scan, calibration, start, inference, None, kernels or kernels_of(model), refined)
 
 
 def other_start(reconstruction: Reconstruction, network: Model | None = None) -> Reconstruction:
@@ -178,6 +187,13 @@ def calibration_of(
     "auto" keeps the model's probe if it was made from the probe guess of this scan, and else takes the guess.
     The scale always follows the scan's photons.
     """
+    return _refined(scan, model, inference, on_event)[0]
+
+
+def _refined(
+    scan: Scan, model: Model | None, inference: InferenceConfig, on_event: OnEvent
+) -> tuple[Calibration, bool]:
+    """Return the calibration, and whether its probe comes from this scan's refinement."""
     trained = model is not None and bool(model.calibration.probe_guess_sha256)
     if inference.calibration == "model" and not trained:
         raise _no_calibration(model)
@@ -189,7 +205,8 @@ def calibration_of(
     iterations = inference.probe_iterations
     if iterations is None:
         iterations = 0 if trained else TrainingConfig.probe_iterations
-    return refined_calibration(scan, calibration, training, iterations, on_event)[0]
+    calibration, record = refined_calibration(scan, calibration, training, iterations, on_event)
+    return calibration, bool(record["probe_refined"])
 
 
 def _initial_calibration(model: Model, scan: Scan, inference: InferenceConfig) -> Calibration:

@@ -185,7 +185,7 @@ def test_interruption_is_raised(scan, stage):
 def test_probe_refinement_reports_no_images(scan):
     events = []
     fit_to_scan(model_of(scan), scan, InferenceConfig(probe_iterations=2), events.append)
-    assert [(event.stage, event.image) for event in events] == [("ePIE", None)] * 2 + [("probe", None)] * 2
+    assert [(event.stage, event.image) for event in events] == [("probe", None)] * 2
 
 
 def test_final_amplitude_constraint_is_an_option(scan):

@@ -13,12 +13,20 @@ from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import add_message_options, add_output_options
 from ptycho_backend.commands.describe import Rows
 from ptycho_backend.commands.figures import number, show_rows
-from ptycho_backend.commands.files import EVALUATION, draw, is_product, remove_files, result_folder
+from ptycho_backend.commands.files import (
+    EVALUATION,
+    add_selection_options,
+    draw,
+    is_product,
+    load,
+    remove_files,
+    result_folder,
+)
 from ptycho_backend.commands.results import NO_NETWORK, show_comparisons, show_files, write_evaluation
 from ptycho_backend.config import InferenceConfig, ModelConfig, from_dict
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.product import Product, read_product
-from ptycho_backend.data.readers import existing_file, load_scan
+from ptycho_backend.data.readers import existing_file
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import ConfigError, DataError
 from ptycho_backend.physics.calibration import calibrate
@@ -39,6 +47,7 @@ def command_line() -> CommandLine:
     line.add("reconstruction", nargs="?", metavar="RECONSTRUCTION.h5", help="Reconstruction (ptychodus product).")
     line.add("reference", nargs="?", metavar="REFERENCE", help="Scan with a known object, or a reconstruction.")
     line.add("--compare", action="store_true", help="Reconstruct a scan without a network, and compare that too.")
+    add_selection_options(line)
     add_output_options(line, "Folder for the figures (JSON) and a picture")
     add_message_options(line)
     return line
@@ -49,10 +58,10 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
     image_path = line.require(options, "reconstruction", "RECONSTRUCTION.h5")
     reference = Path(line.require(options, "reference", "REFERENCE (a scan with a known object, or a reconstruction)"))
     if options.output is None:
-        show(terminal, comparisons_of(image_path, reference, options.compare), reference)
+        show(terminal, comparisons_of(image_path, reference, options), reference)
         return
     with result_folder(options.output, options.overwrite) as folder:
-        comparisons = comparisons_of(image_path, reference, options.compare)
+        comparisons = comparisons_of(image_path, reference, options)
         remove_files(folder, (EVALUATION, "comparison.png"))
         write_evaluation(folder / EVALUATION, comparisons, str(reference))
         first = next(iter(comparisons.values()))
@@ -61,17 +70,17 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
         show_files(terminal, folder)
 
 
-def comparisons_of(image_path: str, reference: Path, without_network: bool = False) -> dict[str, Comparison]:
+def comparisons_of(image_path: str, reference: Path, options: Namespace) -> dict[str, Comparison]:
     """Compare a reconstruction with another one, or with a scan, on request also for an image without a network."""
     product, image = _read_image(Path(image_path))
     if is_product(existing_file(reference)):
         _, other = _read_image(reference)
         return {"reconstruction": compare(image.obj, image.origin_px, other.obj, other.origin_px, product.positions_px)}
-    scan = load_scan(reference)
+    scan = load(options, reference)
     comparisons = {"reconstruction": api.evaluate(image, scan)}
-    if without_network and "inference" in product.attributes and "model" not in product.attributes:
+    if options.compare and "inference" in product.attributes and "model" not in product.attributes:
         logger.warning("--compare has no effect: '%s' is itself an image without a network", image_path)
-    elif without_network:
+    elif options.compare:
         comparisons[NO_NETWORK] = api.evaluate(_without_network(scan, product), scan)
     return comparisons
 

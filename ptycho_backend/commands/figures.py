@@ -91,6 +91,7 @@ def assessment_rows(assessment: Assessment) -> list[tuple[str, str]]:
         ("outliers", f"{outliers} of {n_patterns} patterns fit much worse than the others" if outliers else "none"),
         ("patches", patches),
         ("half datasets", agreement),
+        *assessment.experiment.rows(),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,8 +17,10 @@ from ptycho_backend.data.image import Image
 from ptycho_backend.data.output import prepare_run_folder
 from ptycho_backend.data.product import NUMBERS, Product, write_product
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.errors import OutputError, TrainingStopped
+from ptycho_backend.data.selection import Search, examined, measured_rows
+from ptycho_backend.errors import ConfigError, OutputError, TrainingStopped
 from ptycho_backend.physics.calibration import Calibration
+from ptycho_backend.quality.residuals import given_experiment
 from ptycho_backend.training.checkpoints import FOLDER as CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ ASSESSMENT = "assessment.json"
 PICTURES = ("object.png", "probe.png", "baseline.png", "comparison.png", "assessment.png")
 EVALUATION_FILES = (EVALUATION, ASSESSMENT, *PICTURES)
 IMAGE_FILES = (RECONSTRUCTION, *EVALUATION_FILES)
+RANGE = re.compile(r" *([0-9]{1,12}) *(?:- *([0-9]{1,12}) *)?")
 
 
 class Interrupted(BaseException):
@@ -111,13 +115,61 @@ def add_scan_options(line: CommandLine) -> None:
     line.add("scan", nargs="?", metavar="SCAN", help="Scan file: .npz, .h5 (ptychodus) or .cxi.")
     line.add("--patterns", metavar="FILE", help="HDF5 file with the patterns of a ptychodus product SCAN.")
     line.add("--resize", type=int, help="Side of the detector in pixels, after cropping or zero-padding.")
+    add_selection_options(line)
 
 
-def load(options: Namespace, path: str) -> Scan:
-    """Load a scan with the options of the command line."""
+def add_selection_options(line: CommandLine) -> None:
+    """Add the options that leave out patterns and pixels of a scan."""
+    line.add("--exclude", metavar="ROWS", help="Numbers of patterns to leave out, from 0: 3,17,40-45.")
+    text = 'Mask the bad detector pixels that the patterns show ("auto"), or keep the mask of the file ("off").'
+    line.add("--bad-pixels", type=Search, default="auto", help=text)
+    text = 'Leave out empty, saturated and mad patterns ("auto"), or keep them ("off").'
+    line.add("--odd-patterns", type=Search, default="auto", help=text)
+
+
+def load(options: Namespace, path: Path | str) -> Scan:
+    """
+    Load a scan with the options of the command line.
+
+    Raises
+    ------
+    ConfigError
+        If `--exclude` is no list of numbers.
+    DataError, ShapeError
+    """
     from ptycho_backend.data.readers import load_scan
 
-    return load_scan(path, N=options.resize, patterns=options.patterns)
+    exclude, size, patterns = rows_of(options.exclude or ""), options.get("resize"), options.get("patterns")
+    search = {"bad_pixels": options.bad_pixels, "odd_patterns": options.odd_patterns}
+    return examined(load_scan(path, size, patterns, exclude=exclude, **search))
+
+
+def rows_of(text: str) -> NDArray[np.intp]:
+    """
+    Return the numbers in a text such as "3,17,40-45", whose ranges contain both ends.
+
+    Raises
+    ------
+    ConfigError
+        If the text has other parts, or a range descends.
+
+    Notes
+    -----
+    Spec: data 3.8.3.
+    """
+    rows: list[NDArray[np.intp]] = [np.zeros(0, dtype=np.intp)]
+    for part in text.split(",") if text else ():
+        match = RANGE.fullmatch(part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last:
+            raise ConfigError(
+                "'--exclude' cannot take this value.",
+                expected="numbers and ascending ranges of patterns, such as 3,17,40-45",
+                received=f"{part!r} in {text!r} from the command line",
+                fix="separate the numbers by commas, without spaces; the first pattern is 0",
+            )
+        rows.append(np.arange(first, last + 1))
+    return np.concatenate(rows)
 
 
 def write_image(
@@ -128,30 +180,45 @@ def write_image(
     costs: list[float],
     attributes: dict[str, Any],
 ) -> None:
-    """Write a reconstruction as a ptychodus product, with the loss of every epoch and further attributes."""
+    """
+    Write a reconstruction as a ptychodus product, with the loss of every epoch and further attributes.
+
+    Probe and positions are those of the image, as the solver fitted them; the given positions stand beside them.
+    """
+    experiment = image.experiment or given_experiment(scan, calibration)
     product = Product(
-        positions_px=scan.positions_px,
-        probe=photon_probe(calibration),
+        positions_px=experiment.positions_px,
+        probe=photon_probe(calibration, experiment.probe),
         obj=image.obj,
         obj_origin_px=image.origin_px,
         pixel_size_m=scan.pixel_size_m,
-        indexes=np.arange(len(scan)),
+        indexes=measured_rows(len(scan), scan.attributes),
         costs=np.asarray(costs, dtype=np.float64),
         attributes={
             **{key: value for key, value in scan.attributes.items() if key in NUMBERS},
             "probe_photon_count": calibration.photons_per_pattern,
+            "background_photons_per_pixel": experiment.background * counts_per_intensity(calibration),
             "scan": scan.attributes,
             "name": folder.resolve().name,
             **attributes,
         },
     )
-    write_product(folder / RECONSTRUCTION, product, {"coverage": image.coverage}, overwrite=True)
+    extras: dict[str, NDArray[Any]] = {
+        "coverage": image.coverage,
+        "given_positions_px": scan.positions_px,
+        "relative_flux": experiment.scales**2,
+    }
+    write_product(folder / RECONSTRUCTION, product, extras, overwrite=True)
 
 
-def photon_probe(calibration: Calibration) -> NDArray[np.complex64]:
-    """Return the probe in sqrt(photons): with it and the object, |far field|² is the expected counts."""
-    scale = np.sqrt(calibration.photon_scale) / calibration.rms_input_scale
-    return np.asarray(calibration.probe * scale, dtype=np.complex64)
+def photon_probe(calibration: Calibration, probe: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """Return a probe in sqrt(photons): with it and the object, |far field|² is the expected counts."""
+    return np.asarray(probe * np.sqrt(counts_per_intensity(calibration)), dtype=np.complex64)
+
+
+def counts_per_intensity(calibration: Calibration) -> float:
+    """Return the photons of a pixel over its normalised intensity."""
+    return float(calibration.photon_scale / calibration.rms_input_scale**2)
 
 
 def is_product(path: Path) -> bool:

@@ -160,7 +160,9 @@ def draw_result(folder: Path, result: Result) -> None:
         pictures.append(("baseline.png", result.other, title))
     for name, image, title in pictures:
         draw(plots.plot_object, folder / name, image.obj, image.origin_px, pixel_size_m, title=title)
-    draw(plots.plot_probe, folder / "probe.png", reconstruction.calibration.probe, title="Probe")
+    experiment = result.image.experiment
+    probe = reconstruction.calibration.probe if experiment is None else experiment.probe
+    draw(plots.plot_probe, folder / "probe.png", probe, title="Probe")
     if result.comparisons:
         draw(plots.plot_comparison, folder / "comparison.png", next(iter(result.comparisons.values())))
 

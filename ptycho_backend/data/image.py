@@ -11,6 +11,32 @@ WELL_COVERED = 0.25  # of the largest coverage
 
 
 @dataclass(frozen=True, eq=False)
+class Experiment:
+    """
+    Experiment as the solver found it, together with the object.
+
+    Parameters
+    ----------
+    probe : complex64, shape (mode, y, x)
+        Probe in the calibration's scale.
+    positions_px : float64, shape (position, 2), (y, x)
+        Fitted positions; those of the scan where they are not fitted.
+    scales : float64, shape (position,)
+        Amplitude of each pattern over the calibration's; 1 where it is not fitted.
+    background : float
+        Normalised intensity that every pixel of every pattern contains; 0 where it is not fitted.
+    unfitted : tuple of str
+        "positions", "flux" or "background": fits that are switched off and needed.
+    """
+
+    probe: NDArray[np.complex64]
+    positions_px: NDArray[np.float64]
+    scales: NDArray[np.float64]
+    background: float = 0.0
+    unfitted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Image:
     """
     Stitched image in scan coordinates.
@@ -23,11 +49,14 @@ class Image:
         Summed weights of the patterns that cover a pixel.
     origin_px : (float, float), (y, x)
         Scan coordinates of pixel (0, 0).
+    experiment : Experiment, optional
+        Probe, positions, flux and background of this image; None for an image that the solver did not make.
     """
 
     obj: NDArray[np.complex64]
     coverage: NDArray[np.float32]
     origin_px: tuple[float, float]
+    experiment: Experiment | None = None
 
 
 def well_covered(image: Image) -> Image:
@@ -38,4 +67,4 @@ def well_covered(image: Image) -> Image:
     (top, bottom), (left, right) = (np.flatnonzero(covered.any(axis=axis))[[0, -1]] for axis in (1, 0))
     crop = slice(top, bottom + 1), slice(left, right + 1)
     origin = (image.origin_px[0] + float(top), image.origin_px[1] + float(left))
-    return Image(image.obj[crop], image.coverage[crop], origin)
+    return Image(image.obj[crop], image.coverage[crop], origin, image.experiment)

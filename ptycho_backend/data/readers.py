@@ -7,6 +7,7 @@ from pathlib import Path
 from ptycho_backend.data.fields import Fields, unexpected_patterns
 from ptycho_backend.data.resize import resized
 from ptycho_backend.data.scan import Scan
+from ptycho_backend.data.selection import PIXELS, Rows, Search, searched, without_bad_pixels, without_rows
 from ptycho_backend.errors import DataError, nearest_name
 
 NPZ = (".npz",)
@@ -15,7 +16,15 @@ CXI = (".cxi",)
 SUFFIXES = (*NPZ, *HDF5, *CXI)
 
 
-def load_scan(path: Path | str, N: int | None = None, patterns: Path | str | None = None) -> Scan:
+def load_scan(
+    path: Path | str,
+    N: int | None = None,
+    patterns: Path | str | None = None,
+    *,
+    exclude: Rows = (),
+    bad_pixels: Search = "auto",
+    odd_patterns: Search = "auto",
+) -> Scan:
     """
     Read a scan from a file.
 
@@ -28,6 +37,14 @@ def load_scan(path: Path | str, N: int | None = None, patterns: Path | str | Non
         so positions, pixel size and probe are converted, and a known object is dropped. None keeps the detector.
     patterns : path, optional
         HDF5 file with the patterns of a product.
+    exclude : int, shape (pattern,)
+        Numbers of patterns that are left out, from 0 in the order of the file.
+    bad_pixels : {"auto", "off"}
+        "auto" masks hot and dead pixels, stripes, gaps and markers that the patterns show, with a warning that names
+        them. "off" keeps the mask of the file.
+    odd_patterns : {"auto", "off"}
+        "auto" leaves out empty, saturated and mad patterns when the scan is reconstructed or trained on, with a warning
+        that names them. "off" keeps all.
 
     Returns
     -------
@@ -38,10 +55,12 @@ def load_scan(path: Path | str, N: int | None = None, patterns: Path | str | Non
     ------
     DataError
         If the file is missing, damaged, of an unknown kind, or breaks a rule; the message names file and field.
+    ConfigError
+        If `bad_pixels` or `odd_patterns` is another word.
 
     Notes
     -----
-    Spec: data 3.1.
+    Spec: data 3.1, 3.7, 3.8, 9.8.
     """
     file = existing_file(path)
     suffix = file.suffix.lower()
@@ -52,8 +71,12 @@ def load_scan(path: Path | str, N: int | None = None, patterns: Path | str | Non
             received=f"{suffix or 'no suffix'!r}, file '{path}'",
             fix=f"convert the file; the nearest suffix is '{nearest_name(suffix, SUFFIXES) or '.npz'}'",
         )
-    fields = _read(file, suffix, patterns)
-    return Scan(**(fields if N is None else resized(fields, N)))
+    fields = without_rows(_read(file, suffix, patterns), exclude)
+    fields = fields if N is None else resized(fields, N)
+    unwanted = searched(bad_pixels, odd_patterns)
+    if PIXELS not in unwanted:
+        fields, unwanted = without_bad_pixels(fields), (*unwanted, PIXELS)
+    return Scan(**fields, searched=unwanted)
 
 
 def existing_file(path: Path | str) -> Path:

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.data.fields import unpaired_patterns, wrong_shape
+from ptycho_backend.data.pixel_statistics import always_marked
 from ptycho_backend.errors import DataError
-from ptycho_backend.runtime.memory_map import CHUNK, chunks, release
+from ptycho_backend.runtime.memory_map import CHUNK, chunks, gather_rows, release
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ class Scan:
     measurement : {"counts", "amplitude"}, optional
         Photons, or their square root. None selects counts if every value is an integer, else amplitude.
     mask : bool, shape (y, x), optional
-        True marks a good detector pixel; None marks all pixels as good.
+        True marks a good detector pixel; None marks all pixels as good. Other pixels may hold any value. Pixels with a
+        marker in every pattern (NaN, a negative number, the largest value of the dtype) are masked with a warning.
     obj : complex64, shape (y, x), optional
         Known object of a simulation, or of labelled data.
     obj_origin_px : (float, float), pixels, (y, x)
@@ -54,6 +56,8 @@ class Scan:
         File or origin of the scan, for messages and provenance.
     attributes : dict
         Further plain values from the file.
+    searched : tuple of str
+        "pixels" and "patterns" where the search for bad ones is done, or not wanted (data 9.8, 10.6).
 
     Raises
     ------
@@ -71,14 +75,17 @@ class Scan:
     pixel_size_m: tuple[float, float] | None = None
     source: str = "memory"
     attributes: dict[str, Any] = field(default_factory=dict)
+    searched: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the only assignments to the frozen fields
         put(self, "patterns", _checked_patterns(self.patterns, self.source))
         put(self, "positions_px", _checked_positions(self.positions_px, len(self.patterns), self.source))
         put(self, "probe", canonical_probe(self.probe, self.N, self.source))
-        put(self, "mask", _checked_mask(self.mask, self.N, self.source))
-        put(self, "measurement", _checked_measurement(self.measurement, self.patterns, self.source))
+        mask = _checked_mask(self.mask, self.N, self.source)
+        put(self, "mask", _without_markers(self.patterns, mask, self.source))
+        _check_values(self.patterns, self.mask, self.source)
+        put(self, "measurement", _checked_measurement(self))
         if self.obj is not None:
             put(self, "obj", _checked_object(self.obj, self.source))
 
@@ -91,11 +98,11 @@ class Scan:
         return len(self.patterns)
 
     def amplitude(self, rows: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.float32]:
-        """Return measured amplitude (square root of counts) of some positions, float32."""
+        """Return measured amplitude (square root of counts) of some positions, float32; 0 on masked pixels."""
         return np.sqrt(self.counts(rows)) if self.measurement == "counts" else self._real(rows)
 
     def counts(self, rows: NDArray[np.intp] | slice = slice(None)) -> NDArray[np.float32]:
-        """Return measured counts of some positions, float32."""
+        """Return measured counts of some positions, float32; 0 on masked pixels."""
         values = self._real(rows)
         # Cast before squaring: a squared uint16 would overflow.
         return values if self.measurement == "counts" else values * values
@@ -103,24 +110,85 @@ class Scan:
     def subset(self, rows: NDArray[np.intp] | slice) -> Scan:
         """Return a scan of some of the positions."""
         part = copy.copy(self)  # without __post_init__, whose checks read all patterns
-        object.__setattr__(part, "patterns", _checked_stack(self.patterns[rows], self.source))
+        patterns = self.patterns[rows] if isinstance(rows, slice) else _gathered(self.patterns, rows)
+        object.__setattr__(part, "patterns", _checked_stack(patterns, self.source))
         object.__setattr__(part, "positions_px", self.positions_px[rows])
         return part
 
+    def without(self, rows: NDArray[np.intp]) -> Scan:
+        """
+        Return the scan without some positions.
+
+        Raises
+        ------
+        DataError
+            If a row is outside of the scan, or no position is left.
+
+        Notes
+        -----
+        Spec: data 10.5.
+        """
+        if np.size(rows) == 0:
+            return self
+        return self.subset(np.setdiff1d(np.arange(len(self)), checked_rows(rows, len(self), self.source)))
+
     def data_hash(self) -> str:
-        """Return the SHA-256 of patterns, positions, probe, mask and measurement domain."""
+        """Return the SHA-256 of patterns (masked pixels as 0), positions, probe, mask and measurement domain."""
         digest = hashlib.sha256(f"{self.measurement}{self.patterns.dtype}{self.patterns.shape}".encode())
         for chunk in chunks(self.patterns):
-            digest.update(np.ascontiguousarray(chunk).tobytes())
+            digest.update(np.ascontiguousarray(masked_as_zero(chunk, self.mask)).tobytes())
         for array in (self.positions_px, self.probe, self.mask):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
     def _real(self, rows: NDArray[np.intp] | slice) -> NDArray[np.float32]:
         # A copy in native byte order: frameworks refuse big-endian detector files.
-        values = np.asarray(self.patterns[rows]).astype(np.float32)
+        values = masked_as_zero(np.asarray(self.patterns[rows]), self.mask).astype(np.float32)
         release(self.patterns)
         return values
+
+
+def checked_rows(rows: Any, n: int, source: str) -> NDArray[np.intp]:
+    """
+    Return numbers of excluded patterns, ascending, each once.
+
+    Raises
+    ------
+    DataError
+        If one is no whole number from 0 to `n` − 1, or all patterns are excluded.
+
+    Notes
+    -----
+    Spec: data 10.5.
+    """
+    numbers = np.unique(np.atleast_1d(np.asarray(rows)))
+    whole = numbers.dtype.kind in "iu"
+    outside = numbers[(numbers < 0) | (numbers >= n)] if whole else numbers
+    if len(outside):
+        rule, fix = "Excluded patterns belong to the scan.", "count patterns from 0"
+        expected, received = f"whole numbers from 0 to {n - 1}", f"{outside[0].item()!r}"
+        raise DataError.in_field(rule, expected, received, fix, "patterns", source)
+    if len(numbers) == n:
+        rule, fix = "A scan holds at least one pattern.", "exclude fewer patterns"
+        raise DataError.in_field(rule, "some patterns left", f"all {n} excluded", fix, "patterns", source)
+    return numbers.astype(np.intp)
+
+
+def masked_as_zero(patterns: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
+    """
+    Return patterns (..., y, x) with masked pixels as 0, in their own dtype.
+
+    Masked pixels may hold NaN, which a multiplication by 0 would keep. Patterns without masked pixels are not copied.
+
+    Notes
+    -----
+    Spec: data 2.8.
+    """
+    if mask.all():
+        return patterns
+    values = np.array(patterns)
+    values[..., ~mask] = 0
+    return values
 
 
 def canonical_probe(probe: Any, N: int, source: str = "memory") -> NDArray[np.complex64]:
@@ -146,13 +214,17 @@ def canonical_probe(probe: Any, N: int, source: str = "memory") -> NDArray[np.co
     return np.ascontiguousarray(array, dtype=np.complex64)
 
 
+def _gathered(patterns: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
+    """Return a copy of some patterns; a large one lies in a file, as `patterns` does."""
+    return gather_rows(patterns, np.arange(len(patterns))[rows])
+
+
 def _checked_patterns(patterns: Any, source: str) -> NDArray[Any]:
     array = _checked_stack(patterns if isinstance(patterns, np.ndarray) else np.asarray(patterns), source)
     if array.dtype.kind not in "uif":
         rule, fix = "Diffraction patterns are real numbers.", "store counts or amplitudes, not complex waves"
         received = f"dtype {array.dtype}"
         raise DataError.in_field(rule, "an integer or real dtype", received, fix, "patterns", source)
-    _check_values(array, source)
     return array
 
 
@@ -166,14 +238,14 @@ def _checked_stack(array: NDArray[Any], source: str) -> NDArray[Any]:
     return array
 
 
-def _check_values(patterns: NDArray[Any], source: str) -> None:
+def _check_values(patterns: NDArray[Any], mask: NDArray[np.bool_], source: str) -> None:
     if patterns.dtype.kind == "u":
         return
     for number, chunk in enumerate(chunks(patterns)):
-        bad = ~np.isfinite(chunk) | (chunk < 0)
+        bad = (~np.isfinite(chunk) | (chunk < 0)) & mask
         if bad.any():
             position, y, x = np.argwhere(bad)[0]
-            rule = "Diffraction patterns are finite and not negative."
+            rule = "Diffraction patterns are finite and not negative on good pixels."
             fix = "subtract the dark field with clipping at 0 and mark bad pixels in 'bad_pixels'"
             received = f"{chunk[position, y, x]} at pattern {number * CHUNK + position}, pixel ({y}, {x})"
             raise DataError.in_field(rule, "numbers ≥ 0", received, fix, "patterns", source)
@@ -205,9 +277,24 @@ def _checked_mask(mask: Any, N: int, source: str) -> NDArray[np.bool_]:
     return array.astype(bool)
 
 
-def _checked_measurement(measurement: str | None, patterns: NDArray[Any], source: str) -> str:
+def _without_markers(patterns: NDArray[Any], mask: NDArray[np.bool_], source: str) -> NDArray[np.bool_]:
+    """Return the mask without the pixels that hold a marker in every pattern, with a warning."""
+    marked = always_marked(patterns, mask)
+    if not marked.any() or np.array_equal(marked, mask):
+        return mask
+    y, x = np.argwhere(marked)[0]
+    logger.warning(
+        "'%s': %d good pixels hold a marker instead of counts in every pattern, such as %s at (y, x) = (%d, %d): "
+        "they are masked as a gap of the detector or saturated",
+        *(source, int(marked.sum()), patterns[0, y, x], y, x),
+    )
+    return mask & ~marked
+
+
+def _checked_measurement(scan: Scan) -> str:
+    measurement, patterns, source = scan.measurement, scan.patterns, scan.source
     if measurement is None:
-        inferred = "counts" if all(_are_integers(chunk) for chunk in chunks(patterns)) else "amplitude"
+        inferred = "counts" if all(_are_integers(chunk, scan.mask) for chunk in chunks(patterns)) else "amplitude"
         logger.info("'%s' declares no measurement domain: read as %s", source, inferred)
         return inferred
     if measurement not in MEASUREMENTS:
@@ -218,30 +305,37 @@ def _checked_measurement(measurement: str | None, patterns: NDArray[Any], source
         expected = "real numbers, because the data are declared as amplitude"
         raise _wrong_domain(expected, f"integers of dtype {patterns.dtype}", "declare measurement='counts'", source)
     if measurement == "counts":
-        _check_counts(patterns, source)
+        _check_counts(patterns, scan.mask, source)
     return measurement
 
 
-def _check_counts(patterns: NDArray[Any], source: str) -> None:
+def _check_counts(patterns: NDArray[Any], mask: NDArray[np.bool_], source: str) -> None:
     """Raise an error for counts below one photon per pattern: they are normalised, or amplitudes."""
     total = 0.0
     for chunk in chunks(patterns):
-        total += float(chunk.sum(dtype=np.float64))
+        total += float(masked_as_zero(chunk, mask).sum(dtype=np.float64))
         if total >= len(patterns):
             break
     else:
+        if total == 0.0:
+            rule, fix = "A scan contains photons.", "check the mask and that the right detector channel was saved"
+            received = "0 on all good pixels"
+            raise DataError.in_field(rule, "some counts above zero", received, fix, "patterns", source)
         raise _wrong_domain(
             "at least one photon per pattern on average, because the data are declared as counts",
             f"{total / len(patterns):.3g} per pattern",
             "undo the normalisation, or declare measurement='amplitude' for square roots of counts",
             source,
         )
-    if not _are_integers(patterns[:CHUNK]):
+    if not _are_integers(patterns[:CHUNK], mask):
         logger.info("'%s' declares counts with fractions: read as gain-corrected photons", source)
 
 
-def _are_integers(values: NDArray[Any]) -> bool:
-    return values.dtype.kind in "ui" or bool((values == np.rint(values)).all())
+def _are_integers(values: NDArray[Any], mask: NDArray[np.bool_]) -> bool:
+    if values.dtype.kind in "ui":
+        return True
+    values = masked_as_zero(values, mask)
+    return bool((values == np.rint(values)).all())
 
 
 def _checked_object(obj: Any, source: str) -> NDArray[np.complex64]:

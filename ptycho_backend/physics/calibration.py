@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_backend.data.scan import masked_as_zero
 from ptycho_backend.errors import DataError
 from ptycho_backend.physics.propagation import far_field
 from ptycho_backend.runtime.memory_map import chunks
@@ -109,9 +110,8 @@ def mean_energy(scan: Scan) -> float:
     """Return mean_k Σ A_k² over good pixels, float64."""
     total = 0.0
     for chunk in chunks(scan.patterns):
-        counts = np.asarray(chunk, dtype=np.float64)
-        counts = counts if scan.measurement == "counts" else counts**2
-        total += float((counts * scan.mask).sum())
+        values = masked_as_zero(chunk, scan.mask).astype(np.float64)
+        total += float((values if scan.measurement == "counts" else values**2).sum())
     return total / len(scan)
 
 

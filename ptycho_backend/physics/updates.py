@@ -2,7 +2,7 @@
 Updates of object, probe, positions and scales: minus the derivative of the squared amplitude error (spec: physics 9).
 
 Exit waves are ψ_jm = P_jm·O_j; P_jm is the probe, shifted to position j. Detector waves are Ψ = Fψ.
-Modelled amplitudes are a_j = sqrt(Σ_m|Ψ_jm|² + ε).
+Modelled amplitudes are a_j = sqrt(c_j²·Σ_m|Ψ_jm|² + b + ε), c_j the amplitude scale of a pattern, b the background.
 The squared error of a scan is E = Σ_j Σ_r g·(a_j − x_j)², g = 1 on good pixels.
 """
 
@@ -18,6 +18,7 @@ from ptycho_backend.physics.propagation import far_field, near_field
 from ptycho_backend.physics.translation import fourier_shift_ramps
 
 BACKGROUND = 1e-8  # ε: (normalised amplitude 1e-4)², keeps Ψ/a finite on dark pixels
+DARK = 1e-3  # added to a² where a background is fitted: bounds the weight of dark pixels
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
@@ -35,8 +36,14 @@ class Updates:
         −∂E/∂P̄: Σ_j S_j⁻¹(Ō_j·χ_jm), S_j the shift to position j.
     positions_px : float64, shape (position, 2), (y, x)
         −∂E/∂(sub-pixel shift).
+    positions_weight : float64, shape (position, 2), (y, x)
+        2·Σ|P_j|²·|∂O_j|², ∂ the central difference: curvature of E for a weakly scattering object.
     scales : float64, shape (position,)
-        −∂E/∂s for patterns whose modelled amplitude is s·a, at s = 1.
+        −∂E/∂(log c).
+    scales_weight : float64, shape (position,)
+        Gauss-Newton curvature of E by log c.
+    background, background_weight : float
+        Σ g·(x − a)/(2ã) and Σ g/(4ã²), ã² = a² + 1e-3; their ratio is a damped Gauss-Newton step of b.
     squared_error, norm : float
         E, and Σx² over good pixels.
     """
@@ -44,7 +51,11 @@ class Updates:
     obj: Complex
     probe: Complex
     positions_px: Real
+    positions_weight: Real
     scales: Real
+    scales_weight: Real
+    background: float
+    background_weight: float
     squared_error: float
     norm: float
 
@@ -64,12 +75,28 @@ class Patterns:
         Canvas coordinates of pixel (0, 0) of each window.
     shifts_px : float64, shape (position, 2), (y, x)
         Sub-pixel rest of each position, by which the probe is shifted.
+    scales : float64, shape (position,), optional
+        Amplitude scale c of each pattern; None: 1.
+    background : float
+        Intensity that every pixel of every pattern contains.
     """
 
     amplitudes: Real
     mask: Real
     corners_px: NDArray[np.intp]
     shifts_px: Real
+    scales: Real | None = None
+    background: float = 0.0
+
+    @property
+    def scale_factors(self) -> Real:
+        """Amplitude scales, shape (position, 1, 1, 1)."""
+        scales = np.ones(len(self.amplitudes)) if self.scales is None else self.scales
+        return scales[:, None, None, None]
+
+    def probes(self, probe: NDArray[Any], derivative: int | None = None) -> Complex:
+        """Return scaled and shifted probes (position, mode, y, x), or their derivative by the shift."""
+        return self.scale_factors * shifted_probes(probe, self.shifts_px, derivative)
 
 
 def extract_patches(canvas: NDArray[Any], corners_px: NDArray[np.intp], N: int) -> NDArray[Any]:
@@ -110,7 +137,7 @@ def shifted_probes(probe: NDArray[Any], shifts_px: Real, derivative: int | None 
 
 def illumination(probe: NDArray[Any], patterns: Patterns, shape: tuple[int, int]) -> Real:
     """Return Σ_j Σ_m |P_jm|² on the canvas, shape (y, x)."""
-    intensity = (np.abs(shifted_probes(probe, patterns.shifts_px)) ** 2).sum(axis=1)
+    intensity = (np.abs(patterns.probes(probe)) ** 2).sum(axis=1)
     return scatter_add(intensity, patterns.corners_px, shape)
 
 
@@ -134,41 +161,48 @@ def updates(obj: NDArray[Any], probe: NDArray[Any], patterns: Patterns) -> Updat
     -----
     Spec: physics 9.1. Every field is minus a derivative of E; for complex fields, that by the conjugate.
     """
-    x, good = patterns.amplitudes, patterns.mask
-    probes = shifted_probes(probe, patterns.shifts_px)
-    patches = extract_patches(obj, patterns.corners_px, x.shape[-1])[:, None]
-    detector, amplitude = modelled(probes * patches)
+    x, good, N = patterns.amplitudes, patterns.mask, patterns.amplitudes.shape[-1]
+    probes = patterns.probes(probe)
+    patches = extract_patches(obj, patterns.corners_px, N)[:, None]
+    detector, amplitude = modelled(probes * patches, patterns.background)
     residual = (x - amplitude) * good
     exit_wave_update = near_field(detector * (residual / amplitude)[:, None])
-    spectrum = np.fft.fft2(np.conj(patches) * exit_wave_update)
-    spectrum *= np.conj(shift_factors(patterns.shifts_px, x.shape[-1]))[:, None]
-    slopes = [shifted_probes(probe, patterns.shifts_px, axis) * patches for axis in range(2)]
+    spectrum = np.fft.fft2(np.conj(patches) * exit_wave_update) * patterns.scale_factors
+    spectrum *= np.conj(shift_factors(patterns.shifts_px, N))[:, None]
+    slopes = [patterns.probes(probe, axis) * patches for axis in range(2)]
+    intensity = (np.abs(probes) ** 2).sum(axis=1)
+    scattering = [np.abs(np.gradient(patches[:, 0], axis=1 + axis)) ** 2 for axis in range(2)]
+    by_scale, damped = (np.abs(detector) ** 2).sum(axis=1) / amplitude * good, amplitude**2 + DARK
     return Updates(
         obj=scatter_add((np.conj(probes) * exit_wave_update).sum(axis=1), patterns.corners_px, obj.shape),
         probe=np.fft.ifft2(spectrum.sum(axis=0)),
         positions_px=np.stack([2 * np.real(np.conj(exit_wave_update) * s).sum(axis=(1, 2, 3)) for s in slopes], axis=1),
-        scales=2 * (residual * amplitude).sum(axis=(1, 2)),
+        positions_weight=np.stack([2 * (intensity * each).sum(axis=(1, 2)) for each in scattering], axis=1),
+        scales=2 * (residual * by_scale).sum(axis=(1, 2)),
+        scales_weight=2 * (by_scale**2).sum(axis=(1, 2)),
+        background=float((residual / (2 * np.sqrt(damped))).sum()),
+        background_weight=float((good / (4 * damped)).sum()),
         squared_error=float((residual**2).sum()),
         norm=float((x**2 * good).sum()),
     )
 
 
-def modelled(exit_waves: Complex) -> tuple[Complex, Real]:
+def modelled(exit_waves: Complex, background: float = 0.0) -> tuple[Complex, Real]:
     """Return detector waves (position, mode, y, x) and modelled amplitudes (position, y, x)."""
     detector = far_field(exit_waves)
-    return detector, np.sqrt((np.abs(detector) ** 2).sum(axis=1) + BACKGROUND)
+    return detector, np.sqrt((np.abs(detector) ** 2).sum(axis=1) + background + BACKGROUND)
 
 
 @dataclass(frozen=True, eq=False)
 class PhaseSlopes:
     """
-    Smooth errors of single patterns: least squares of the amplitude error over three tangents.
+    Smooth errors of single patterns: least squares of the amplitude error over five tangents.
 
     Parameters
     ----------
-    information : float64, shape (position, 3, 3)
-        JᵀJ by phase slope (y, x), rad per pixel, and log amplitude.
-    gradient : float64, shape (position, 3)
+    information : float64, shape (position, 5, 5)
+        JᵀJ by phase slope (y, x), rad per pixel; slope of the log amplitude (y, x), per pixel; log amplitude.
+    gradient : float64, shape (position, 5)
         Jᵀ(x − a).
     centres_px : float64, shape (position, 2), (y, x)
         Canvas coordinates of the centre of the exit wave's intensity.
@@ -181,17 +215,17 @@ class PhaseSlopes:
 
 def phase_slopes(obj: NDArray[Any], probe: NDArray[Any], patterns: Patterns) -> PhaseSlopes:
     """
-    Linearise the amplitude error of every pattern in a phase ramp and a factor of the object under its probe.
+    Linearise the amplitude error of every pattern in a phase ramp, a ramp of the log amplitude, and a factor.
 
-    An object that is wrong by exp(α + i·φ) with φ = s·(r − r₀) changes a by Re(Ψ̄/a·F(i·s·(r − r₀)·ψ)) + α·a.
+    An object that is wrong by exp((α + i·φ)·(r − r₀) + β) changes a by Re(Ψ̄/a·F((α + i·φ)·(r − r₀)·ψ)) + β·|Ψ|²/a.
 
     Notes
     -----
     Spec: physics 9.4.
     """
     x, N = patterns.amplitudes, patterns.amplitudes.shape[-1]
-    exit_waves = shifted_probes(probe, patterns.shifts_px) * extract_patches(obj, patterns.corners_px, N)[:, None]
-    detector, amplitude = modelled(exit_waves)
+    exit_waves = patterns.probes(probe) * extract_patches(obj, patterns.corners_px, N)[:, None]
+    detector, amplitude = modelled(exit_waves, patterns.background)
     intensity = (np.abs(exit_waves) ** 2).sum(axis=1)
     axis = np.arange(N, dtype=np.float64)
     total = np.maximum(intensity.sum(axis=(1, 2)), np.finfo(float).tiny)  # a dark exit wave has no centre
@@ -199,12 +233,73 @@ def phase_slopes(obj: NDArray[Any], probe: NDArray[Any], patterns: Patterns) -> 
     along_y = (axis - centre[:, :1])[:, None, :, None]
     along_x = (axis - centre[:, 1:])[:, None, None, :]
     tangents = [
-        np.real(np.conj(detector) * far_field(1j * along * exit_waves)).sum(axis=1) / amplitude
+        tangent(detector, amplitude, far_field(factor * along * exit_waves))
+        for factor in (1j, 1)
         for along in (along_y, along_x)
     ]
-    jacobian = np.stack([*tangents, amplitude], axis=1) * patterns.mask
+    jacobian = np.stack([*tangents, tangent(detector, amplitude, detector)], axis=1) * patterns.mask
     return PhaseSlopes(
         information=np.einsum("jayx,jbyx->jab", jacobian, jacobian),
         gradient=np.einsum("jayx,jyx->ja", jacobian, (x - amplitude) * patterns.mask),
         centres_px=patterns.corners_px + centre,
+    )
+
+
+def tangent(detector: Complex, amplitude: Real, change: Complex) -> Real:
+    """Return the derivative of the modelled amplitudes, Re(Σ_m Ψ̄_m·δΨ_m)/a, shape (position, y, x)."""
+    return np.asarray(np.real(np.conj(detector) * change).sum(axis=1) / amplitude)
+
+
+@dataclass(frozen=True, eq=False)
+class NormalEquations:
+    """
+    Least squares of the amplitude error over common directions of object and probe.
+
+    Parameters
+    ----------
+    information : float64, shape (direction, direction)
+        JᵀJ, summed over patterns.
+    gradient : float64, shape (direction,)
+        Jᵀ(x − a).
+    """
+
+    information: Real
+    gradient: Real
+
+
+def normal_equations(
+    obj: NDArray[Any],
+    probe: NDArray[Any],
+    objects: list[NDArray[Any]],
+    probes: list[NDArray[Any]],
+    patterns: Patterns,
+) -> NormalEquations:
+    """
+    Linearise the amplitude error in directions (δO_k, δP_k): δψ = δP·O + P·δO.
+
+    Notes
+    -----
+    Spec: physics 9.7.
+    """
+    N = patterns.amplitudes.shape[-1]
+
+    def patches(canvas: NDArray[Any]) -> NDArray[Any]:
+        return extract_patches(canvas, patterns.corners_px, N)[:, None]
+
+    detector, amplitude = modelled(patterns.probes(probe) * patches(obj), patterns.background)
+    jacobian = np.stack(
+        [
+            tangent(
+                detector,
+                amplitude,
+                far_field(patterns.probes(delta_probe) * patches(obj) + patterns.probes(probe) * patches(delta_object)),
+            )
+            for delta_object, delta_probe in zip(objects, probes, strict=True)
+        ]
+    )
+    jacobian = jacobian * patterns.mask
+    residual = (patterns.amplitudes - amplitude) * patterns.mask
+    return NormalEquations(
+        information=np.einsum("ajyx,bjyx->ab", jacobian, jacobian, optimize=True),
+        gradient=np.einsum("ajyx,jyx->a", jacobian, residual, optimize=True),
     )

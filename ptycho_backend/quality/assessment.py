@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from ptycho_backend.config import InferenceConfig, validate
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
+from ptycho_backend.data.selection import measured_rows
 from ptycho_backend.engines.model import Model
 from ptycho_backend.events import OnEvent, ignore, without_images
 from ptycho_backend.network.prediction import Predicted
 from ptycho_backend.network.training_domain import Conditions, outside, scan_conditions, training_domain_of
+from ptycho_backend.quality.causes import ExperimentFigures
 from ptycho_backend.quality.half_datasets import HalfDatasets, half_datasets
 from ptycho_backend.quality.patch_agreement import PatchAgreement, patch_agreement
-from ptycho_backend.quality.residuals import Residuals, residuals
+from ptycho_backend.quality.residuals import Residuals, Variation, residuals
 from ptycho_backend.reconstruction import Reconstruction, prepare
 from ptycho_backend.runtime.plain_values import to_plain
 
@@ -75,6 +77,10 @@ class Assessment:
         Conditions of the network's training; None without a network.
     no_network : str
         Reason for a missing disagreement and training domain; empty otherwise.
+    experiment : ExperimentFigures
+        Differences from what was given, as the solver found them: positions, flux and background.
+    numbers : tuple of int
+        Number in its file of every pattern that took part.
     warnings : tuple of str
         Problems with the image, each with a remedy.
     """
@@ -95,17 +101,19 @@ class Assessment:
     conditions: Conditions
     training_domain: Conditions | None
     no_network: str = ""
+    experiment: ExperimentFigures = field(default_factory=ExperimentFigures)
+    numbers: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures but the difference image as plain values, ready for JSON."""
-        values = vars(self) | {"conditions": self.conditions.to_dict()}
+        values = vars(self) | {"conditions": self.conditions.to_dict(), "experiment": vars(self.experiment)}
         if self.training_domain is not None:
             values["training_domain"] = self.training_domain.to_dict()
         if self.halves is not None:
             values["halves"] = {name: value for name, value in vars(self.halves).items() if name != "difference"}
         # Warnings first and long lists last, for a human reader.
-        order = sorted(values, key=lambda name: (name != "warnings", isinstance(values[name], np.ndarray)))
+        order = sorted(values, key=lambda name: (name != "warnings", isinstance(values[name], np.ndarray | tuple)))
         return {name: to_plain(values[name]) for name in order}
 
 
@@ -167,7 +175,10 @@ def assessment_of(
     halves: HalfDatasets | str = "not requested"
     if inference.half_datasets:
         halves = half_datasets(reconstruction, predicted, on_event)
-    return _summarised(found, network, halves, scan_conditions(scan, calibration.probe, found.photons))
+    summary = _summarised(found, network, halves, scan_conditions(scan, calibration.probe, found.photons))
+    numbers = tuple(measured_rows(len(scan), scan.attributes).tolist())
+    summary = dataclasses.replace(summary, numbers=numbers, experiment=ExperimentFigures.of(scan, image))
+    return dataclasses.replace(summary, warnings=tuple(_warnings(summary, found.variation)))
 
 
 class _Network(NamedTuple):
@@ -184,14 +195,12 @@ def _summarised(
     inliers = np.ones(len(found.residual), dtype=bool)
     inliers[list(outliers)] = False
     variation = found.variation
-    # Above this variation the object cannot be constant.
-    threshold = max(MIN_VARIATION, SIGNIFICANCE * variation.error)
-    varied = variation.measured > threshold
-    flat_image = varied and variation.predicted < FLAT_IMAGE * variation.measured
+    threshold = _least_variation(variation)
+    varied, flat_image = variation.measured > threshold, _is_flat(variation)
     agreement, domain = (None, None) if isinstance(network, str) else network
     flat_patches = agreement is not None and agreement.patch_contrast < FLAT_PATCHES * agreement.image_contrast
     unexplained = float(found.unexplained_variance[inliers].mean())
-    assessment = Assessment(
+    return Assessment(
         residual=float(found.residual[inliers].mean()),
         shot_noise_floor=float(found.floor[inliers].mean()),
         unexplained_variance=unexplained / max(variation.measured, threshold),
@@ -209,13 +218,26 @@ def _summarised(
         training_domain=domain,
         no_network=network if isinstance(network, str) else "",
     )
-    warnings = (
-        *_image_warnings(assessment, flat_image),
-        *_pattern_warnings(assessment),
-        *(_resolution_warnings(assessment.halves) if varied else ()),
-        *_domain_warnings(assessment),
-    )
-    return dataclasses.replace(assessment, warnings=warnings)
+
+
+def _least_variation(variation: Variation) -> float:
+    """Return the variation between patterns above which the object cannot be constant."""
+    return max(MIN_VARIATION, SIGNIFICANCE * variation.error)
+
+
+def _is_flat(variation: Variation) -> bool:
+    """Return whether the image is nearly constant although the patterns vary."""
+    varied = variation.measured > _least_variation(variation)
+    return varied and variation.predicted < FLAT_IMAGE * variation.measured
+
+
+def _warnings(assessment: Assessment, variation: Variation) -> Iterator[str]:
+    yield from assessment.experiment.warnings(assessment.unexplained_variance)
+    yield from _image_warnings(assessment, _is_flat(variation))
+    yield from _pattern_warnings(assessment)
+    if variation.measured > _least_variation(variation):
+        yield from _resolution_warnings(assessment.halves)
+    yield from _domain_warnings(assessment)
 
 
 def _without_false_resolution(halves: HalfDatasets, collapsed: bool) -> HalfDatasets:
@@ -255,7 +277,7 @@ def _image_warnings(assessment: Assessment, flat_image: bool) -> Iterator[str]:
 def _pattern_warnings(assessment: Assessment) -> Iterator[str]:
     outliers = assessment.outliers
     if outliers:
-        first = ", ".join(str(i) for i in outliers[:MAX_NAMED])
+        first = ", ".join(str(assessment.numbers[i]) for i in outliers[:MAX_NAMED])
         more = ", …" if len(outliers) > MAX_NAMED else ""
         yield (
             f"{len(outliers)} of {len(assessment.residual_per_pattern)} patterns fit much worse than the others "

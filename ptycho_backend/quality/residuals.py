@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
-from ptycho_backend.data.image import Image
+from ptycho_backend.data.image import Experiment, Image
 from ptycho_backend.data.scan import Scan
+from ptycho_backend.errors import ShapeError
 from ptycho_backend.events import OnEvent, StageEvent, ignore
 from ptycho_backend.physics.calibration import Calibration
 from ptycho_backend.physics.losses import expected_half_deviance, half_deviance
-from ptycho_backend.solver.scan_geometry import AXES, ScanGeometry, abs2, spectrum_of, sum_modes
+from ptycho_backend.solver.scan_geometry import AXES, ScanGeometry, spectrum_of
 
 Real = NDArray[np.float64]
 CHUNK_PIXELS = 64**3  # detector pixels predicted at a time
@@ -79,27 +79,35 @@ def residuals(scan: Scan, calibration: Calibration, image: Image, on_event: OnEv
     scan : Scan
         Patterns, read in chunks.
     calibration : Calibration
-        Probe, and scale of the data.
+        Scale of the data, and the probe of an image without an experiment.
     image : Image
-        Stitched image; pixels without coverage have a transmission of 1, as in the solver.
+        Stitched image; pixels without coverage have a transmission of 1, as in the solver. Its experiment holds the
+        probe, positions, scales and background.
     on_event : callable
         Receives StageEvents.
+
+    Raises
+    ------
+    ShapeError
+        If the image was made from another number of patterns.
 
     Notes
     -----
     Spec: metrics 8.1, 8.2 and 8.6.
     """
-    geometry, spectrum = ScanGeometry(scan), spectrum_of(calibration.probe)
+    experiment, geometry = image.experiment or given_experiment(scan, calibration), ScanGeometry(scan)
+    check_patterns_of(experiment, scan)
     canvas, mask = geometry.canvas(image), scan.mask
+    geometry = geometry.moved(experiment.positions_px - scan.positions_px)
+    spectrum, powers = spectrum_of(experiment.probe), experiment.scales[:, None, None] ** 2
     to_counts = calibration.photon_scale / calibration.rms_input_scale**2
     sums, size = _VariationSums(scan.N), max(1, CHUNK_PIXELS // scan.N**2)
     residual, floor, unexplained_variance = (np.zeros(len(scan)) for _ in range(3))
     for start in range(0, len(scan), size):
         rows = slice(start, start + size)
         counts = scan.counts(rows).astype(np.float64) * calibration.photon_scale * mask
-        waves = geometry.shifted_probes(spectrum, rows) * geometry.extract_patches(canvas, rows)
-        intensity = sum_modes(abs2(scipy.fft.fft2(waves, axes=AXES, norm="ortho", overwrite_x=True)))
-        expected = np.fft.fftshift(intensity, axes=AXES).astype(np.float64) * to_counts
+        intensity = geometry.intensities(canvas, spectrum, rows) * powers[rows] + experiment.background
+        expected = intensity * to_counts
         residual[rows] = _mean(half_deviance(expected, counts), mask)
         floor[rows] = _mean(expected_half_deviance(expected), mask)
         unexplained_variance[rows] = sums.add(counts, expected * mask)
@@ -107,6 +115,28 @@ def residuals(scan: Scan, calibration: Calibration, image: Image, on_event: OnEv
     photons = sums.photons / len(scan)
     counts_per_pixel = photons / np.count_nonzero(mask)
     return Residuals(residual, floor, photons, counts_per_pixel, unexplained_variance / sums.scale(), sums.variation())
+
+
+def given_experiment(scan: Scan, calibration: Calibration) -> Experiment:
+    """Return the experiment as given: the calibration's probe, and the positions of the scan."""
+    return Experiment(calibration.probe, scan.positions_px, np.ones(len(scan)))
+
+
+def check_patterns_of(experiment: Experiment, scan: Scan) -> None:
+    """
+    Check that an image was made from the patterns of a scan.
+
+    Raises
+    ------
+    ShapeError
+    """
+    if len(experiment.positions_px) != len(scan):
+        raise ShapeError(
+            "An image is assessed by the patterns that it was made from.",
+            expected=f"a scan of {len(experiment.positions_px)} patterns",
+            received=f"{len(scan)} patterns in '{scan.source}'",
+            fix="give the scan of the reconstruction",
+        )
 
 
 class _VariationSums:

@@ -22,6 +22,8 @@ KNOTS_OF_N = 0.25  # spacing of the knots over the side of a pattern
 RIDGE = 1e-4  # of the mean diagonal: holds knots that no pattern determines
 SINGULAR = 1e-9  # of the trace: a pattern that does not determine a slope has no weight in it
 LARGEST_LOG = 0.5  # of the amplitude factor
+FLUX_ITERATIONS = 3  # of the variance of the scales
+SMALLEST_VARIANCE = 1e-10  # of the scales
 Real = NDArray[np.float64]
 
 
@@ -35,14 +37,23 @@ class Correction:
     factor : complex64, shape (y, x)
     phase_rad, log_amplitude : float
         Root mean square over the positions.
+    scales : float64, shape (position,), optional
+        New amplitude scales of the patterns, where they are fitted.
     """
 
     factor: NDArray[np.complex64]
     phase_rad: float
     log_amplitude: float
+    scales: NDArray[np.float64] | None = None
 
 
-def coarse_correction(slopes: PhaseSlopes, shape: tuple[int, int], N: int) -> Correction:
+def coarse_correction(
+    slopes: PhaseSlopes,
+    shape: tuple[int, int],
+    N: int,
+    scales: NDArray[np.float64] | None = None,
+    noise_variance: float = 0.0,
+) -> Correction:
     """
     Fit smooth phase and log amplitude to the slopes of all patterns.
 
@@ -53,23 +64,53 @@ def coarse_correction(slopes: PhaseSlopes, shape: tuple[int, int], N: int) -> Co
         Shape of the canvas.
     N : int
         Side of a pattern, pixels; knots stand N/4 apart.
+    scales : float64, shape (position,), optional
+        Amplitude scales of the patterns, if these are fitted. A smooth factor of the object then explains the same
+        as a smooth change of flux. The slopes of the log amplitude separate them, and scales stay small where
+        slopes leave it open.
+    noise_variance : float
+        Variance of one measured amplitude; required with `scales`.
     """
     values, weights = _solved(slopes)
     splines = Splines(slopes.centres_px, shape, KNOTS_OF_N * N)
-    at_centres = splines.rows(0, 0)
-    phase = splines.fit([splines.rows(1, 0), splines.rows(0, 1)], values[:, :2], weights[:, :2])
-    logarithm = splines.fit([at_centres], values[:, 2:], weights[:, 2:])
-    sizes = [float(np.sqrt(np.mean((at_centres @ knots) ** 2))) for knots in (phase, logarithm)]
+    along_y, along_x, at_centres = splines.rows(1, 0), splines.rows(0, 1), splines.rows(0, 0)
+    phase = splines.fit([along_y, along_x], values[:, :2], weights[:, :2])
+    if scales is None:
+        logarithm, new_scales = splines.fit([at_centres], values[:, 4:], weights[:, 4:]), None
+    else:
+        matrices = [along_y, along_x, at_centres]
+        logarithm, new_scales = _flux(splines, matrices, (values[:, 2:], weights[:, 2:] / noise_variance), scales)
+    phase_rad, size = (float(np.sqrt(np.mean((at_centres @ knots) ** 2))) for knots in (phase, logarithm))
     log_amplitude = np.clip(splines.on_canvas(logarithm), -LARGEST_LOG, LARGEST_LOG)
     factor = np.exp(log_amplitude + 1j * splines.on_canvas(phase)).astype(np.complex64)
-    return Correction(factor, *sizes)
+    return Correction(factor, phase_rad, size, new_scales)
+
+
+def _flux(splines: Splines, matrices: list[Any], data: tuple[Real, Real], scales: Real) -> tuple[Real, Real]:
+    """
+    Fit the log amplitude of the object and the scales of the patterns together.
+
+    The sum of both is measured well at every position. The slopes measure the object's part. The scales have a
+    normal distribution around 1, whose variance follows from them.
+    """
+    values, weights = data
+    total = values[:, 2] + np.log(scales)
+    variance, knots, rest = float(np.var(total)), np.zeros(0), total
+    for _ in range(FLUX_ITERATIONS):
+        scatter = 1 / (variance + 1 / weights[:, 2])
+        targets = np.stack([values[:, 0], values[:, 1], total], axis=1)
+        knots = splines.fit(matrices, targets, np.stack([weights[:, 0], weights[:, 1], scatter], axis=1))
+        rest = total - matrices[2] @ knots
+        rest = rest - rest.mean()
+        variance = max(float(np.var(rest) - np.mean(1 / weights[:, 2])), SMALLEST_VARIANCE)
+    return knots, np.exp(rest * variance / (variance + 1 / weights[:, 2]))
 
 
 def _solved(slopes: PhaseSlopes) -> tuple[Real, Real]:
-    """Return slopes and log amplitude of every pattern (position, 3), and their inverse variances."""
+    """Return slopes and log amplitude of every pattern (position, 5), and their inverse variances over the noise's."""
     information = slopes.information
     trace = np.trace(information, axis1=1, axis2=2)[:, None, None]
-    covariance = np.linalg.inv(information + (SINGULAR * trace + np.finfo(float).tiny) * np.eye(3))
+    covariance = np.linalg.inv(information + (SINGULAR * trace + np.finfo(float).tiny) * np.eye(5))
     values = (covariance @ slopes.gradient[:, :, None])[..., 0]
     return values, 1.0 / np.maximum(np.diagonal(covariance, axis1=1, axis2=2), np.finfo(float).tiny)
 

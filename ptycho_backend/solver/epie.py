@@ -154,11 +154,11 @@ class _EpieState:
         y, x = self._geometry.corners_px[row]
         patch = self._obj[y : y + N, x : x + N]
         x, probe = self._problem.amplitudes(slice(row, row + 1)), self._shifted_probe(row)
-        exit_wave_update, residual = constrain_exit_waves((probe * patch)[None], x, self._good)
+        wave = constrain_exit_waves((probe * patch)[None], x, self._good)
         if update_probe:
-            self._update_probe(row, patch, exit_wave_update[0])
-        patch += self._object_step * (np.conj(probe) * exit_wave_update[0]).sum(axis=0)
-        return float(np.vdot(residual, residual)), float(np.vdot(x, x))
+            self._update_probe(row, patch, wave.update[0])
+        patch += self._object_step * (np.conj(probe) * wave.update[0]).sum(axis=0)
+        return float(np.vdot(wave.residual, wave.residual)), float(np.vdot(x, x))
 
     def _shifted_probe(self, row: int) -> NDArray[np.complex64]:
         if row in self._cache:

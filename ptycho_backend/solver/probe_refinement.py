@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from typing import Any
@@ -15,15 +14,16 @@ from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines.numpy.solver import NumpyKernels
 from ptycho_backend.events import OnEvent, ignore, without_images
 from ptycho_backend.physics.calibration import Calibration, calibrate
-from ptycho_backend.solver.epie import EpieOptions, epie
+from ptycho_backend.physics.losses import half_deviance
 from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.registration import find_shift
-from ptycho_backend.solver.scan_geometry import abs2, shifted_probe
-from ptycho_backend.solver.solver import Solution, SolverOptions, solve
+from ptycho_backend.solver.scan_geometry import abs2, shifted_probe, spectrum_of
+from ptycho_backend.solver.solver import SHARED_STEP, Solution, SolverOptions, solve
 
-MAX_PATTERNS = 1000  # largest number of neighbouring patterns used
+MAX_PATTERNS = 500  # largest number of neighbouring patterns used
 STAGE = "probe"
-STEP = 0.5  # object and probe update each correct the same residual
+HELD_OUT = 5  # every fifth pattern decides, and takes no part
+LOW_DOSE = 10.0  # photons per good pixel
 REGISTRATIONS = 4  # the correlation's Hann window leaves a ninth of the shift each time
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def refined_calibration(
     training : TrainingConfig
         Provides model, photons and seed.
     iterations : int
-        ePIE iterations; 0 changes nothing.
+        Iterations over object and probe; 0 changes nothing.
     on_event : callable
 
     Returns
@@ -54,7 +54,7 @@ def refined_calibration(
     if iterations == 0:
         return calibration, {"probe_refined": False}
     started = time.perf_counter()
-    probe, used = refine_probe(scan, calibration, iterations, np.random.default_rng([training.seed, 5]), on_event)
+    probe, used = refine_probe(scan, calibration, iterations, on_event)
     seconds = time.perf_counter() - started
     logger.info("probe refinement: %s after %.1f s", "refined probe used" if used else "guess kept", seconds)
     if used:
@@ -63,10 +63,10 @@ def refined_calibration(
 
 
 def refine_probe(
-    scan: Scan, calibration: Calibration, iterations: int, rng: np.random.Generator, on_event: OnEvent = ignore
+    scan: Scan, calibration: Calibration, iterations: int, on_event: OnEvent = ignore
 ) -> tuple[NDArray[np.complex64], bool]:
     """
-    Refine a probe by ePIE and then by updates from all patterns at once.
+    Refine a probe by updates of object and probe from a block of patterns, and compare its error on others.
 
     Parameters
     ----------
@@ -74,14 +74,13 @@ def refine_probe(
     calibration : Calibration
         Scale of the data, and the probe guess.
     iterations : int
-        ePIE iterations. Half as many iterations over all patterns follow and remove the noise of ePIE.
-    rng : numpy Generator
+        Iterations from a flat object.
     on_event : callable
 
     Returns
     -------
     probe : complex64, shape (mode, y, x)
-        Refined probe, or the guess if the same iterations with a fixed probe reach an equal error.
+        Refined probe, or the guess if held-out patterns are explained as well with a fixed probe.
     used : bool
         True for the refined probe.
 
@@ -89,18 +88,38 @@ def refine_probe(
     -----
     Spec: physics 8.4, 8.5.
     """
-    if iterations < 2:  # ePIE updates the probe from its second iteration on
+    if iterations < 2:
         return calibration.probe, False
-    part = scan.subset(_central_rows(scan.positions_px, MAX_PATTERNS))
-    listeners = {True: without_images(on_event), False: ignore}
-    refined, fixed = (
-        _reconstruct(part, calibration, iterations, update_probe, seed, listeners[update_probe])
-        for update_probe, seed in zip((True, False), rng.spawn(2), strict=True)
-    )
-    better = refined.errors[-1] < fixed.errors[-1]  # False for NaN
-    if better and np.isfinite(refined.probe).all():
-        return centred_like(refined.probe, calibration.probe), True
+    block = Problem.of(scan.subset(_central_rows(scan.positions_px, MAX_PATTERNS)), calibration)
+    held_out = np.arange(len(block)) % HELD_OUT == HELD_OUT // 2
+    errors, probes = {}, {}
+    for update_probe in (True, False):
+        listener = without_images(on_event) if update_probe else ignore
+        options = SolverOptions(iterations, update_probe, SHARED_STEP, stage=STAGE)
+        solution = solve(block.part(np.flatnonzero(~held_out)), NumpyKernels(), None, options, listener)
+        errors[update_probe] = _held_out_error(block.part(np.flatnonzero(held_out)), solution)
+        probes[update_probe] = solution.probe
+    if errors[True] < errors[False]:  # False for NaN
+        return centred_like(probes[True], calibration.probe), True
     return calibration.probe, False
+
+
+def _held_out_error(problem: Problem, solution: Solution) -> float:
+    """
+    Return the error of patterns that took no part in a solution: of the amplitudes, or at low dose of the counts.
+
+    At low dose the mean of √counts lies below √(mean counts). A free probe fits that difference too, in held-out
+    patterns as in others, and ruins the image. The half-deviance of the counts is free of it. At high dose it would
+    weigh the dark pixels alone, where few photons decide.
+    """
+    scan, calibration, rows = problem.scan, problem.calibration, slice(0, len(problem))
+    canvas, spectrum = problem.geometry.canvas(solution.image), spectrum_of(solution.probe)
+    to_counts = calibration.photon_scale / calibration.rms_input_scale**2
+    expected = problem.geometry.intensities(canvas, spectrum, rows) * to_counts
+    counts = scan.counts(rows).astype(np.float64) * calibration.photon_scale
+    if counts[:, scan.mask].mean() < LOW_DOSE:
+        return float((half_deviance(expected, counts) * scan.mask).sum())
+    return float(((np.sqrt(counts) - np.sqrt(expected)) ** 2 * scan.mask).sum())
 
 
 def centred_like(probe: NDArray[np.complex64], guess: NDArray[np.complex64]) -> NDArray[np.complex64]:
@@ -124,21 +143,6 @@ def drift_px(probe: NDArray[np.complex64], guess: NDArray[np.complex64]) -> NDAr
     """
     amplitude, expected = (np.sqrt(abs2(modes).sum(axis=0)) for modes in (probe, guess))
     return find_shift(amplitude, expected, probe.shape[-1] / 4)
-
-
-def _reconstruct(
-    scan: Scan,
-    calibration: Calibration,
-    iterations: int,
-    update_probe: bool,
-    rng: np.random.Generator,
-    on_event: OnEvent,
-) -> Solution:
-    """Run ePIE, then updates from all patterns at once, with a free or a fixed probe."""
-    initial = epie(scan, calibration, EpieOptions(iterations, update_probe), rng, on_event)
-    calibration = dataclasses.replace(calibration, probe=initial.probe)
-    options = SolverOptions(max(2, iterations // 2), update_probe, STEP, coarse=False, stage=STAGE)
-    return solve(Problem.of(scan, calibration), NumpyKernels(), initial.image, options, on_event)
 
 
 def _central_rows(positions_px: NDArray[np.float64], n: int) -> NDArray[np.intp]:

@@ -40,7 +40,7 @@ class Problem:
         """Build the problem of a scan."""
         return Problem(scan, calibration, ScanGeometry(scan))
 
-    def part(self, rows: slice) -> Problem:
+    def part(self, rows: Rows) -> Problem:
         """Return the problem of some positions, on the canvas of all; its patterns are a view."""
         return Problem(self.scan.subset(rows), self.calibration, self.geometry.part(rows))
 
@@ -56,6 +56,11 @@ class Problem:
     def good(self) -> NDArray[np.float32] | None:
         """Mask (y, x) in the order of the FFT, 1 for good pixels; None where all are good."""
         return None if self.scan.mask.all() else np.fft.ifftshift(self.scan.mask).astype(np.float32)
+
+    @property
+    def good_pixels(self) -> int:
+        """Number of good pixels of a pattern."""
+        return int(self.scan.mask.sum())
 
     def amplitudes(self, rows: Rows) -> NDArray[np.float32]:
         """Return normalised amplitudes (position, y, x) in the order of the FFT, 0 on bad pixels."""

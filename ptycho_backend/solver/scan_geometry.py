@@ -80,6 +80,12 @@ class ScanGeometry:
         part.corners_px, part._fraction_px = self.corners_px[rows], self._fraction_px[rows]
         return part
 
+    def moved(self, step_px: NDArray[np.float64]) -> ScanGeometry:
+        """Return the geometry with probes moved by `step_px` (position, 2), on the same canvas and windows."""
+        moved = copy.copy(self)
+        moved._fraction_px = self._fraction_px + step_px
+        return moved
+
     @property
     def canvas_shape(self) -> tuple[int, int]:
         """Shape of the canvas: one row and column more than the frame, so that rounded corners stay inside."""
@@ -124,6 +130,12 @@ class ScanGeometry:
         """Return the probe with this spectrum (mode, y, x) at the positions `rows`: (position, mode, y, x)."""
         return np.asarray(scipy.fft.ifft2(spectrum * self.shift_ramps(rows), axes=AXES, norm="ortho", overwrite_x=True))
 
+    def intensities(self, canvas: NDArray[np.complex64], spectrum: NDArray[np.complex64], rows: Rows) -> Any:
+        """Return the far-field intensities (position, y, x) of an object and a probe with this spectrum, centred."""
+        waves = self.shifted_probes(spectrum, rows) * self.extract_patches(canvas, rows)
+        far_field = scipy.fft.fft2(waves, axes=AXES, norm="ortho", overwrite_x=True)
+        return np.fft.fftshift(sum_modes(abs2(far_field)), axes=AXES).astype(np.float64)
+
     def extract_patches(self, canvas: NDArray[Any], rows: Rows) -> NDArray[Any]:
         """Return copies (position, 1, y, x) of the canvas under the windows `rows`."""
         windows = np.lib.stride_tricks.sliding_window_view(canvas, (self.N, self.N))
@@ -144,6 +156,15 @@ def shift_ramps(shift_px: NDArray[np.float64], N: int) -> tuple[NDArray[np.compl
         # The Nyquist frequency has no sign: the mean of both signs is the cosine.
         ramps[:, :, N // 2] = np.cos(np.pi * shift_px)
     return ramps[:, 0], ramps[:, 1]
+
+
+def shift_slopes(ramp: NDArray[np.complex64], shift_px: NDArray[np.float64]) -> NDArray[np.complex64]:
+    """Return the derivative (position, N) of the Fourier factors along one axis by the shift (position), in pixels."""
+    N = ramp.shape[-1]
+    slope = -2j * np.pi * np.fft.fftfreq(N) * ramp
+    if N % 2 == 0:
+        slope[:, N // 2] = -np.pi * np.sin(np.pi * shift_px)
+    return slope.astype(np.complex64)
 
 
 def spectrum_of(probe: NDArray[Any]) -> NDArray[np.complex64]:

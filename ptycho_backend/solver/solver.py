@@ -1,9 +1,10 @@
 """
 Iterative reconstruction from all patterns: parallel PIE with Nesterov momentum and coarse corrections.
 
-One loop serves every engine and every setting: the object alone, or object and probe. Each iteration sums the updates
-of all patterns, weighted by illumination. After some iterations a coarse correction removes what varies over many
-probes (spec: physics 7.7, 7.8, 8.5, 9).
+One loop serves every engine and every setting: the object alone, or with the probe, and with positions, flux and
+background of the patterns. Each iteration sums the updates of all patterns, weighted by illumination. After some
+iterations a coarse correction removes what varies over many probes, and a probe correction what defocuses probe and
+object together (spec: physics 7.7, 7.8, 8.5, 9).
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.data.image import Image
-from ptycho_backend.engines.solver_contract import KernelUpdates, SolverKernels
+from ptycho_backend.data.image import Experiment, Image
+from ptycho_backend.engines.solver_contract import KernelUpdates, PatternParameters, SolverKernels, Wanted
 from ptycho_backend.events import OnEvent, StageEvent, ThrottledProgress, ignore
 from ptycho_backend.physics.calibration import SUPPORT_FLOOR, probe_weight
 from ptycho_backend.physics.momentum import momentum
 from ptycho_backend.solver.coarse_correction import coarse_correction
+from ptycho_backend.solver.pattern_fits import NO_FITS, Fits, PatternFits
+from ptycho_backend.solver.probe_correction import probe_correction
 from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.stitching import support_half_px
 
@@ -29,8 +32,11 @@ STAGE = "iterations"
 MIN_ITERATIONS, MAX_ITERATIONS = 6, 64  # if no number is given
 UPDATE_TOLERANCE = 1.2e-4  # the solver stops below this relative object update,
 NOISE_TOLERANCE = 6e-3  # or below this fraction of the relative amplitude residual
+MEAN_INTENSITY = 0.25  # of a pixel, in normalised units (physics 4.1)
 COARSE_AT = (3, 6, 9, 12, 16, 24, 32, 48)  # iterations that a coarse correction follows
 COARSE_TOLERANCE_RAD = 2e-3  # a correction below it does not hold the iterations up
+PROBE_TOLERANCE_RAD = 5e-3  # the same for a probe correction
+SHARED_STEP = 0.5  # of the updates, if probe or scales correct the same residual as the object
 COARSE_RATIO = 0.7  # a correction larger than this fraction of the previous one is noise, and the last
 
 
@@ -45,8 +51,10 @@ class SolverOptions:
         Number of iterations; None: until convergence, at most 64.
     update_probe : bool
         Update the probe in every iteration too.
-    step : float
-        Fraction of the preconditioned update; 0.5 if object and probe correct the same residual.
+    step : float, optional
+        Fraction of the preconditioned update; None: 0.5 if object and probe correct the same residual, else 1.
+    fits : Fits
+        Fits of positions, flux and background.
     coarse : bool
         Apply coarse corrections.
     stage : str
@@ -55,7 +63,8 @@ class SolverOptions:
 
     iterations: int | None = None
     update_probe: bool = False
-    step: float = 1.0
+    step: float | None = None
+    fits: Fits = NO_FITS
     coarse: bool = True
     stage: str = STAGE
 
@@ -68,6 +77,7 @@ class Solution:
     Parameters
     ----------
     image : Image
+        With its experiment: probe, positions, scales and background.
     probe : complex64, shape (mode, y, x)
         Probe in the calibration's scale.
     errors : list of float
@@ -141,8 +151,11 @@ class _Iteration:
         self._illumination = kernels.illumination(self.probe, progress.report)
         progress.finish()
         self._start = start if start is not None else self._covered()
+        self.fits = PatternFits(PatternParameters.of(problem.geometry), options.fits, MEAN_INTENSITY)
+        default = SHARED_STEP if options.update_probe else 1.0
+        self._step = default if options.step is None else options.step
         self._done, self._coarse_left, self._last_phase_rad = 0, options.coarse, np.inf
-        self._converged = False
+        self._converged, self._last_probe_rad = False, np.inf
 
     @property
     def finished(self) -> bool:
@@ -150,7 +163,8 @@ class _Iteration:
         if self._options.iterations is not None:
             return self._done == self._options.iterations
         coarse = not self._coarse_left or self._last_phase_rad < COARSE_TOLERANCE_RAD
-        converged = self._converged and coarse
+        probe = not self._options.update_probe or self._last_probe_rad < PROBE_TOLERANCE_RAD
+        converged = self._converged and coarse and (probe or self._done > COARSE_AT[-1]) and self.fits.converged
         return self._done == MAX_ITERATIONS or (self._done >= MIN_ITERATIONS and converged)
 
     def advance(self) -> float:
@@ -159,29 +173,47 @@ class _Iteration:
         extrapolated = self._extrapolated(self.obj, self._previous)
         probe = self._extrapolated(self.probe, self._previous_probe) if update_probe else self.probe
         report = self._report(ThrottledProgress(self._on_event, self._options.stage, self._total(k + 1)), k)
-        updates = kernels.updates(extrapolated, probe, update_probe, report)
+        wanted = Wanted(update_probe, self.fits.wanted(k))
+        if self.fits.active:
+            kernels.set_parameters(self.fits.extrapolated())
+        updates = kernels.updates(extrapolated, probe, wanted, report)
         error = updates.squared_error / max(updates.norm, 1e-30)
+        if update_probe:
+            self._illumination = updates.illumination
+        elif self.fits.active:
+            self._illumination = kernels.illumination(self.probe)  # positions and scales are part of it
         object_update = kernels.precondition(updates.obj, self._illumination)
-        self._previous, self.obj = self.obj, kernels.combine(1.0, extrapolated, self._options.step, object_update)
+        step = min(self._step, SHARED_STEP) if self.fits.fits("flux") else self._step
+        self._previous, self.obj = self.obj, kernels.combine(1.0, extrapolated, step, object_update)
         if update_probe:
             self._update_probe(probe, updates)
+        if updates.patterns is not None:
+            self.fits.update(updates.patterns, k, self._noise_variance(updates.squared_error))
+        if self.fits.active:
+            kernels.set_parameters(self.fits.current)
         self._converged = self._is_small(object_update, error)
         self._done += 1
         if self._coarse_left and self._done in COARSE_AT:
-            self._correct()
+            self._correct(updates.squared_error)
+        if update_probe and self._options.coarse and self._done in COARSE_AT[1:]:
+            self._correct_probe()
         total = self._done if self.finished else self._total(self._done)
         current = partial(self.image, self.obj)
         self._on_event(StageEvent(self._options.stage, self._done, total, f"error {error:.3g}", current))
         return error
 
     def image(self, obj: Any = None) -> Image:
-        """Return the object on the pixels of the initial image."""
+        """Return the object on the pixels of the initial image, with the experiment."""
         canvas, start = self._kernels.to_numpy(self.obj if obj is None else obj), self._start
-        origin = np.asarray(start.origin_px) - np.asarray(self._problem.geometry.frame.origin_px)
+        fitted, geometry = self.fits.current, self._problem.geometry
+        positions_px = self._problem.scan.positions_px + (fitted.shifts_px - geometry.shifts_px)
+        probe = self._kernels.to_numpy(self.probe)
+        experiment = Experiment(probe, positions_px, fitted.scales, fitted.background, self.fits.unfitted)
+        origin = np.asarray(start.origin_px) - np.asarray(geometry.frame.origin_px)
         y, x = np.rint(origin).astype(int)
         height, width = start.obj.shape
         covered = np.where(start.coverage > 0, canvas[y : y + height, x : x + width], 0)
-        return Image(covered.astype(np.complex64), start.coverage, start.origin_px)
+        return Image(covered.astype(np.complex64), start.coverage, start.origin_px, experiment)
 
     def _extrapolated(self, current: Any, previous: Any) -> Any:
         factor = momentum(self._done)
@@ -189,7 +221,7 @@ class _Iteration:
 
     def _update_probe(self, extrapolated: Any, updates: KernelUpdates) -> None:
         update = self._kernels.precondition(updates.probe, updates.probe_weight)
-        combined = self._kernels.combine(1.0, extrapolated, self._options.step, update)
+        combined = self._kernels.combine(1.0, extrapolated, self._step, update)
         self._previous_probe, self.probe = self.probe, combined
 
     def _is_small(self, object_update: Any, error: float) -> bool:
@@ -198,16 +230,34 @@ class _Iteration:
         norms = (self._kernels.norm(each, self._illumination) for each in (object_update, self.obj))
         return next(norms) < tolerance**2 * next(norms)
 
-    def _correct(self) -> None:
+    def _correct(self, squared_error: float) -> None:
         """Multiply both objects of the momentum by the coarse correction, which so keeps its direction."""
-        kernels = self._kernels
+        kernels, problem = self._kernels, self._problem
         slopes = kernels.phase_slopes(self.obj, self.probe)
-        correction = coarse_correction(slopes, self._problem.geometry.canvas_shape, self._problem.N)
+        scales = self.fits.current.scales if self.fits.fits("flux") else None
+        variance = self._noise_variance(squared_error)
+        correction = coarse_correction(slopes, problem.geometry.canvas_shape, problem.N, scales, variance)
+        if correction.scales is not None:
+            self.fits.set_scales(correction.scales)
+            kernels.set_parameters(self.fits.current)
         factor = kernels.from_numpy(correction.factor)
         self.obj, self._previous = kernels.multiply(self.obj, factor), kernels.multiply(self._previous, factor)
         smaller = correction.phase_rad < COARSE_RATIO * self._last_phase_rad
         self._coarse_left = smaller and self._done < COARSE_AT[-1]
         self._last_phase_rad = correction.phase_rad
+
+    def _noise_variance(self, squared_error: float) -> float:
+        """Return the variance of one measured amplitude, as the residual has it."""
+        return squared_error / (len(self._problem) * self._problem.good_pixels)
+
+    def _correct_probe(self) -> None:
+        """Filter objects and probes of the momentum by the probe correction."""
+        kernels = self._kernels
+        correction = probe_correction(kernels, self.obj, self.probe, len(self._problem))
+        self._last_probe_rad = correction.phase_rad
+        arrays = (self.obj, self._previous, self.probe, self._previous_probe)
+        filtered = [kernels.from_numpy(correction.apply(kernels.to_numpy(array))) for array in arrays]
+        self.obj, self._previous, self.probe, self._previous_probe = filtered
 
     def _total(self, done: int) -> int:
         """Return the total that an event of iteration `done` reports."""

@@ -71,7 +71,7 @@ def test_wrong_probe_is_refined_by_default(model):
     events: list = []
     refined = pb.evaluate(pb.reconstruct(wrong, model, on_event=events.append), wrong)
     given = pb.evaluate(pb.reconstruct(wrong, model, probe_iterations=0), wrong)
-    assert {event.total for event in events if event.stage == "ePIE"} == {20}
+    assert {event.total for event in events if event.stage == "probe"} == {20}
     assert refined.amplitude_psnr_db > given.amplitude_psnr_db + 3
 
 

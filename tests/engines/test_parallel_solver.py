@@ -11,12 +11,14 @@ import pytest
 from ptycho_backend.engines import registry
 from ptycho_backend.engines.numpy.solver import NumpyKernels
 from ptycho_backend.engines.parallel_solver import ParallelKernels
-from ptycho_backend.engines.solver_contract import SolverKernels
+from ptycho_backend.engines.solver_contract import SolverKernels, Wanted
 from ptycho_backend.errors import ConfigError, PtychoError
 from ptycho_backend.runtime.devices import processors
 from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.solver import SolverOptions, solve
+from ptycho_backend.testing import assert_close
 from ptycho_backend.testing.scans import calibration_of_scan, small_scan
+from ptycho_backend.testing.tolerances import KERNEL32
 from ptycho_backend.training.parallel import (
     LAUNCHERS,
     ProcessGroup,
@@ -117,13 +119,54 @@ def test_processes_stop_after_the_iterations_of_one(problem):
 
 def test_sums_are_those_of_all_patterns(problem, probe, local):
     obj = problem.geometry.canvas() * np.exp(0.3j)
-    expected = local.updates(obj, probe, True)
-    for found in in_threads(loaded(problem, lambda kernels: kernels.updates(obj, probe, True))):
+    expected = local.updates(obj, probe, Wanted(probe=True))
+    for found in in_threads(loaded(problem, lambda kernels: kernels.updates(obj, probe, Wanted(probe=True)))):
         for name in ("obj", "probe", "probe_weight"):
             whole = getattr(expected, name)
             assert abs(getattr(found, name) - whole).max() < 1e-5 * abs(whole).max(), name
         assert found.squared_error == pytest.approx(expected.squared_error, rel=1e-5)
         assert found.norm == pytest.approx(expected.norm, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [np.array([30, 2, 17, 9, 33, 11, 0]), np.array([5, 1]), np.array([], dtype=int)],
+    ids=["of all processes", "of one process", "none"],
+)
+def test_a_mini_batch_is_that_of_one_process(problem, probe, local, rows):
+    """Rows are numbered as in the scan; a process that holds none adds zeros."""
+    obj, wanted = problem.geometry.canvas() * np.exp(0.3j), Wanted(probe=True, patterns=True, rows=rows)
+    expected = local.updates(obj, probe, wanted)
+
+    def work(kernels):
+        done = []
+        return kernels.updates(obj, probe, wanted, done.append), done
+
+    for found, done in in_threads(loaded(problem, work)):
+        for name in ("obj", "illumination", "probe", "probe_weight"):
+            assert_close(getattr(found, name), getattr(expected, name), KERNEL32)
+        for name, values in vars(expected.patterns).items():
+            assert_close(np.asarray(getattr(found.patterns, name)), np.asarray(values), KERNEL32)
+        assert found.squared_error == pytest.approx(expected.squared_error, rel=1e-5)
+        assert found.norm == pytest.approx(expected.norm, rel=1e-5)
+        assert not done or done[-1] == len(rows)
+
+
+def test_updates_of_patterns_stand_in_the_order_of_the_scan(problem, probe, local):
+    obj, wanted = problem.geometry.canvas() * np.exp(0.3j), Wanted(patterns=True)
+    expected = local.updates(obj, probe, wanted).patterns
+    for found in in_threads(loaded(problem, lambda kernels: kernels.updates(obj, probe, wanted))):
+        for name, values in vars(expected).items():
+            assert_close(np.asarray(getattr(found.patterns, name)), np.asarray(values), KERNEL32)
+
+
+def test_the_regularisation_is_passed_on(problem):
+    update, weight = np.ones((2, 2), np.complex64), np.array([[0, 1], [2, 4]], np.float32)
+    for default, larger in in_threads(
+        lambda kernels: (kernels.precondition(update, weight), kernels.precondition(update, weight, 0.5))
+    ):
+        np.testing.assert_allclose(default, 1 / (weight + 0.08), rtol=1e-6)
+        np.testing.assert_allclose(larger, 1 / (weight + 2), rtol=1e-6)
 
 
 def test_a_sum_that_is_not_requested_stays_none(problem, probe):

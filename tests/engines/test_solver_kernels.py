@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
 
+from ptycho_backend.engines.numpy import solver as numpy_solver
 from ptycho_backend.engines.numpy.solver import NumpyKernels
+from ptycho_backend.engines.solver_contract import Wanted
 from ptycho_backend.errors import ShapeError
 from ptycho_backend.physics import updates as oracle
+from ptycho_backend.runtime import thread_map
 from ptycho_backend.solver.problem import Problem
 from ptycho_backend.testing import assert_close
 from ptycho_backend.testing.inputs import complex_noise
@@ -77,7 +81,7 @@ def test_kernels_agree_with_the_oracle(kernels, problem, rng):
     amplitudes = np.fft.fftshift(problem.amplitudes(slice(None)).astype(float), axes=(1, 2))
     patterns = oracle.Patterns(amplitudes, mask, geometry.corners_px, geometry.shifts_px)
     arrays = kernels.from_numpy(obj), kernels.from_numpy(probe)
-    found, expected = kernels.updates(*arrays, True), oracle.updates(obj, probe, patterns)
+    found, expected = kernels.updates(*arrays, Wanted(probe=True)), oracle.updates(obj, probe, patterns)
     assert_close(kernels.to_numpy(found.obj), expected.obj, KERNEL32)
     assert_close(kernels.to_numpy(found.probe), expected.probe, KERNEL32)
     slopes, expected = kernels.phase_slopes(*arrays), oracle.phase_slopes(obj, probe, patterns)
@@ -125,7 +129,7 @@ def test_kernels_do_not_change_their_arguments(kernels, problem):
     arrays = [kernels.from_numpy(a) for a in (problem.geometry.canvas(), problem.calibration.probe)]
     before = [kernels.to_numpy(array) for array in arrays]
     weight = kernels.illumination(arrays[1])
-    found = kernels.updates(*arrays, True)
+    found = kernels.updates(*arrays, Wanted(probe=True))
     kernels.phase_slopes(*arrays)
     update = kernels.to_numpy(found.obj)
     kernels.combine(1.5, arrays[0], -0.5, found.obj)
@@ -144,3 +148,91 @@ def test_patterns_done_are_reported(kernels, problem):
     done.clear()
     kernels.illumination(arrays[1], done.append)
     assert done[-1] == len(problem)
+
+
+ROWS = np.array([14, 3, 9, 0, 7, 12, 5])
+EVERYTHING = Wanted(probe=True, patterns=True)
+MINI_BATCH = dataclasses.replace(EVERYTHING, rows=ROWS)
+
+
+@pytest.fixture
+def small_chunks(kernels, problem, monkeypatch):
+    """Split the scan, and a mini-batch of more than 3 patterns, into chunks."""
+    module = sys.modules[type(kernels).__module__]
+    for name, modes in (("CHUNK_PIXELS", 1), ("CPU_CHUNK_PIXELS", 2), ("MAX_CHUNK_PIXELS", 2), ("GPU_CHUNK_PIXELS", 2)):
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, 3 * modes * problem.N**2)
+
+
+def all_fields(kernels, found):
+    """Return the arrays and numbers of all updates as NumPy arrays."""
+    values = [value for name, value in vars(found).items() if name != "patterns"]
+    arrays = [np.asarray(value) if isinstance(value, float) else kernels.to_numpy(value) for value in values]
+    return [*arrays, *(np.asarray(value) for value in vars(found.patterns).values())]
+
+
+def noisy_arrays(kernels, problem, rng):
+    """Return a random object, and the probe, on the device."""
+    canvas = np.exp(0.2 * complex_noise(rng, *problem.geometry.canvas_shape)).astype(np.complex64)
+    return kernels.from_numpy(canvas), kernels.from_numpy(problem.calibration.probe)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_chunks_of_a_mini_batch_give_the_updates_of_its_patterns(kernels, problem, rng):
+    """The same patterns as a scan of their own have the same updates."""
+    arrays, done = noisy_arrays(kernels, problem, rng), []
+    found = kernels.updates(*arrays, MINI_BATCH, done.append)
+    alone = NumpyKernels()
+    alone.load(problem.part(ROWS))
+    expected = alone.updates(*(kernels.to_numpy(array) for array in arrays), EVERYTHING)
+    for one, two in zip(all_fields(kernels, found), all_fields(alone, expected), strict=True):
+        assert_close(one, two, KERNEL32)
+    assert done == [3, 6, 7]
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_mini_batch_leaves_the_scan_as_it_is(kernels, problem, rng):
+    """Saved chunks are those of the scan, also where a mini-batch with the same probe came first or between."""
+    arrays = noisy_arrays(kernels, problem, rng)
+    fresh = type(kernels)(*([] if isinstance(kernels, NumpyKernels) else [kernels.device]))
+    fresh.load(problem)
+    expected = all_fields(fresh, fresh.updates(*arrays, EVERYTHING))
+    batches = []
+    for _ in range(2):
+        batches.append(all_fields(kernels, kernels.updates(*arrays, MINI_BATCH)))
+        for one, two in zip(all_fields(kernels, kernels.updates(*arrays, EVERYTHING)), expected, strict=True):
+            assert_close(one, two, KERNEL32)
+    for one, two in zip(*batches, strict=True):
+        assert_close(one, two, KERNEL32)
+
+
+def test_a_mini_batch_without_patterns_adds_zeros(kernels, problem, rng):
+    found = kernels.updates(*noisy_arrays(kernels, problem, rng), dataclasses.replace(MINI_BATCH, rows=ROWS[:0]))
+    for values in all_fields(kernels, found):
+        assert not values.any()
+    assert found.patterns.positions_px.shape == (0, 2)
+    assert found.patterns.scales.shape == (0,)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2**30])
+def test_a_mini_batch_has_equal_bits_for_any_number_of_threads(problem, rng, monkeypatch, cache_bytes):
+    """Also where the patterns of the scan do not fit, and are read again (clause 10.7)."""
+    monkeypatch.setattr(numpy_solver, "CHUNK_PIXELS", 3 * problem.N**2)
+    kernels, found = NumpyKernels(), []
+    arrays = noisy_arrays(kernels, problem, rng)
+    for threads, size in ((1, 2**30), (3, cache_bytes)):
+        monkeypatch.setattr(numpy_solver, "CACHE_BYTES", size)
+        monkeypatch.setattr(numpy_solver, "processors", lambda threads=threads: threads)
+        kernels.load(problem)
+        found.append(all_fields(kernels, kernels.updates(*arrays, MINI_BATCH)))
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_one_chunk_starts_no_threads(problem, rng, monkeypatch):
+    """A mini-batch takes less time than the start of a thread pool."""
+    monkeypatch.setattr(numpy_solver, "processors", lambda: 4)
+    monkeypatch.setattr(thread_map, "ThreadPoolExecutor", lambda *args, **kwargs: pytest.fail("a thread pool"))
+    kernels = NumpyKernels()
+    kernels.load(problem)
+    assert kernels.updates(*noisy_arrays(kernels, problem, rng), MINI_BATCH).norm > 0

@@ -12,6 +12,7 @@ from ptycho_backend.physics.updates import (
     extract_patches,
     illumination,
     modelled,
+    normal_equations,
     phase_slopes,
     scatter_add,
     shift_factors,
@@ -148,4 +149,62 @@ def test_a_phase_ramp_and_a_factor_are_found(rng):
     measured = modelled(probe[None, 0:1] * truth)[1]
     found = phase_slopes(wrong, probe, dataclasses.replace(patterns, amplitudes=measured))
     solved = np.linalg.solve(found.information[0], found.gradient[0])
-    np.testing.assert_allclose(solved, [*slope, factor], rtol=0.01)
+    np.testing.assert_allclose(solved, [*slope, 0, 0, factor], rtol=0.01, atol=1e-6)
+
+
+@pytest.fixture
+def fitted(rng):
+    """Patterns with scales, a background and moved positions, with an object and a probe."""
+    N, n = 12, 5
+    corners, shifts = rng.integers(0, 8, (n, 2)), rng.uniform(-0.7, 0.7, (n, 2))
+    patterns = Patterns(
+        rng.uniform(0, 2, (n, N, N)), np.ones((N, N)), corners, shifts, rng.uniform(0.7, 1.3, n), background=0.05
+    )
+    return patterns, complex_noise(rng, 20, 20), complex_noise(rng, 2, N, N)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_updates_of_fitted_patterns_are_minus_derivatives(fitted, axis):
+    patterns, obj, probe = fitted
+    found, step = updates(obj, probe, patterns), 1e-6
+    change = np.zeros((5, 2))
+    change[3, axis] = step
+
+    def error(**changes):
+        return updates(obj, probe, dataclasses.replace(patterns, **changes)).squared_error
+
+    by_shift = error(shifts_px=patterns.shifts_px + change) - error(shifts_px=patterns.shifts_px - change)
+    assert -by_shift / (2 * step) == pytest.approx(found.positions_px[3, axis], rel=1e-5)
+    factor = np.exp(change[:, axis])
+    by_scale = error(scales=patterns.scales * factor) - error(scales=patterns.scales / factor)
+    assert -by_scale / (2 * step) == pytest.approx(found.scales[3], rel=1e-5)
+
+
+def test_object_and_probe_updates_include_scales_and_background(fitted, rng):
+    patterns, obj, probe = fitted
+    found, step = updates(obj, probe, patterns), 1e-6
+    for name, array in (("obj", obj), ("probe", probe)):
+        change = complex_noise(rng, *array.shape)
+        pair = [{"obj": obj, "probe": probe} | {name: array + sign * step * change} for sign in (1, -1)]
+        high, low = (updates(each["obj"], each["probe"], patterns).squared_error for each in pair)
+        expected = -2 * np.real(np.vdot(getattr(found, name), change))
+        assert (high - low) / (2 * step) == pytest.approx(expected, rel=1e-5)
+
+
+def test_normal_equations_are_those_of_finite_differences(fitted, rng):
+    patterns, obj, probe = fitted
+    directions = [(complex_noise(rng, *obj.shape), complex_noise(rng, *probe.shape)) for _ in range(2)]
+    found = normal_equations(obj, probe, *(list(each) for each in zip(*directions, strict=True)), patterns)
+    step, x = 1e-6, patterns.amplitudes
+
+    def amplitude(obj, probe):
+        patches = extract_patches(obj, patterns.corners_px, 12)[:, None]
+        return modelled(patterns.probes(probe) * patches, patterns.background)[1]
+
+    columns = [
+        (amplitude(obj + step * o, probe + step * p) - amplitude(obj - step * o, probe - step * p)) / (2 * step)
+        for o, p in directions
+    ]
+    jacobian = np.stack([column.ravel() for column in columns])
+    np.testing.assert_allclose(found.information, jacobian @ jacobian.T, rtol=1e-6)
+    np.testing.assert_allclose(found.gradient, jacobian @ (x - amplitude(obj, probe)).ravel(), rtol=1e-5)

@@ -13,6 +13,7 @@ from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines import registry
 from ptycho_backend.engines.model import PROBE, Model
+from ptycho_backend.errors import ShapeError
 from ptycho_backend.network.prediction import predict
 from ptycho_backend.network.weights import starting_weights
 from ptycho_backend.physics.amplitude_constraint import accelerated, initial_estimate
@@ -223,9 +224,13 @@ def test_wrong_probe_gets_a_warning_although_halves_agree():
 def test_wrong_positions_get_a_warning(object_name):
     scan = simulate_scan(**{**SETTINGS, "object_name": object_name})
     shuffled = scan.positions_px[np.random.default_rng(0).permutation(len(scan))]
-    found, _ = assessed(dataclasses.replace(scan, positions_px=shuffled), half_datasets=False)
-    assert found.unexplained_variance > 0.5
-    assert any("or positions" in warning for warning in found.warnings)
+    wrong = dataclasses.replace(scan, positions_px=shuffled)
+    found, _ = assessed(wrong, half_datasets=False)
+    assert found.unexplained_variance > 0.05
+    assert "the positions, their order" in found.warnings[0]
+    given, _ = assessed(wrong, half_datasets=False, fit_positions="off")
+    assert given.unexplained_variance > 0.5
+    assert given.warnings[0].startswith("The positions are not those of the patterns")
 
 
 def test_outliers_are_named(scan):
@@ -241,11 +246,25 @@ def test_outliers_are_named(scan):
     assert not any("the probe is wrong" in warning for warning in found.warnings)
 
 
-def test_empty_pattern_is_an_outlier(scan):
+def test_empty_pattern_is_left_out_and_named(scan, caplog):
     patterns = scan.patterns.copy()
     patterns[5] = 0
-    found, _ = assessed(dataclasses.replace(scan, patterns=patterns))
-    assert found.outliers[0] == 5
+    patterns[40] = patterns[40] // 4  # dim: an outlier, not odd
+    found, _ = assessed(dataclasses.replace(scan, patterns=patterns), fit_flux="off")
+    assert "1 of 100 patterns are left out: 1 empty" in caplog.text
+    assert set(range(100)) - set(found.numbers) == {5}
+    assert found.numbers[found.outliers[0]] == 40
+    (text,) = (warning for warning in found.warnings if "fit much worse" in warning)
+    assert "40" in text
+
+
+def test_odd_patterns_can_be_kept(scan):
+    patterns = scan.patterns.copy()
+    patterns[5] = 0
+    kept = dataclasses.replace(scan, patterns=patterns, searched=("patterns",))
+    found, image = assessed(kept, half_datasets=False, fit_positions="off")
+    assert found.numbers[found.outliers[0]] == 5
+    assert len(image.experiment.positions_px) == 100
 
 
 # --- patches against the image ------------------------------------------------------------------------------------
@@ -386,7 +405,7 @@ def test_half_datasets_can_be_switched_off(scan):
 def test_poor_resolution_gets_a_warning():
     scan = simulate_scan(**{**SETTINGS, "n_positions": 225, "object_name": "photographs"})
     shuffled = scan.positions_px[np.random.default_rng(0).permutation(len(scan))]
-    found, _ = assessed(dataclasses.replace(scan, positions_px=shuffled))
+    found, _ = assessed(dataclasses.replace(scan, positions_px=shuffled), fit_positions="off")
     assert found.halves.resolution < 0.2
     assert any("Half datasets agree only up to" in warning for warning in found.warnings)
 
@@ -473,8 +492,25 @@ def test_line_scan_is_assessed(scan):
 
 def test_trained_probe_is_used(scan):
     """A trained probe is stored in the weights, not in the calibration."""
-    model = model_of(scan)
-    image = reconstruct_scan(scan, model, INFERENCE)
-    previous = assess(scan, image, model, INFERENCE).residual
+    model, inference = model_of(scan), dataclasses.replace(INFERENCE, half_datasets=False)
+    image = dataclasses.replace(reconstruct_scan(scan, model, inference), experiment=None)
+    previous = assess(scan, image, model, inference).residual
     model.weights[PROBE] = model.weights[PROBE] * np.float32(1.1)
-    assert assess(scan, image, model, dataclasses.replace(INFERENCE, half_datasets=False)).residual > 2 * previous
+    assert assess(scan, image, model, inference).residual > 2 * previous
+
+
+def test_fitted_experiment_belongs_to_the_image(scan):
+    """The residual of an image is that of its own probe, positions, flux and background."""
+    wrong = dataclasses.replace(scan, positions_px=scan.positions_px + np.random.default_rng(1).normal(0, 1, (100, 2)))
+    found, image = assessed(wrong, half_datasets=False)
+    assert found.residual < 1.25 * found.shot_noise_floor
+    assert found.experiment.moved_px == pytest.approx(np.sqrt(2), rel=0.15)
+    bare = dataclasses.replace(image, experiment=None)
+    inference = dataclasses.replace(INFERENCE, half_datasets=False)
+    assert assess(wrong, bare, model_of(scan), inference).residual > 2.5 * found.residual
+
+
+def test_image_of_other_patterns_is_refused(scan):
+    _, image = assessed(scan, half_datasets=False)
+    with pytest.raises(ShapeError, match="a scan of 100 patterns"):
+        assess(scan.subset(slice(0, 99)), image, model_of(scan), INFERENCE)

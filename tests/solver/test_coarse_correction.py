@@ -49,8 +49,8 @@ def test_a_spline_on_the_canvas_is_that_at_its_pixels(rng):
 
 def test_slopes_of_a_ramp_give_the_ramp(points):
     slope = np.array([3e-3, -2e-3])
-    information = np.broadcast_to(np.eye(3), (len(points), 3, 3))
-    gradient = np.column_stack([np.tile(slope, (len(points), 1)), np.full(len(points), 0.02)])
+    information = np.broadcast_to(np.eye(5), (len(points), 5, 5))
+    gradient = np.tile([*slope, 0, 0, 0.02], (len(points), 1))
     found = coarse_correction(PhaseSlopes(information, gradient, points), SHAPE, 64)
     phase = np.angle(found.factor[20:50, 20:70])
     assert np.diff(phase, axis=0).mean() == pytest.approx(slope[0], rel=0.01)
@@ -60,11 +60,11 @@ def test_slopes_of_a_ramp_give_the_ramp(points):
 
 def test_patterns_with_little_information_have_little_weight(points, rng):
     """Half of the patterns are a million times weaker and have other slopes."""
-    slopes = np.tile([3e-3, -2e-3, 0.02], (len(points), 1))
+    slopes = np.tile([3e-3, -2e-3, 0, 0, 0.02], (len(points), 1))
     weak = rng.random(len(points)) < 0.5
     slopes[weak] *= -1
     strength = np.where(weak, 1e-6, 1.0)
-    information = strength[:, None, None] * np.eye(3)
+    information = strength[:, None, None] * np.eye(5)
     found = coarse_correction(PhaseSlopes(information, strength[:, None] * slopes, points), SHAPE, 64)
     phase = np.angle(found.factor[20:50, 20:70])
     assert np.diff(phase, axis=0).mean() == pytest.approx(3e-3, rel=0.01)
@@ -73,8 +73,8 @@ def test_patterns_with_little_information_have_little_weight(points, rng):
 
 
 def test_a_pattern_without_light_moves_nothing(points):
-    information = np.broadcast_to(np.eye(3), (len(points), 3, 3)).copy()
-    gradient = np.zeros((len(points), 3))
+    information = np.broadcast_to(np.eye(5), (len(points), 5, 5)).copy()
+    gradient = np.zeros((len(points), 5))
     information[7], gradient[7] = 0.0, 0.0
     found = coarse_correction(PhaseSlopes(information, gradient, points), SHAPE, 64)
     np.testing.assert_allclose(found.factor, 1.0, atol=1e-6)

@@ -29,6 +29,8 @@ def reference(problem, iterations, step, update_probe):
         m = k / (k + 3)
         extrapolated, extrapolated_probe = obj + m * (obj - previous), probe + m * (probe - previous_probe)
         found = oracle.updates(extrapolated, extrapolated_probe, patterns)
+        if update_probe:
+            illumination = regularised(oracle.illumination(extrapolated_probe, patterns, obj.shape))
         weight = (np.abs(oracle.extract_patches(extrapolated, geometry.corners_px, scan.N)) ** 2).sum(axis=0)
         errors.append(found.squared_error / found.norm)
         previous, obj = obj, extrapolated + step * found.obj / illumination

@@ -224,7 +224,7 @@ def test_coarse_corrections_keep_the_momentum(scan, monkeypatch):
     """A global phase is a symmetry: if every coarse correction is one, the rest of the iterations is the same."""
     factor = np.exp(0.7j)
 
-    def global_phase(_slopes, shape, _N):
+    def global_phase(_slopes, shape, *_others):
         return Correction(np.full(shape, factor, np.complex64), 1.0, 0.0)
 
     plain = solved(scan, 8, coarse=False)
@@ -238,7 +238,7 @@ def test_coarse_corrections_keep_the_momentum(scan, monkeypatch):
 def test_a_coarse_correction_that_is_not_smaller_is_the_last(scan, monkeypatch):
     calls = []
 
-    def constant(_slopes, shape, _N):
+    def constant(_slopes, shape, *_others):
         calls.append(shape)
         return Correction(np.ones(shape, np.complex64), 0.01, 0.0)
 
@@ -251,7 +251,7 @@ def test_convergence_is_reported_only_after_the_last_coarse_correction(scan, mon
     """Every object update is small enough; each correction is half of the previous one, but the fourth is as large."""
     sizes = iter([0.8, 0.4, 0.2, 0.2])
 
-    def halved(_slopes, shape, _N):
+    def halved(_slopes, shape, *_others):
         return Correction(np.ones(shape, np.complex64), next(sizes), 0.0)
 
     monkeypatch.setattr(solver, "coarse_correction", halved)
