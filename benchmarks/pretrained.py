@@ -20,13 +20,13 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from epie import epie
 from reconstruction import scored
 
 import ptycho_backend as pb
 from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.pretraining.probes import defocused
 from ptycho_backend.reconstruction import fit_to_scan
-from ptycho_backend.solver.epie import EpieOptions, epie
 
 FIRST_SEED = 5000
 EPIE_ITERATIONS = 20
@@ -99,14 +99,14 @@ def one_scan(fields: dict[str, Any], models: dict[str, Any], options: argparse.N
         refinement_s = time.perf_counter() - started
         settings = {"probe_iterations": 0}
         pb.reconstruct(scan.subset(slice(0, 64)), fitted, **settings)  # the first call compiles
-        for label, more in (
-            (f"{name} alone", ALONE),
-            (name, {}),
-            (f"{name}, 2 iterations of ePIE", {"epie_iterations": 2}),
-        ):
+        for label, more in ((f"{name} alone", ALONE), (name, {})):
             started = time.perf_counter()
-            rows[label] = scored(pb.reconstruct(scan, fitted, **settings, **more), scan, started)
-            rows[label]["refinement_s"] = refinement_s
+            image = pb.reconstruct(scan, fitted, **settings, **more)
+            rows[label] = scored(image, scan, started) | {"refinement_s": refinement_s}
+        # The last image is the finished one; the seconds are those of ePIE alone.
+        started = time.perf_counter()
+        image = epie(scan, fitted.trained_calibration(), 2, start=image)
+        rows[f"{name}, 2 iterations of ePIE"] = scored(image, scan, started) | {"refinement_s": refinement_s}
     return rows
 
 
@@ -118,9 +118,7 @@ def classical(scan: pb.Scan, exact: bool) -> dict[str, Row]:
         started = time.perf_counter()
         rows[name] = scored(pb.reconstruct(scan, probe_iterations=0, **settings), scan, started)
     started = time.perf_counter()
-    image = epie(
-        scan, calibration, EpieOptions(EPIE_ITERATIONS, update_probe=not exact), np.random.default_rng(0)
-    ).image
+    image = epie(scan, calibration, EPIE_ITERATIONS, update_probe=not exact)
     return rows | {f"ePIE, {EPIE_ITERATIONS} iterations": scored(image, scan, started)}
 
 

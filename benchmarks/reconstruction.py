@@ -16,11 +16,10 @@ import time
 from pathlib import Path
 from statistics import median
 
-import numpy as np
+from epie import epie
 
 import ptycho_backend as pb
 from ptycho_backend.physics.calibration import calibrate
-from ptycho_backend.solver.epie import EpieOptions, epie
 from ptycho_backend.solver.initial_estimate import baseline_image
 
 POSITIONS = 1024
@@ -89,7 +88,7 @@ def classical(scan: pb.Scan, label: str, iterations: tuple[int, ...] = EPIE_ITER
     rows = {f"{label}no network": scored(baseline_image(scan, calibration), scan, started)}
     for count in iterations:
         started = time.perf_counter()
-        image = epie(scan, calibration, EpieOptions(count, update_probe=False), np.random.default_rng(0)).image
+        image = epie(scan, calibration, count)
         rows[f"{label}ePIE, {count} iterations"] = scored(image, scan, started)
     return rows
 
@@ -107,7 +106,7 @@ def refined(scan: pb.Scan, model: object, label: str) -> dict[str, dict[str, flo
     rows = {}
     for count in REFINEMENT_ITERATIONS:
         started = time.perf_counter()
-        image = pb.reconstruct(scan, model, epie_iterations=count)
+        image = epie(scan, calibrate(scan, pb.ModelConfig(N=scan.N)), count, start=pb.reconstruct(scan, model))
         rows[f"{label} + {count} iterations"] = scored(image, scan, started)
     return rows
 

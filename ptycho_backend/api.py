@@ -213,7 +213,9 @@ def evaluate(image: Image, truth: Scan | Image) -> Comparison:
             received=f"none in '{truth.source}'",
             fix="compare with another reconstruction instead",
         )
-    return compare(image.obj, image.origin_px, truth.obj, truth.obj_origin_px, truth.positions_px)
+    # The area under the positions of the image: an orientation may have turned those of the scan.
+    positions_px = truth.positions_px if image.experiment is None else image.experiment.positions_px
+    return compare(image.obj, image.origin_px, truth.obj, truth.obj_origin_px, positions_px)
 
 
 def with_fields(config: InferenceConfig, fields: dict[str, Any]) -> InferenceConfig:

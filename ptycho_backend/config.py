@@ -32,6 +32,7 @@ from ptycho_backend.runtime.yaml_files import read_yaml
 Fraction = Annotated[float, Interval(ge=0.0, lt=1.0)]
 NonNegative = Annotated[float, Ge(0.0)]
 Switch = Literal["auto", "on", "off"]
+Orientation = Literal["given", "auto", "+y+x", "-y+x", "+y-x", "-y-x", "+x+y", "-x+y", "+x-y", "-x-y"]
 
 
 @dataclass
@@ -180,8 +181,6 @@ class InferenceConfig:
         Alignment of the global phases of all groups before stitching.
     iterations : int, optional
         Solver iterations on the initial object; 0 leaves it unchanged, None iterates until convergence (physics 7.8).
-    epie_iterations : int
-        Iterations of ePIE after the solver.
     probe_iterations : int, optional
         Iterations of probe refinement before the initial object (physics 8.4); None takes 0 for a model that was
         trained on a scan, and else 20.
@@ -191,6 +190,9 @@ class InferenceConfig:
         Fit of the flux of every pattern; "auto" where the data show that it differs.
     fit_background : {"auto", "on", "off"}
         Fit of the intensity that all pixels share; "auto" where the data show one.
+    orientation : {"given", "auto", "+y+x", "-y+x", "+y-x", "-y-x", "+x+y", "-x+y", "+x-y", "-x-y"}
+        Axes of the positions, as the detector sees them (data 11). "given" warns where another one fits clearly
+        better, "auto" takes it, and a name turns the positions.
     calibration : {"auto", "model", "scan"}
         Source of probe and scale: the model, the scan, or with "auto" the model if both have the same probe guess.
     half_datasets : bool
@@ -199,7 +201,7 @@ class InferenceConfig:
     neighbor_count : int
         Number of nearest neighbours from which a group is drawn.
     seed : int
-        Seed of the groups and of the order of ePIE.
+        Seed of the groups.
     """
 
     start: Literal["auto", "flat", "physics", "network"] = "auto"
@@ -207,11 +209,11 @@ class InferenceConfig:
     amplitude_constraint: bool = True
     phase_alignment: bool = True
     iterations: Annotated[int, Ge(0)] | None = None
-    epie_iterations: Annotated[int, Ge(0)] = 0
     probe_iterations: Annotated[int, Ge(0)] | None = None
     fit_positions: Switch = "auto"
     fit_flux: Switch = "auto"
     fit_background: Switch = "auto"
+    orientation: Orientation = "given"
     calibration: Literal["auto", "model", "scan"] = "auto"
     half_datasets: bool = True
     neighbor_count: Annotated[int, Ge(1)] = 7

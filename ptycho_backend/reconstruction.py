@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ptycho_backend.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_backend.data.image import Image
+from ptycho_backend.data.orientation import GIVEN as AS_GIVEN
+from ptycho_backend.data.orientation import NAMES, better_orientation_text, oriented
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.selection import examined
 from ptycho_backend.engines.model import Model
@@ -22,14 +26,17 @@ from ptycho_backend.events import OnEvent, ignore
 from ptycho_backend.network.loading import load_model
 from ptycho_backend.network.prediction import Predicted, predict
 from ptycho_backend.physics.calibration import Calibration, calibrate, probe_hash
-from ptycho_backend.solver.epie import refine_by_epie
 from ptycho_backend.solver.initial_estimate import baseline_image
+from ptycho_backend.solver.orientation import best_orientation
 from ptycho_backend.solver.pattern_fits import Fits
-from ptycho_backend.solver.probe_refinement import refined_calibration
+from ptycho_backend.solver.probe_refinement import SUSPECT, refined_calibration
 from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.solver import SolverOptions, solve
 
+logger = logging.getLogger(__name__)
+
 Start = Literal["flat", "physics", "network"]
+GIVEN = "given"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +59,10 @@ class Reconstruction:
         Kernels of an engine on a device.
     update_probe : bool
         Update the probe with the object; set where its refinement explained other patterns better.
+    better_orientation : str
+        Orientation that explains the patterns clearly better than the given one; "" for none.
+    orientation : str
+        Orientation of the scan's positions against those that were given.
     """
 
     scan: Scan
@@ -61,10 +72,25 @@ class Reconstruction:
     model: Model | None = None
     kernels: SolverKernels = field(default_factory=NumpyKernels)
     update_probe: bool = False
+    better_orientation: str = ""
+    orientation: str = AS_GIVEN
+
+    def part(self, rows: NDArray[np.intp] | slice, on_event: OnEvent = ignore) -> Reconstruction:
+        """
+        Return the reconstruction of some patterns.
+
+        A probe that was refined on all patterns is refined on these alone, from the guess: two parts then share nothing
+        that they measured.
+        """
+        scan, calibration, refined = self.scan.subset(rows), self.calibration, self.update_probe
+        if refined:
+            calibration, record = _refined(scan, None, self.inference, on_event)
+            refined = bool(record["probe_refined"])
+        return dataclasses.replace(self, scan=scan, calibration=calibration, update_probe=refined)
 
     def image(self, on_event: OnEvent = ignore, predicted: Predicted | None = None) -> Image:
         """
-        Reconstruct the image: initial object, solver, ePIE.
+        Reconstruct the image: initial object, then solver.
 
         Parameters
         ----------
@@ -79,10 +105,10 @@ class Reconstruction:
         fits = Fits(inference.fit_positions, inference.fit_flux, inference.fit_background)
         options = SolverOptions(inference.iterations, self.update_probe, fits=fits)
         image = solve(problem, self.kernels, initial, options, on_event).image
-        if inference.epie_iterations == 0:
+        if image.experiment is None:
             return image
-        rng = np.random.default_rng([inference.seed, 4])
-        return refine_by_epie(self.scan, self.calibration, image, inference.epie_iterations, rng, on_event)
+        experiment = dataclasses.replace(image.experiment, orientation=self.orientation)
+        return dataclasses.replace(image, experiment=experiment)
 
     def predict(self, on_event: OnEvent = ignore, stage: str = "reconstruction") -> Predicted | None:
         """Return the patches of the network for this scan; None for another start."""
@@ -118,13 +144,39 @@ def prepare(
     on_event : callable
         Receives StageEvents of the probe refinement.
     """
-    scan = examined(scan)
     start: Start = ("network" if model else "flat") if inference.start == "auto" else inference.start
-    if start == "network":
-        model = fit_to_scan(model or load_model(), scan, inference, on_event)
-        return Reconstruction(scan, model.trained_calibration(), start, inference, model, kernels or kernels_of(model))
-    calibration, refined = _refined(scan, model, inference, on_event)
-    return Reconstruction(scan, calibration, start, inference, None, kernels or kernels_of(model), refined)
+    model = load_model() if start == "network" and model is None else model
+    scan, calibration, record = _examined_and_refined(scan, model, inference, on_event)
+    kernels = kernels or kernels_of(model)
+    if start == "network" and model is not None:
+        model = _calibrated(model, calibration)
+        calibration, refined = model.trained_calibration(), False
+    else:
+        model, refined = None, bool(record["probe_refined"])
+    better, orientation = str(record.get("better_orientation", "")), str(record.get("orientation", AS_GIVEN))
+    return Reconstruction(scan, calibration, start, inference, model, kernels, refined, better, orientation)
+
+
+def _examined_and_refined(
+    scan: Scan, model: Model | None, inference: InferenceConfig, on_event: OnEvent
+) -> tuple[Scan, Calibration, dict[str, Any]]:
+    """Return a scan that is examined and oriented, its calibration, and a record of the refinement."""
+    scan = examined(scan)
+    if model is not None:
+        check_size_of(model, scan)
+    orientation: str = AS_GIVEN if inference.orientation == GIVEN else inference.orientation
+    if orientation == "auto":
+        orientation = best_orientation(scan, calibrate(scan, ModelConfig(N=scan.N)), on_event)
+        logger.info("'%s': orientation '%s', %s", scan.source, orientation, NAMES[orientation])
+    scan = oriented(scan, orientation)
+    calibration, record = _refined(scan, model, inference, on_event)
+    record |= {"orientation": orientation}
+    if inference.orientation == GIVEN and record.get("held_out_over_noise", 0.0) > SUSPECT:
+        better = best_orientation(scan, calibrate(scan, ModelConfig(N=scan.N)), on_event)
+        if better != AS_GIVEN:
+            logger.warning("'%s': %s", scan.source, better_orientation_text(better))
+            record |= {"better_orientation": better}
+    return scan, calibration, record
 
 
 def other_start(reconstruction: Reconstruction, network: Model | None = None) -> Reconstruction:
@@ -192,8 +244,8 @@ def calibration_of(
 
 def _refined(
     scan: Scan, model: Model | None, inference: InferenceConfig, on_event: OnEvent
-) -> tuple[Calibration, bool]:
-    """Return the calibration, and whether its probe comes from this scan's refinement."""
+) -> tuple[Calibration, dict[str, Any]]:
+    """Return the calibration, and a record of the refinement of its probe."""
     trained = model is not None and bool(model.calibration.probe_guess_sha256)
     if inference.calibration == "model" and not trained:
         raise _no_calibration(model)
@@ -205,8 +257,7 @@ def _refined(
     iterations = inference.probe_iterations
     if iterations is None:
         iterations = 0 if trained else TrainingConfig.probe_iterations
-    calibration, record = refined_calibration(scan, calibration, training, iterations, on_event)
-    return calibration, bool(record["probe_refined"])
+    return refined_calibration(scan, calibration, training, iterations, on_event)
 
 
 def _initial_calibration(model: Model, scan: Scan, inference: InferenceConfig) -> Calibration:

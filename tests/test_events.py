@@ -8,7 +8,7 @@ import pytest
 from ptycho_backend.events import BatchEvent, EpochEvent, StageEvent, ignore
 
 EVENTS = [
-    StageEvent("ePIE", 3, 20, "error 0.1"),
+    StageEvent("iterations", 3, 20, "error 0.1"),
     BatchEvent(epoch=1, nepochs=5, batch=2, n_batches=7, loss=0.25),
     EpochEvent(epoch=5, nepochs=5, metrics={"epoch": 5.0, "poisson_train_loss": 0.3, "lr": 1e-3}),
 ]

@@ -138,7 +138,7 @@ def patches_in_a_file(monkeypatch, tmp_path):
 @pytest.mark.parametrize("gridsize", [1, 2])
 def test_patches_in_a_file_give_an_identical_image(scan, gridsize, request):
     model = model_of(scan, gridsize=gridsize, initial_iterations=0)
-    settings = InferenceConfig(iterations=2, epie_iterations=1)
+    settings = InferenceConfig(iterations=2)
     expected = reconstruct_scan(scan, model, settings)
     folder = request.getfixturevalue("patches_in_a_file")
     listings = []
@@ -171,7 +171,7 @@ def test_event_images_show_the_patterns_so_far_on_the_final_canvas(scan):
     assert first.coverage.sum() == pytest.approx(part.coverage.sum(), rel=1e-5)
 
 
-@pytest.mark.parametrize("stage", ["reconstruction", "phase alignment", "stitching", "iterations", "ePIE"])
+@pytest.mark.parametrize("stage", ["reconstruction", "phase alignment", "stitching", "iterations"])
 def test_interruption_is_raised(scan, stage):
     def interrupt(event):
         if event.stage == stage:
@@ -179,7 +179,7 @@ def test_interruption_is_raised(scan, stage):
 
     model = model_of(scan, initial_iterations=0)
     with pytest.raises(KeyboardInterrupt):
-        reconstruct_scan(scan.subset(slice(0, 9)), model, InferenceConfig(iterations=1, epie_iterations=1), interrupt)
+        reconstruct_scan(scan.subset(slice(0, 9)), model, InferenceConfig(iterations=1), interrupt)
 
 
 def test_probe_refinement_reports_no_images(scan):
@@ -196,19 +196,18 @@ def test_final_amplitude_constraint_is_an_option(scan):
     assert error_of(constrained, scan) < error_of(without, scan)
 
 
-@pytest.mark.parametrize("option", ["iterations", "epie_iterations"])
-def test_iterations_lower_the_error_and_keep_the_origin(scan, option):
+def test_iterations_lower_the_error_and_keep_the_origin(scan):
     model = model_of(scan)
     rough = reconstruct_scan(scan, model, STITCHED)
-    better = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, **{option: 5}))
+    better = reconstruct_scan(scan, model, dataclasses.replace(STITCHED, iterations=5))
     assert error_of(better, scan) < 0.6 * error_of(rough, scan)
     assert better.origin_px == rough.origin_px
 
 
-def test_epie_is_the_last_stage(scan):
+def test_iterations_are_the_last_stage(scan):
     events = []
-    reconstruct_scan(scan, model_of(scan), InferenceConfig(iterations=1, epie_iterations=1), events.append)
-    assert [event.stage for event in events][-2:] == ["iterations", "ePIE"]
+    reconstruct_scan(scan, model_of(scan), InferenceConfig(iterations=1), events.append)
+    assert [event.stage for event in events][-2:] == ["stitching", "iterations"]
 
 
 def test_groups_are_drawn_from_the_seed(scan):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ptycho.engine.device import placement, prepare_device, resolve_device
 from ptycho_backend.engines.solver_contract import (
+    COLUMNS,
     OBJECT_ONLY,
     REGULARISATION,
     KernelUpdates,
@@ -76,18 +77,25 @@ class TensorFlowKernels(SolverKernels):
             self._first = tf.constant(self._corners[:, 0] * width + self._corners[:, 1], tf.int32)
             self._good = None if problem.good is None else tf.constant(problem.good)
             self._amplitudes = tf.concat([tf.constant(problem.amplitudes(rows)) for _, rows in self._chunks()], axis=0)
+        self._shifts_px: NDArray[np.float64] | None = None
         self.set_parameters(PatternParameters.of(problem.geometry))
 
     def set_parameters(self, parameters: PatternParameters) -> None:
         """Set positions, scales and background of the patterns."""
-        shifts, ramps = parameters.shifts_px, shift_ramps(parameters.shifts_px, self.N)
-        slopes = [shift_slopes(factor, shift) for factor, shift in zip(ramps, shifts.T, strict=True)]
+        if parameters.shifts_px is not self._shifts_px:
+            self._move_to(parameters.shifts_px)
         with tf.device(placement(self.device)):
-            self._factors_y, self._factors_x = (tf.constant(factor) for factor in ramps)
-            self._slopes_y, self._slopes_x = (tf.constant(slope) for slope in slopes)
             scales = tf.constant(parameters.scales, tf.float32)
             self._scales = None if (parameters.scales == 1).all() else to_complex(scales)
         self._epsilon = parameters.background + BACKGROUND
+
+    def _move_to(self, shifts_px: NDArray[np.float64]) -> None:
+        """Copy the factors of the shifts to the device."""
+        self._shifts_px, ramps = shifts_px, shift_ramps(shifts_px, self.N)
+        slopes = [shift_slopes(factor, shift) for factor, shift in zip(ramps, shifts_px.T, strict=True)]
+        with tf.device(placement(self.device)):
+            self._factors_y, self._factors_x = (tf.constant(factor) for factor in ramps)
+            self._slopes_y, self._slopes_x = (tf.constant(slope) for slope in slopes)
 
     def from_numpy(self, array: NDArray[Any]) -> tf.Tensor:
         """Return a tensor on the device, float32 or complex64."""
@@ -116,7 +124,7 @@ class TensorFlowKernels(SolverKernels):
         require_shapes(self._geometry, probe, obj)
         with tf.device(placement(self.device)):
             spectrum, real, sums = tf.signal.fft2d(probe), tf.zeros(self._shape), tf.zeros(2, tf.float64)
-            imaginary, patterns = real, [tf.zeros((0, 8), tf.float64)]
+            imaginary, patterns = real, [tf.zeros((0, COLUMNS), tf.float64)]
             probe_sums = ProbeSums(real, tf.zeros_like(spectrum), tf.zeros(probe.shape[-2:]))
             for done, rows in self._chunks(wanted.rows):
                 x = taken(self._amplitudes, rows)
@@ -241,7 +249,7 @@ class TensorFlowKernels(SolverKernels):
         return 2 / self.N**2 * tf.stack(sums, axis=1)
 
     def _pattern_updates(self, waves: ChunkWaves, intensity: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
-        """Return all fields of the pattern updates as columns (position, 8); of the background before its sum."""
+        """Return all fields of the pattern updates as columns (position, 9); of the background before its sum."""
         patches, residual, amplitude = waves.patches[:, 0], waves.residual, waves.amplitude
         scattering = abs2(slope_along_y(patches)), abs2(transposed(slope_along_y(transposed(patches))))
         by_scale, damped = self._on_good(amplitude - self._epsilon / amplitude), tf.square(amplitude) + DARK
@@ -249,8 +257,9 @@ class TensorFlowKernels(SolverKernels):
             *(2 * intensity * each for each in scattering),
             2 * residual * by_scale,
             2 * tf.square(by_scale),
-            residual / (2 * tf.sqrt(damped)),
-            self._on_good(1 / (4 * damped)),
+            tf.square(residual),
+            residual * (residual + 2 * amplitude) / damped,
+            self._on_good(1 / damped),
         ]
         columns = tf.stack([tf.reduce_sum(each, axis=(1, 2)) for each in fields], axis=1)
         return tf.cast(tf.concat([positions, columns], axis=1), tf.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -135,4 +136,6 @@ def _without_network(scan: Scan, product: Product) -> Image:
         inference = from_dict(InferenceConfig, settings["inference"], "the reconstruction")
     except ConfigError as error:
         logger.warning("the image without a network uses default settings: %s", error.rule)
+    if len(product.positions_px) == len(scan):  # those of the image: fitted, and turned by an orientation
+        scan = dataclasses.replace(scan, positions_px=product.positions_px)
     return Reconstruction(scan, calibration, "flat", inference).image()

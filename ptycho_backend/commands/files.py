@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.output import prepare_run_folder
+from ptycho_backend.data.probe_guess import PROBE_GUESS
 from ptycho_backend.data.product import NUMBERS, Product, write_product
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.selection import Search, examined, measured_rows
@@ -195,7 +196,7 @@ def write_image(
         indexes=measured_rows(len(scan), scan.attributes),
         costs=np.asarray(costs, dtype=np.float64),
         attributes={
-            **{key: value for key, value in scan.attributes.items() if key in NUMBERS},
+            **{key: value for key, value in scan.attributes.items() if key in (*NUMBERS, PROBE_GUESS)},
             "probe_photon_count": calibration.photons_per_pattern,
             "background_photons_per_pixel": experiment.background * counts_per_intensity(calibration),
             "scan": scan.attributes,

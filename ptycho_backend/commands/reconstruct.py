@@ -20,8 +20,15 @@ from ptycho_backend.commands.engines import captured_library_messages
 from ptycho_backend.commands.figures import show_rows
 from ptycho_backend.commands.files import add_scan_options, load, result_folder
 from ptycho_backend.commands.incremental_image import IncrementalImage
-from ptycho_backend.commands.results import Request, provenance, result_rows, run_reconstruction, show_result
-from ptycho_backend.commands.worker import compute_share, silent_process
+from ptycho_backend.commands.results import (
+    Request,
+    compute_result,
+    provenance,
+    result_rows,
+    run_reconstruction,
+    show_result,
+)
+from ptycho_backend.commands.worker import silent_process
 from ptycho_backend.config import ExecutionConfig, InferenceConfig
 from ptycho_backend.engines.model import Model
 from ptycho_backend.model_file.bundle import read_bundle
@@ -51,7 +58,6 @@ def command_line() -> CommandLine:
     line.add("--backend", default="auto", help='Engine: "numpy", "pytorch", "tensorflow" or "auto".')
     line.add_alias("--device", "execution.device")
     line.add_alias("--start", "inference.start")
-    line.add_alias("--epie-iterations", "inference.epie_iterations")
     line.add_alias("--no-progress", "execution.progress", value="false", text="Log lines instead of bars.")
     add_message_options(line)
     line.ignore_section("training", "the model file contains it")
@@ -69,7 +75,8 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
             scan = load(options, scan_path)
             with captured_library_messages(terminal):
                 request = request_of(options, inference, execution)
-            return compute_share(scan, request)
+            compute_result(scan, request)
+            return
     with result_folder(output, options.overwrite) as folder:
         scan = load(options, scan_path)
         with captured_library_messages(terminal):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,12 @@ from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines.model import Model
 from ptycho_backend.engines.solver_contract import SolverKernels
 from ptycho_backend.errors import DataError
-from ptycho_backend.events import OnEvent, without_images
+from ptycho_backend.events import OnEvent, ignore, without_images
 from ptycho_backend.model_file.run import write_json
 from ptycho_backend.network.prediction import Predicted
 from ptycho_backend.quality.assessment import STARTS, Assessment, assessment_of
 from ptycho_backend.quality.metrics import Comparison
-from ptycho_backend.reconstruction import Reconstruction, other_start, prepare
+from ptycho_backend.reconstruction import Reconstruction, Start, other_start, prepare
 from ptycho_backend.runtime.progress import Terminal
 from ptycho_backend.training.parallel import launched_rank
 
@@ -81,6 +82,8 @@ class Result:
         Patches of the network; removed after the assessment.
     other : Image, optional
         Image from another start, with the same calibration; only on request.
+    other_start : {"flat", "physics", "network"}, optional
+        Initial object of that image.
     comparisons : dict of str to Comparison
         Comparisons with the known object; empty without one.
     assessment : Assessment, optional
@@ -92,42 +95,75 @@ class Result:
     seconds: float
     predicted: Predicted | None
     other: Image | None = None
+    other_start: Start | None = None
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     assessment: Assessment | None = None
 
 
 def run_reconstruction(incremental: IncrementalImage, request: Request, on_event: OnEvent) -> Result:
     """Reconstruct a scan, and write, draw and assess the image."""
-    folder, scan = incremental.folder, incremental.scan
-    with incremental.saved_on_signal(on_event) as forward:
-        result = make_result(incremental, request, forward)
-    incremental.write()
+    result = compute_result(incremental.scan, request, on_event, incremental)
+    folder, assessment = incremental.folder, result.assessment
+    if assessment is not None:
+        write_json(folder / ASSESSMENT, assessment.to_dict())
+        title = "Assessment of the reconstruction"
+        draw(plots.plot_assessment, folder / "assessment.png", assessment, result.reconstruction.scan, title=title)
+    return result
+
+
+def compute_result(
+    scan: Scan, request: Request, on_event: OnEvent = ignore, incremental: IncrementalImage | None = None
+) -> Result:
+    """
+    Reconstruct a scan, on request once more from another start, and assess the image.
+
+    Kernels of several processes add their sums, so every process takes all of these steps in this order.
+
+    Parameters
+    ----------
+    scan : Scan
+    request : Request
+    on_event : callable
+        Receives StageEvents.
+    incremental : IncrementalImage, optional
+        Files of the image, in the process of rank 0; None writes nothing.
+    """
+    with nullcontext(on_event) if incremental is None else incremental.saved_on_signal(on_event) as forward:
+        result = _images(scan, request, forward, incremental)
+    if incremental is not None:
+        incremental.write()
+        write_comparison(incremental.folder, incremental.scan, result)
+    predicted, result.predicted = result.predicted, None  # releases their memory or disk space
+    result.assessment = assessment_of(result.reconstruction, result.image, on_event, predicted)
+    return result
+
+
+def _images(scan: Scan, request: Request, on_event: OnEvent, incremental: IncrementalImage | None) -> Result:
+    """Reconstruct a scan, writing unfinished images, and on request once more from another start."""
+    started, record = time.perf_counter(), on_event
+    reconstruction = prepare(scan, request.model, request.inference, request.kernels, on_event)
+    if incremental is not None:
+        record = incremental.recorder(reconstruction.calibration, on_event)
+    predicted = reconstruction.predict(record)
+    image = reconstruction.image(record, predicted)
+    if incremental is not None:
+        incremental.set_complete(image, reconstruction.calibration)
+    result = Result(reconstruction, image, time.perf_counter() - started, predicted)
+    if request.compare:
+        other = other_start(reconstruction, request.network)
+        result.other, result.other_start = other.image(without_images(on_event)), other.start
+    return result
+
+
+def write_comparison(folder: Path, scan: Scan, result: Result) -> None:
+    """Compare the images with the known object of a scan if there is one; write the figures and draw the images."""
+    images = {LABELS[result.reconstruction.start]: result.image}
+    if result.other is not None and result.other_start is not None:
+        images[LABELS[result.other_start]] = result.other
+    result.comparisons = compare_with_truth(images, scan)
     if result.comparisons:
         write_evaluation(folder / EVALUATION, result.comparisons, scan.source)
     draw_result(folder, result)
-    predicted, result.predicted = result.predicted, None  # releases their memory or disk space
-    result.assessment = assessment_of(result.reconstruction, result.image, on_event, predicted)
-    write_json(folder / ASSESSMENT, result.assessment.to_dict())
-    title = "Assessment of the reconstruction"
-    draw(plots.plot_assessment, folder / "assessment.png", result.assessment, scan, title=title)
-    return result
-
-
-def make_result(incremental: IncrementalImage, request: Request, on_event: OnEvent) -> Result:
-    """Reconstruct a scan, writing unfinished images, and on request once more from another start."""
-    started, scan = time.perf_counter(), incremental.scan
-    reconstruction = prepare(scan, request.model, request.inference, request.kernels, on_event)
-    record = incremental.recorder(reconstruction.calibration, on_event)
-    predicted = reconstruction.predict(record)
-    image = reconstruction.image(record, predicted)
-    incremental.set_complete(image, reconstruction.calibration)
-    result = Result(reconstruction, image, time.perf_counter() - started, predicted)
-    images = {LABELS[reconstruction.start]: image}
-    if request.compare:
-        other = other_start(reconstruction, request.network)
-        result.other = images[LABELS[other.start]] = other.image(without_images(on_event))
-    result.comparisons = compare_with_truth(images, scan)
-    return result
 
 
 def compare_with_truth(images: dict[str, Image], truth: Scan) -> dict[str, Comparison]:

@@ -34,13 +34,14 @@ from ptycho_backend.commands.incremental_image import IncrementalImage
 from ptycho_backend.commands.results import (
     Request,
     Result,
+    compute_result,
     provenance,
     result_rows,
     run_reconstruction,
     show_files,
     show_result,
 )
-from ptycho_backend.commands.worker import compute_share, silent_process
+from ptycho_backend.commands.worker import silent_process
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig, validate
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines.registry import FRAMEWORKS, network_backend
@@ -127,7 +128,7 @@ def train_as_worker(options: Namespace, settings: Mapping[str, Any], scan: Scan)
     trained = api.train(scan, training, settings["execution"], ignore, Path(options.output) / FOLDER, options.resume)
     if launched_rank().world > 1 and not options.no_reconstruct:
         with silent_process():
-            compute_share(scan, request_of(trained, settings["inference"], options.compare))
+            compute_result(scan, request_of(trained, settings["inference"], options.compare))
 
 
 def request_of(trained: Run, inference: InferenceConfig, compare: bool) -> Request:
@@ -214,7 +215,7 @@ def training_rows(trained: Run, scan: Scan) -> Rows:
 def probe_refinement_text(summary: Mapping[str, Any], iterations: int) -> str:
     """Return the outcome of the probe refinement."""
     duration = summary.get("probe_refinement_seconds", 0.0)
-    effort = f"{iterations} iterations of ePIE in {seconds(duration)}"
+    effort = f"{iterations} iterations in {seconds(duration)}"
     if summary.get("probe_refined"):
         return f"refined by {effort}"
     return f"as given; {effort} gave no improvement" if duration else "as given"

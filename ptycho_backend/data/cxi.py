@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ptycho_backend.data.fields import (
     Fields,
-    first_plane,
+    given_probe,
     hdf5_array,
     matched_positions,
     opened_hdf5,
@@ -46,12 +46,13 @@ def cxi_fields(path: Path) -> Fields:
     Raises
     ------
     DataError
-        If the file is damaged or lacks patterns, translations, geometry, energy or illumination.
+        If the file is damaged or lacks patterns, translations, geometry or energy.
     """
     source = str(path)
     with opened_hdf5(path) as file:
         patterns = pattern_stack(_array(file, DATA, "the diffraction patterns", source), DATA[0], source)
-        illumination = _array(file, ILLUMINATION, "the illumination (the probe at the sample)", source)
+        place = _found(file, ILLUMINATION)
+        probe = None if place is None else given_probe(hdf5_array(file, place, source), place, source)
         translation_m = _array(file, TRANSLATION, "the translation of the sample", source)
         mask = _good_pixels(file, patterns.shape, source)
         basis_m = _basis_m(file, source)
@@ -63,7 +64,7 @@ def cxi_fields(path: Path) -> Fields:
     return {
         "patterns": patterns,
         "positions_px": matched_positions(positions, len(patterns), source),
-        "probe": first_plane(illumination, ILLUMINATION[0], source),
+        "probe": probe,
         "measurement": "counts",
         "mask": mask,
         "pixel_size_m": (float(pixel_m[0]), float(pixel_m[1])),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ptycho_backend.runtime.memory_map import IN_MEMORY_BYTES, release, rows_per
 logger = logging.getLogger(__name__)
 
 Fields = dict[str, Any]  # keyword arguments of Scan
+SIMILAR = 0.65  # least likeness of two names, from 0 to 1: "probe" and "probeGuess" have 0.67
 
 
 def require_keys(required: Sequence[str], found: Iterable[str], source: str) -> None:
@@ -35,6 +37,52 @@ def require_keys(required: Sequence[str], found: Iterable[str], source: str) -> 
         f"which holds {', '.join(present) or 'nothing'}",
         fix=f"rename {'; '.join(hints)}" if hints else "export the scan again with these keys",
     )
+
+
+def refuse_similar_name(key: str, axes: Mapping[str, int], source: str) -> None:
+    """
+    Raise an error if a missing optional array seems to stand in the file under another name.
+
+    Parameters
+    ----------
+    key : str
+        Name of the array in the specification.
+    axes : mapping of int
+        Number of axes of the arrays without meaning in the file, by name; only images and stacks count.
+    source : str
+    """
+    names = {name.lower(): name for name, number in axes.items() if number >= 2}
+    similar = get_close_matches(key.lower(), list(names), n=1, cutoff=SIMILAR)
+    if similar:
+        raise DataError(
+            "An optional array has the name of the specification, or is absent.",
+            expected=f"'{key}', or no such array",
+            received=f"'{names[similar[0]]}' in '{source}'",
+            fix=f"rename '{names[similar[0]]}' to '{key}'; to read the file without it, choose another name",
+        )
+
+
+def hdf5_probe(file: Any, key: str, known: Iterable[str], source: str) -> NDArray[Any] | None:
+    """
+    Read the optional probe of an HDF5 file; None for no probe or an empty one (spec: data 2.11).
+
+    Raises
+    ------
+    DataError
+        If a stack outside of the `known` names has a similar name, or the probe is no array of numbers.
+    """
+    import h5py
+
+    if key in file:
+        return given_probe(hdf5_array(file, key, source), key, source)
+    others = {str(name): item for name, item in file.items() if name not in known and isinstance(item, h5py.Dataset)}
+    refuse_similar_name(key, {name: item.ndim for name, item in others.items()}, source)
+    return None
+
+
+def given_probe(array: NDArray[Any], key: str, source: str) -> NDArray[Any] | None:
+    """Return the (mode, y, x) probe of a file, or None for an empty array (spec: data 2.11)."""
+    return first_plane(array, key, source) if array.size else None
 
 
 def wrong_shape(array: Any, key: str, source: str, rule: str, expected: str, fix: str) -> ShapeError:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ptycho_backend.data.fields import (
     Fields,
-    first_plane,
     from_window_middles,
     good_pixels,
     hdf5_array,
+    hdf5_probe,
     matched_positions,
     opened_hdf5,
     pattern_stack,
@@ -26,7 +26,7 @@ from ptycho_backend.data.fields import (
     unexpected_patterns,
 )
 from ptycho_backend.data.product import POSITIONS as PRODUCT_POSITIONS
-from ptycho_backend.data.product import Product, read_product
+from ptycho_backend.data.product import read_product
 from ptycho_backend.errors import DataError
 from ptycho_backend.runtime.memory_map import gather_rows
 
@@ -50,7 +50,7 @@ def hdf5_fields(path: Path, patterns: Path | None = None) -> Fields:
     with opened_hdf5(path) as file:
         is_product = PRODUCT_POSITIONS[0] in file
         if not is_product:
-            require_keys(("patterns", "probe", *TRAINING_POSITIONS), file.keys(), str(path))
+            require_keys(("patterns", *TRAINING_POSITIONS), file.keys(), str(path))
             if patterns is None:
                 return _training_fields(file, str(path))
     if not is_product:
@@ -63,7 +63,7 @@ def hdf5_fields(path: Path, patterns: Path | None = None) -> Fields:
             received=f"'{path}', a ptychodus product, alone",
             fix=f"load_scan('{path}', patterns='{sibling if sibling.is_file() else PATTERNS_FILE}')",
         )
-    return _product_fields(read_product(path), path, patterns)
+    return _product_fields(path, patterns)
 
 
 def _training_fields(file: Any, source: str) -> Fields:
@@ -75,7 +75,7 @@ def _training_fields(file: Any, source: str) -> Fields:
     positions = from_window_middles(middles, fields["patterns"].shape[-1])
     return fields | {
         "positions_px": matched_positions(positions, len(fields["patterns"]), source),
-        "probe": first_plane(hdf5_array(file, "probe", source), "probe", source),
+        "probe": hdf5_probe(file, "probe", TRAINING_POSITIONS, source),
         "obj": obj,
         "obj_origin_px": (0.0, 0.0),
         "pixel_size_m": (pixel_m[0], pixel_m[1]) if len(pixel_m) == 2 else None,
@@ -86,13 +86,14 @@ def _training_fields(file: Any, source: str) -> Fields:
     }
 
 
-def _product_fields(product: Product, path: Path, patterns_path: Path) -> Fields:
+def _product_fields(path: Path, patterns_path: Path) -> Fields:
     source, name = f"{path} with {patterns_path}", str(patterns_path)
     with opened_hdf5(patterns_path) as file:
         require_keys(("patterns",), file.keys(), name)
         fields = _detector_fields(file, name)
         indexes = hdf5_array(file, "indexes", name) if "indexes" in file else None
     patterns = fields["patterns"]
+    product = read_product(path, patterns.shape[-1])
     if indexes is None:
         positions = matched_positions(product.positions_px, len(patterns), source)
     else:
@@ -102,7 +103,7 @@ def _product_fields(product: Product, path: Path, patterns_path: Path) -> Fields
         fields["patterns"] = patterns if in_order else gather_rows(patterns, of_pattern)
     return fields | {
         "positions_px": positions,
-        "probe": product.probe,
+        "probe": product.probe if len(product.probe) else None,
         "obj": product.obj,
         "obj_origin_px": product.obj_origin_px,
         "pixel_size_m": product.pixel_size_m,

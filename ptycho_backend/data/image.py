@@ -27,6 +27,10 @@ class Experiment:
         Normalised intensity that every pixel of every pattern contains; 0 where it is not fitted.
     unfitted : tuple of str
         "positions", "flux" or "background": fits that are switched off and needed.
+    left_out : tuple of int
+        Patterns that contradict all others and were left out during the iterations; nothing of them is fitted.
+    orientation : str
+        Orientation of the positions against those that were given (data 11).
     """
 
     probe: NDArray[np.complex64]
@@ -34,6 +38,8 @@ class Experiment:
     scales: NDArray[np.float64]
     background: float = 0.0
     unfitted: tuple[str, ...] = ()
+    left_out: tuple[int, ...] = ()
+    orientation: str = "+y+x"
 
 
 @dataclass(frozen=True, eq=False)

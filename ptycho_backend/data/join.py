@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_backend.data.probe_guess import FROM_PATTERNS, PROBE_GUESS
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import DataError
 
@@ -38,24 +39,26 @@ def join_scans(scans: Sequence[Scan]) -> Scan:
     first = scans[0]
     if len(scans) == 1:
         return first
+    made = [scan.attributes.get(PROBE_GUESS) == FROM_PATTERNS for scan in scans]
     for other in scans[1:]:
-        _check_alike(first, other)
+        _check_alike(first, other, all(made))
     shifts = _shifts_px(scans)
     obj, origin = _joined_objects(scans, shifts)
     return Scan(
         patterns=np.concatenate([scan.patterns for scan in scans]),
         positions_px=np.concatenate([scan.positions_px + shift for scan, shift in zip(scans, shifts, strict=True)]),
-        probe=first.probe,
+        probe=None if all(made) else first.probe,  # type: ignore[arg-type]
         measurement=first.measurement,
         mask=np.logical_and.reduce([scan.mask for scan in scans]),
         obj=obj,
         obj_origin_px=origin,
         pixel_size_m=first.pixel_size_m,
         source=", ".join(scan.source for scan in scans),
+        searched=tuple(name for name in first.searched if all(name in scan.searched for scan in scans)),
     )
 
 
-def _check_alike(first: Scan, other: Scan) -> None:
+def _check_alike(first: Scan, other: Scan, made_probes: bool) -> None:
     """Raise an error if one model cannot describe both scans."""
     properties: dict[str, tuple[Any, Any]] = {
         "pattern sizes": (first.N, other.N),
@@ -64,7 +67,11 @@ def _check_alike(first: Scan, other: Scan) -> None:
         "object pixels": (first.pixel_size_m, other.pixel_size_m),
     }
     differing = [f"{name} {one!r} and {two!r}" for name, (one, two) in properties.items() if one != two]
-    if not differing and np.abs(first.probe - other.probe).max() > SAME_PROBE * np.abs(first.probe).max():
+    if (
+        not differing
+        and not made_probes
+        and np.abs(first.probe - other.probe).max() > SAME_PROBE * np.abs(first.probe).max()
+    ):
         differing = ["probes"]
     if differing:
         raise DataError(

@@ -20,6 +20,7 @@ from ptycho_backend.data.fields import (
     matched_positions,
     numbers,
     pattern_stack,
+    refuse_similar_name,
     require_keys,
     single_layer,
     stacked,
@@ -33,8 +34,18 @@ from ptycho_backend.runtime.memory_map import BLOCK_BYTES, IN_MEMORY_BYTES, gath
 
 logger = logging.getLogger(__name__)
 
-PATTERNS_ALIAS = "diffraction"
-OPTIONAL = ("objectGuess", "scan_index", "bad_pixels", "measurement", "obj_origin_px", "pixel_size_m", "metadata")
+PATTERNS_ALIAS, PROBE = "diffraction", "probeGuess"
+OPTIONAL = (
+    PROBE,
+    "objectGuess",
+    "scan_index",
+    "bad_pixels",
+    "measurement",
+    "obj_origin_px",
+    "pixel_size_m",
+    "metadata",
+)
+NEVER_READ = ("xcoords_start", "ycoords_start")
 MAP_FROM_BYTES = 2**26  # smaller arrays are read, which verifies their checksum
 DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
 
@@ -52,19 +63,22 @@ def npz_fields(path: Path) -> Fields:
     with _opened(path) as archive:
         keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         patterns_key = _patterns_key(keys, source)
-        required = ("xcoords", "ycoords", patterns_key, "probeGuess")
+        required = ("xcoords", "ycoords", patterns_key)
         require_keys(required, keys, source)
+        if PROBE not in keys:
+            others = [key for key in keys if key not in (*required, *OPTIONAL, *NEVER_READ)]
+            refuse_similar_name(PROBE, {key: _number_of_axes(archive, key, path) for key in others}, source)
         arrays = {key: _read_array(archive, key, path) for key in keys if key in (*required, *OPTIONAL)}
     positions = stacked(arrays["ycoords"], arrays["xcoords"], ("ycoords", "xcoords"), source)
     stack = pattern_stack(arrays[patterns_key], patterns_key, source)
     patterns = _position_first(stack, len(positions), patterns_key, source)
     _warn_about_several_scans(arrays.get("scan_index"), source)
     bad_pixels = arrays.get("bad_pixels")
-    obj = arrays.get("objectGuess")
+    obj, probe = arrays.get("objectGuess"), arrays.get(PROBE)
     return {
         "patterns": patterns,
         "positions_px": matched_positions(positions, len(patterns), source),
-        "probe": arrays["probeGuess"],
+        "probe": None if probe is None or probe.size == 0 else probe,
         "measurement": _text(arrays, "measurement", source),
         "mask": None if bad_pixels is None else good_pixels(bad_pixels, "bad_pixels", source),
         "obj": None if obj is None else single_layer(obj, "objectGuess", source),
@@ -159,6 +173,14 @@ def _read_array(archive: zipfile.ZipFile, key: str, path: Path) -> NDArray[Any]:
         fix = "write numbers as a numeric array, and metadata as JSON text: numpy.array(json.dumps(...))"
         raise DataError.in_field(rule, expected, "an object array", fix, key, str(path))
     return _mapped(path, _data_start(archive, key, path) + header_bytes, shape, fortran, dtype)
+
+
+def _number_of_axes(archive: zipfile.ZipFile, key: str, path: Path) -> int:
+    try:
+        with archive.open(f"{key}.npy") as stream:
+            return len(_header(stream)[0])
+    except DAMAGE as error:
+        raise _damaged(path, error, key) from error
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

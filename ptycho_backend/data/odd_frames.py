@@ -178,7 +178,9 @@ class _Shapes:
     def with_mean(self, usual: Rows) -> Real:
         """Return the correlation of every pattern with the mean of the usual ones."""
         n, N = len(self.scan), self.scan.N
-        mean = np.sum([self.vectors(rows).sum(axis=0) for rows in _blocks(usual, N**2)], axis=0)
+        mean = np.zeros(np.count_nonzero(self.scan.mask))
+        for rows in _blocks(usual, N**2):
+            mean += self.vectors(rows).sum(axis=0)
         mean = _unit(mean[None])[0]
         return np.concatenate([self.vectors(rows) @ mean for rows in _blocks(np.arange(n), N**2)])
 

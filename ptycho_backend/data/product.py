@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.data.fields import (
-    first_plane,
     from_window_middles,
     hdf5_array,
+    hdf5_probe,
     json_mapping,
     opened_hdf5,
     positive_number,
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 POSITIONS = ("probe_position_y_m", "probe_position_x_m")
 PIXEL = ("pixel_height_m", "pixel_width_m")
 CENTRE = ("center_y_m", "center_x_m")
+DATASETS = (*POSITIONS, "probe_position_indexes", "object", "object_layer_spacing_m", "loss_epochs", "loss_values")
 TEXTS = ("name", "comments")
 NUMBERS = (  # 0 stands for an unknown value
     "detector_object_distance_m",
@@ -59,6 +60,7 @@ class Product:
     positions_px : float64, shape (position, 2), pixels, (y, x)
         Scan coordinates.
     probe : complex, shape (mode, y, x)
+        No mode if a file without a probe was read with its patterns.
     obj : complex, shape (y, x), optional
     obj_origin_px : (float, float), pixels, (y, x)
         Position of the object's pixel (0, 0) in scan coordinates.
@@ -81,9 +83,15 @@ class Product:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
-def read_product(path: Path | str) -> Product:
+def read_product(path: Path | str, N: int | None = None) -> Product:
     """
     Read a ptychodus product.
+
+    Parameters
+    ----------
+    path : path
+    N : int, optional
+        Side of the patterns, pixels; needed for a product without a probe, whose window it is.
 
     Positions are converted to pixels from the object's pixel (0, 0): (m − centre) / pixel + (size − 1) / 2.
     ptychodus refers to the middle of a window, so half a pixel is added for even N. Files of this package also contain
@@ -100,8 +108,11 @@ def read_product(path: Path | str) -> Product:
     """
     source = str(path)
     with opened_hdf5(Path(path)) as file:
-        require_keys(("object", "probe", *POSITIONS), file.keys(), source)
-        obj, probe, y_m, x_m = (hdf5_array(file, key, source) for key in ("object", "probe", *POSITIONS))
+        require_keys(("object", *POSITIONS), file.keys(), source)
+        probe = hdf5_probe(file, "probe", DATASETS, source)
+        if probe is None:
+            probe = _no_probe(N, source)
+        obj, y_m, x_m = (hdf5_array(file, key, source) for key in ("object", *POSITIONS))
         centre_m, pixel_m = (_attribute_pair(file["object"], names, source) for names in (CENTRE, PIXEL))
         extras = _Extras(file, source)
         positions_m = stacked(y_m, x_m, POSITIONS, source)
@@ -113,7 +124,7 @@ def read_product(path: Path | str) -> Product:
             logger.warning("the image of '%s' is incomplete: %s", source, extras.attributes[INCOMPLETE])
         return Product(
             positions_px=from_window_middles(middles_px, probe.shape[-1]),
-            probe=first_plane(probe, "probe", source),
+            probe=probe,
             obj=single_layer(obj, "object", source),
             obj_origin_px=(float(extras.origin_px[0]), float(extras.origin_px[1])),
             pixel_size_m=(float(pixel_m[0]), float(pixel_m[1])) if extras.pixel_size_known else None,
@@ -192,6 +203,18 @@ class _Extras:
             self.origin_px = hdf5_array(group, "origin_px", source)
             self.pixel_size_known = bool(group.attrs.get("pixel_size_known", True))
             self.attributes = json_mapping(group["attributes"].asstr()[()], "attributes", source)
+
+
+def _no_probe(N: int | None, source: str) -> NDArray[np.complex64]:
+    """Return a probe without modes, whose sides are those of the window."""
+    if N is None:
+        raise DataError(
+            "A product without a probe is read with its patterns, whose size is that of the window.",
+            expected="a 'probe' of shape (variation, mode, y, x), or the file of the patterns",
+            received=f"no 'probe' in '{source}', and no patterns",
+            fix=f"load_scan('{source}', patterns='diffraction.h5'), or --patterns on the command line",
+        )
+    return np.empty((0, N, N), dtype=np.complex64)
 
 
 def _first(file: Any, keys: tuple[str, ...], default: NDArray[Any], source: str) -> NDArray[Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from ptycho_backend.data.fields import Fields, unexpected_patterns
 from ptycho_backend.data.resize import resized
 from ptycho_backend.data.scan import Scan
@@ -31,7 +33,8 @@ def load_scan(
     Parameters
     ----------
     path : path
-        An NPZ file, a ptychodus training file or product (HDF5), or a CXI file.
+        An NPZ file, a ptychodus training file or product (HDF5), or a CXI file. A file without a probe gets a guess
+        from its patterns, with a warning.
     N : int, optional
         Crop or zero-pad the detector to N×N pixels about ``[N//2, N//2]``. The object pixel changes by old side / N,
         so positions, pixel size and probe are converted, and a known object is dropped. None keeps the detector.
@@ -60,7 +63,7 @@ def load_scan(
 
     Notes
     -----
-    Spec: data 3.1, 3.7, 3.8, 9.8.
+    Spec: data 2.11, 3.1, 3.7, 3.8, 9.8.
     """
     file = existing_file(path)
     suffix = file.suffix.lower()
@@ -72,11 +75,18 @@ def load_scan(
             fix=f"convert the file; the nearest suffix is '{nearest_name(suffix, SUFFIXES) or '.npz'}'",
         )
     fields = without_rows(_read(file, suffix, patterns), exclude)
-    fields = fields if N is None else resized(fields, N)
+    fields = fields if N is None else _resized(fields, N)
     unwanted = searched(bad_pixels, odd_patterns)
     if PIXELS not in unwanted:
         fields, unwanted = without_bad_pixels(fields), (*unwanted, PIXELS)
     return Scan(**fields, searched=unwanted)
+
+
+def _resized(fields: Fields, N: int) -> Fields:
+    if fields["probe"] is not None:
+        return resized(fields, N)
+    stand_in = np.ones(fields["patterns"].shape[-2:])  # far field at zero frequency alone: no crop takes light of it
+    return {**resized({**fields, "probe": stand_in}, N), "probe": None}
 
 
 def existing_file(path: Path | str) -> Path:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ptycho_backend.data.fields import unpaired_patterns, wrong_shape
 from ptycho_backend.data.pixel_statistics import always_marked
+from ptycho_backend.data.probe_guess import FROM_PATTERNS, PROBE_GUESS, guess_of, out_of_corner
 from ptycho_backend.errors import DataError
 from ptycho_backend.runtime.memory_map import CHUNK, chunks, gather_rows, release
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 Measurement = Literal["counts", "amplitude"]
 MEASUREMENTS = ("counts", "amplitude")
+EXCLUDED = "excluded_patterns"  # attribute of a scan: numbers in its file
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +41,9 @@ class Scan:
         Measured diffraction, zero frequency at ``[N//2, N//2]``.
     positions_px : float64, shape (position, 2), pixels, (y, x)
         Scan coordinates of pixel ``[N//2, N//2]`` of the probe window; integer coordinates are pixel centres.
-    probe : complex, shape (mode, y, x), (y, x) or (y, x, 1)
-        Probe guess; stored as (mode, y, x) complex64.
+    probe : complex, shape (mode, y, x), (y, x) or (y, x, 1), optional
+        Probe guess; stored as (mode, y, x) complex64. A probe in four pieces at the corners of its array is moved to
+        the middle. None makes a guess without defocus from the patterns. Both give a warning.
     measurement : {"counts", "amplitude"}, optional
         Photons, or their square root. None selects counts if every value is an integer, else amplitude.
     mask : bool, shape (y, x), optional
@@ -55,7 +58,7 @@ class Scan:
     source : str
         File or origin of the scan, for messages and provenance.
     attributes : dict
-        Further plain values from the file.
+        Further plain values from the file. ``probe_guess`` is "patterns" for a guess that was made from them.
     searched : tuple of str
         "pixels" and "patterns" where the search for bad ones is done, or not wanted (data 9.8, 10.6).
 
@@ -67,7 +70,7 @@ class Scan:
 
     patterns: NDArray[Any]
     positions_px: NDArray[np.float64]
-    probe: NDArray[np.complex64]
+    probe: NDArray[np.complex64] = None  # type: ignore[assignment]
     measurement: Measurement = None  # type: ignore[assignment]
     mask: NDArray[np.bool_] = None  # type: ignore[assignment]
     obj: NDArray[np.complex64] | None = None
@@ -81,13 +84,17 @@ class Scan:
         put = object.__setattr__  # the only assignments to the frozen fields
         put(self, "patterns", _checked_patterns(self.patterns, self.source))
         put(self, "positions_px", _checked_positions(self.positions_px, len(self.patterns), self.source))
-        put(self, "probe", canonical_probe(self.probe, self.N, self.source))
+        if self.probe is not None:
+            put(self, "probe", out_of_corner(canonical_probe(self.probe, self.N, self.source), self.source))
         mask = _checked_mask(self.mask, self.N, self.source)
         put(self, "mask", _without_markers(self.patterns, mask, self.source))
         _check_values(self.patterns, self.mask, self.source)
         put(self, "measurement", _checked_measurement(self))
         if self.obj is not None:
             put(self, "obj", _checked_object(self.obj, self.source))
+        probe, attributes = _guessed_probe(self)
+        put(self, "probe", probe)
+        put(self, "attributes", attributes)
 
     @property
     def N(self) -> int:
@@ -113,6 +120,9 @@ class Scan:
         patterns = self.patterns[rows] if isinstance(rows, slice) else _gathered(self.patterns, rows)
         object.__setattr__(part, "patterns", _checked_stack(patterns, self.source))
         object.__setattr__(part, "positions_px", self.positions_px[rows])
+        # Numbers of patterns count within the part: those of the whole file would not fit its length.
+        attributes = {name: value for name, value in self.attributes.items() if name != EXCLUDED}
+        object.__setattr__(part, "attributes", attributes)
         return part
 
     def without(self, rows: NDArray[np.intp]) -> Scan:
@@ -212,6 +222,29 @@ def canonical_probe(probe: Any, N: int, source: str = "memory") -> NDArray[np.co
         fix = "give a probe guess, for example of the beamline's optics"
         raise DataError.in_field("A probe is not dark.", "some non-zero values", "zeros only", fix, "probe", source)
     return np.ascontiguousarray(array, dtype=np.complex64)
+
+
+def _guessed_probe(scan: Scan) -> tuple[NDArray[np.complex64], dict[str, Any]]:
+    """Return the probe of a scan, made from its patterns if none is given, and attributes that agree with it."""
+    attributes, missing = scan.attributes, scan.probe is None
+    if not missing and attributes.get(PROBE_GUESS) != FROM_PATTERNS:
+        return scan.probe, attributes
+    guess = guess_of(scan.patterns, scan.mask, scan.measurement)
+    if not missing:  # another probe has taken the place of a guess that was made
+        same = np.array_equal(scan.probe, guess)
+        kept = {name: value for name, value in attributes.items() if same or name != PROBE_GUESS}
+        return scan.probe, kept
+    if not guess.any():
+        rule, fix = "A scan contains photons.", "check the mask and that the right detector channel was saved"
+        received = "0 on all good pixels"
+        raise DataError.in_field(rule, "some values above zero", received, fix, "patterns", scan.source)
+    logger.warning(
+        "'%s' holds no probe guess: a spot without defocus is made from the mean pattern. Reconstruction and training "
+        "search for its defocus first, unless probe_iterations is 0: the image is then wrong if the sample was out of "
+        "focus. A guess of your own saves this time",
+        scan.source,
+    )
+    return guess, {**attributes, PROBE_GUESS: FROM_PATTERNS}
 
 
 def _gathered(patterns: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ptycho_backend.data.detector_faults import find_bad_pixels
 from ptycho_backend.data.fields import Fields
 from ptycho_backend.data.odd_frames import usable
-from ptycho_backend.data.scan import Scan, checked_rows
+from ptycho_backend.data.probe_guess import FROM_PATTERNS, PROBE_GUESS, guess_of
+from ptycho_backend.data.scan import EXCLUDED, Scan, checked_rows
 from ptycho_backend.errors import ConfigError
 from ptycho_backend.runtime.memory_map import gather_rows
 
@@ -23,7 +24,6 @@ Rows = Sequence[int] | NDArray[np.integer]
 Search = Literal["auto", "off"]
 SEARCHES = ("auto", "off")
 PIXELS, PATTERNS = "pixels", "patterns"  # entries of `Scan.searched`
-EXCLUDED = "excluded_patterns"  # attribute of a scan: numbers in its file
 MAX_SHARE = 0.5  # of the good pixels: a detector with more bad pixels is another kind of problem
 OFF = 'bad_pixels="off" in Python, --bad-pixels off on the command line'
 KEEP = 'odd_patterns="off" in Python, --odd-patterns off on the command line'
@@ -73,6 +73,8 @@ def examined(scan: Scan) -> Scan:
     """
     Mask the bad pixels of a scan and leave out its odd patterns, with a warning for each kind.
 
+    A probe guess that was made from the patterns is made again from those that are left.
+
     Parameters
     ----------
     scan : Scan
@@ -90,8 +92,16 @@ def examined(scan: Scan) -> Scan:
 
     Notes
     -----
-    Spec: data 9.8, 10.6.
+    Spec: data 2.11, 9.8, 10.6.
     """
+    left = _without_odd_patterns(scan)
+    if left is scan or scan.attributes.get(PROBE_GUESS) != FROM_PATTERNS:
+        return left
+    return _changed(left, probe=guess_of(left.patterns, left.mask, left.measurement))
+
+
+def _without_odd_patterns(scan: Scan) -> Scan:
+    """Return the scan of good pixels and usable patterns; the same scan if both searches are done."""
     if PIXELS not in scan.searched:
         fields = {name: getattr(scan, name) for name in ("patterns", "mask", "measurement", "source")}
         scan = _changed(scan, mask=without_bad_pixels(fields)["mask"], searched=(*scan.searched, PIXELS))

@@ -28,7 +28,7 @@ Part = TypeVar("Part", KernelUpdates, PatternUpdates, PhaseSlopes)
 Mask = NDArray[np.bool_]
 # Fields with one row for each pattern.
 SLOPES = ("information", "gradient", "centres_px")
-PATTERNS = ("positions_px", "positions_weight", "scales", "scales_weight")
+PATTERNS = ("positions_px", "positions_weight", "scales", "scales_weight", "squared_errors")
 
 
 class ParallelKernels(SolverKernels):

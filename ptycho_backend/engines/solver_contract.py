@@ -21,6 +21,7 @@ from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.scan_geometry import ScanGeometry
 
 Report = Callable[[int], None]
+COLUMNS = 9  # of `PatternUpdates.of`
 REGULARISATION = 0.02  # default, of the largest weight: bounds a division where the illumination is weak
 
 
@@ -66,6 +67,10 @@ class PatternParameters:
     scales: NDArray[np.float64]
     background: float = 0.0
 
+    def part(self, rows: NDArray[np.intp]) -> PatternParameters:
+        """Return the parameters of some patterns."""
+        return PatternParameters(self.shifts_px[rows], self.scales[rows], self.background)
+
     @staticmethod
     def of(geometry: ScanGeometry) -> PatternParameters:
         """Return the parameters of a scan as given: its positions, scales of 1, no background."""
@@ -82,6 +87,8 @@ class PatternUpdates:
     positions_px, positions_weight : float64, shape (position, 2), (y, x)
         One row for each pattern of the mini-batch, in its order, or for each of the scan.
     scales, scales_weight : float64, shape (position,)
+    squared_errors : float64, shape (position,)
+        Σ(√I − x)² of each pattern over good pixels.
     background, background_weight : float
         Sums over these patterns.
     """
@@ -90,14 +97,18 @@ class PatternUpdates:
     positions_weight: NDArray[np.float64]
     scales: NDArray[np.float64]
     scales_weight: NDArray[np.float64]
+    squared_errors: NDArray[np.float64]
     background: float
     background_weight: float
 
     @staticmethod
     def of(columns: NDArray[np.float64]) -> PatternUpdates:
-        """Return the updates from columns (position, 8): all fields in order; the background is not yet summed."""
-        background, weight = columns[:, 6:].sum(axis=0).tolist()
-        return PatternUpdates(columns[:, :2], columns[:, 2:4], columns[:, 4], columns[:, 5], background, weight)
+        """Return the updates from columns (position, 9): all fields in order; the background is not yet summed."""
+        background, weight = columns[:, 7:].sum(axis=0).tolist()
+        scales, scales_weight, squared_errors = columns[:, 4:7].T
+        return PatternUpdates(
+            columns[:, :2], columns[:, 2:4], scales, scales_weight, squared_errors, background, weight
+        )
 
 
 @dataclass(frozen=True, eq=False)

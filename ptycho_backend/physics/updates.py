@@ -42,8 +42,10 @@ class Updates:
         −∂E/∂(log c).
     scales_weight : float64, shape (position,)
         Gauss-Newton curvature of E by log c.
+    squared_errors : float64, shape (position,)
+        Share of each pattern in E.
     background, background_weight : float
-        Σ g·(x − a)/(2ã) and Σ g/(4ã²), ã² = a² + 1e-3; their ratio is a damped Gauss-Newton step of b.
+        Σ g·(x² − a²)/ã² and Σ g/ã², ã² = a² + 1e-3: their ratio, the mean of x² − a², is a step of b.
     squared_error, norm : float
         E, and Σx² over good pixels.
     """
@@ -54,6 +56,7 @@ class Updates:
     positions_weight: Real
     scales: Real
     scales_weight: Real
+    squared_errors: Real
     background: float
     background_weight: float
     squared_error: float
@@ -180,8 +183,9 @@ def updates(obj: NDArray[Any], probe: NDArray[Any], patterns: Patterns) -> Updat
         positions_weight=np.stack([2 * (intensity * each).sum(axis=(1, 2)) for each in scattering], axis=1),
         scales=2 * (residual * by_scale).sum(axis=(1, 2)),
         scales_weight=2 * (by_scale**2).sum(axis=(1, 2)),
-        background=float((residual / (2 * np.sqrt(damped))).sum()),
-        background_weight=float((good / (4 * damped)).sum()),
+        squared_errors=(residual**2).sum(axis=(1, 2)),
+        background=float((residual * (x + amplitude) / damped).sum()),
+        background_weight=float((good / damped).sum()),
         squared_error=float((residual**2).sum()),
         norm=float((x**2 * good).sum()),
     )

@@ -9,20 +9,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.config import InferenceConfig, validate
+from ptycho_backend.config import InferenceConfig, Orientation, validate
 from ptycho_backend.data.image import Image
+from ptycho_backend.data.orientation import GIVEN as AS_GIVEN
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.selection import measured_rows
 from ptycho_backend.engines.model import Model
 from ptycho_backend.events import OnEvent, ignore, without_images
 from ptycho_backend.network.prediction import Predicted
 from ptycho_backend.network.training_domain import Conditions, outside, scan_conditions, training_domain_of
-from ptycho_backend.quality.causes import ExperimentFigures
+from ptycho_backend.quality.causes import MAX_NAMED, ExperimentFigures
 from ptycho_backend.quality.half_datasets import HalfDatasets, half_datasets
 from ptycho_backend.quality.patch_agreement import PatchAgreement, patch_agreement
 from ptycho_backend.quality.residuals import Residuals, Variation, residuals
@@ -41,7 +42,6 @@ FLAT_PATCHES = 0.05  # contrast of constant patches over that of the image
 MIN_VARIATION = 5e-5  # between patterns of an object; a phase of 0.05 rad gives twice as much
 SIGNIFICANCE = 5.0  # standard deviations
 POOR_RESOLUTION = 0.2  # fraction of Nyquist
-MAX_NAMED = 8  # pattern numbers in a warning
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,10 @@ class Assessment:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures but the difference image as plain values, ready for JSON."""
-        values = vars(self) | {"conditions": self.conditions.to_dict(), "experiment": vars(self.experiment)}
+        values = vars(self) | {
+            "conditions": self.conditions.to_dict(),
+            "experiment": to_plain(dataclasses.asdict(self.experiment)),
+        }
         if self.training_domain is not None:
             values["training_domain"] = self.training_domain.to_dict()
         if self.halves is not None:
@@ -152,6 +155,8 @@ def assess(
     Spec: metrics 8.
     """
     inference = inference or InferenceConfig()
+    if image.experiment is not None and image.experiment.orientation != AS_GIVEN:
+        inference = dataclasses.replace(inference, orientation=cast(Orientation, image.experiment.orientation))
     validate(inference)
     return assessment_of(prepare(scan, model, inference, on_event=on_event), image, on_event, predicted)
 
@@ -177,7 +182,9 @@ def assessment_of(
         halves = half_datasets(reconstruction, predicted, on_event)
     summary = _summarised(found, network, halves, scan_conditions(scan, calibration.probe, found.photons))
     numbers = tuple(measured_rows(len(scan), scan.attributes).tolist())
-    summary = dataclasses.replace(summary, numbers=numbers, experiment=ExperimentFigures.of(scan, image))
+    summary = dataclasses.replace(
+        summary, numbers=numbers, experiment=ExperimentFigures.of(scan, image, reconstruction.better_orientation)
+    )
     return dataclasses.replace(summary, warnings=tuple(_warnings(summary, found.variation)))
 
 
@@ -304,5 +311,5 @@ def _domain_warnings(assessment: Assessment) -> Iterator[str]:
     if domain is not None and (deviations := outside(assessment.conditions, domain)):
         yield (
             f"The scan lies outside of the network's training domain: {'; '.join(deviations)}. Train on this scan, or "
-            "compare with some iterations of ePIE (epie_iterations)."
+            'compare with an image from a flat object (--compare, or start="flat").'
         )

@@ -97,7 +97,7 @@ def half_datasets(
 
 
 def _half_image(reconstruction: Reconstruction, predicted: Predicted | None, rows: Rows, on_event: OnEvent) -> Image:
-    half = replace(reconstruction, scan=reconstruction.scan.subset(rows))
+    half = reconstruction.part(rows, on_event)
     return half.image(on_event, predicted.subset(rows) if predicted is not None and predicted.single else None)
 
 

@@ -47,13 +47,27 @@ class Correction:
     scales: NDArray[np.float64] | None = None
 
 
-def coarse_correction(
-    slopes: PhaseSlopes,
-    shape: tuple[int, int],
-    N: int,
-    scales: NDArray[np.float64] | None = None,
-    noise_variance: float = 0.0,
-) -> Correction:
+@dataclass(frozen=True, eq=False)
+class Flux:
+    """
+    Amplitude scales of the patterns that are fitted together with the object's amplitude.
+
+    Parameters
+    ----------
+    scales : float64, shape (position,)
+    noise_variance : float
+        Variance of one measured amplitude.
+    free_probe : bool
+        The probe is fitted too. An error of its amplitude then adds the same slope to all patterns, and the slopes
+        leave a ramp open: it is the object's.
+    """
+
+    scales: NDArray[np.float64]
+    noise_variance: float
+    free_probe: bool = False
+
+
+def coarse_correction(slopes: PhaseSlopes, shape: tuple[int, int], N: int, flux: Flux | None = None) -> Correction:
     """
     Fit smooth phase and log amplitude to the slopes of all patterns.
 
@@ -64,29 +78,30 @@ def coarse_correction(
         Shape of the canvas.
     N : int
         Side of a pattern, pixels; knots stand N/4 apart.
-    scales : float64, shape (position,), optional
-        Amplitude scales of the patterns, if these are fitted. A smooth factor of the object then explains the same
-        as a smooth change of flux. The slopes of the log amplitude separate them, and scales stay small where
-        slopes leave it open.
-    noise_variance : float
-        Variance of one measured amplitude; required with `scales`.
+    flux : Flux, optional
+        Scales of the patterns, if these are fitted. A smooth factor of the object then explains the same as a smooth
+        change of flux. The slopes of the log amplitude separate them, and scales stay small where slopes leave it
+        open.
     """
     values, weights = _solved(slopes)
     splines = Splines(slopes.centres_px, shape, KNOTS_OF_N * N)
     along_y, along_x, at_centres = splines.rows(1, 0), splines.rows(0, 1), splines.rows(0, 0)
     phase = splines.fit([along_y, along_x], values[:, :2], weights[:, :2])
-    if scales is None:
+    if flux is None:
         logarithm, new_scales = splines.fit([at_centres], values[:, 4:], weights[:, 4:]), None
     else:
         matrices = [along_y, along_x, at_centres]
-        logarithm, new_scales = _flux(splines, matrices, (values[:, 2:], weights[:, 2:] / noise_variance), scales)
+        data = (values[:, 2:], weights[:, 2:] / flux.noise_variance)
+        logarithm, new_scales = _flux(splines, matrices, data, flux, slopes.centres_px)
     phase_rad, size = (float(np.sqrt(np.mean((at_centres @ knots) ** 2))) for knots in (phase, logarithm))
     log_amplitude = np.clip(splines.on_canvas(logarithm), -LARGEST_LOG, LARGEST_LOG)
     factor = np.exp(log_amplitude + 1j * splines.on_canvas(phase)).astype(np.complex64)
     return Correction(factor, phase_rad, size, new_scales)
 
 
-def _flux(splines: Splines, matrices: list[Any], data: tuple[Real, Real], scales: Real) -> tuple[Real, Real]:
+def _flux(
+    splines: Splines, matrices: list[Any], data: tuple[Real, Real], flux: Flux, points_px: Real
+) -> tuple[Real, Real]:
     """
     Fit the log amplitude of the object and the scales of the patterns together.
 
@@ -94,7 +109,12 @@ def _flux(splines: Splines, matrices: list[Any], data: tuple[Real, Real], scales
     normal distribution around 1, whose variance follows from them.
     """
     values, weights = data
-    total = values[:, 2] + np.log(scales)
+    total = values[:, 2] + np.log(flux.scales)
+    if flux.free_probe:
+        design = np.hstack([np.ones((len(total), 1)), points_px])
+        ramp = np.linalg.lstsq(design, total, rcond=None)[0][1:]
+        means = (values[:, :2] * weights[:, :2]).sum(axis=0) / np.maximum(weights[:, :2].sum(axis=0), 1e-30)
+        values = np.hstack([values[:, :2] + ramp - means, values[:, 2:]])
     variance, knots, rest = float(np.var(total)), np.zeros(0), total
     for _ in range(FLUX_ITERATIONS):
         scatter = 1 / (variance + 1 / weights[:, 2])

@@ -18,13 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.data.image import Experiment, Image
-from ptycho_backend.engines.solver_contract import KernelUpdates, PatternParameters, SolverKernels, Wanted
+from ptycho_backend.engines.solver_contract import (
+    KernelUpdates,
+    PatternParameters,
+    PatternUpdates,
+    SolverKernels,
+    Wanted,
+)
 from ptycho_backend.events import OnEvent, StageEvent, ThrottledProgress, ignore
 from ptycho_backend.physics.calibration import SUPPORT_FLOOR, probe_weight
 from ptycho_backend.physics.momentum import momentum
-from ptycho_backend.solver.coarse_correction import coarse_correction
-from ptycho_backend.solver.pattern_fits import NO_FITS, Fits, PatternFits
+from ptycho_backend.solver.coarse_correction import Flux, coarse_correction
+from ptycho_backend.solver.contradicting_patterns import contradicting_patterns
+from ptycho_backend.solver.pattern_fits import CONTRADICTIONS_AT, NO_FITS, Fits, PatternFits
 from ptycho_backend.solver.probe_correction import probe_correction
+from ptycho_backend.solver.probe_modes import orthogonal_modes
 from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.stitching import support_half_px
 
@@ -36,8 +44,28 @@ MEAN_INTENSITY = 0.25  # of a pixel, in normalised units (physics 4.1)
 COARSE_AT = (3, 6, 9, 12, 16, 24, 32, 48)  # iterations that a coarse correction follows
 COARSE_TOLERANCE_RAD = 2e-3  # a correction below it does not hold the iterations up
 PROBE_TOLERANCE_RAD = 5e-3  # the same for a probe correction
+BATCH_REGULARISATION = 0.1  # of the largest weight: a mini-batch leaves much of the object in the dark
 SHARED_STEP = 0.5  # of the updates, if probe or scales correct the same residual as the object
 COARSE_RATIO = 0.7  # a correction larger than this fraction of the previous one is noise, and the last
+
+
+@dataclass(frozen=True)
+class MiniBatches:
+    """
+    First iterations, in mini-batches: object and probe change after each of them, without momentum.
+
+    Parameters
+    ----------
+    iterations : int
+    order : numpy Generator
+        Draws the order of the patterns.
+    size : int
+        Patterns of a mini-batch.
+    """
+
+    iterations: int
+    order: np.random.Generator
+    size: int = 16
 
 
 @dataclass(frozen=True)
@@ -59,6 +87,8 @@ class SolverOptions:
         Apply coarse corrections.
     stage : str
         Name of the stage in events.
+    batches : MiniBatches, optional
+        First iterations in mini-batches; None for none.
     """
 
     iterations: int | None = None
@@ -67,6 +97,7 @@ class SolverOptions:
     fits: Fits = NO_FITS
     coarse: bool = True
     stage: str = STAGE
+    batches: MiniBatches | None = None
 
 
 @dataclass(eq=False)
@@ -144,6 +175,7 @@ class _Iteration:
         self, problem: Problem, kernels: SolverKernels, start: Image | None, options: SolverOptions, on_event: OnEvent
     ) -> None:
         self._problem, self._kernels, self._options, self._on_event = problem, kernels, options, on_event
+        self._rows, self._given_px = np.arange(len(problem)), problem.scan.positions_px
         kernels.load(problem)
         self.obj = self._previous = kernels.from_numpy(problem.geometry.canvas(start))
         self.probe = self._previous_probe = kernels.from_numpy(problem.calibration.probe)
@@ -151,7 +183,9 @@ class _Iteration:
         self._illumination = kernels.illumination(self.probe, progress.report)
         progress.finish()
         self._start = start if start is not None else self._covered()
-        self.fits = PatternFits(PatternParameters.of(problem.geometry), options.fits, MEAN_INTENSITY)
+        ones = np.ones((len(problem), 1))
+        gauge = np.hstack([ones, problem.scan.positions_px]) if options.update_probe else ones
+        self.fits = PatternFits(PatternParameters.of(problem.geometry), options.fits, MEAN_INTENSITY, gauge)
         default = SHARED_STEP if options.update_probe else 1.0
         self._step = default if options.step is None else options.step
         self._done, self._coarse_left, self._last_phase_rad = 0, options.coarse, np.inf
@@ -169,6 +203,9 @@ class _Iteration:
 
     def advance(self) -> float:
         """Compute one iteration; return its relative squared error."""
+        batches = self._options.batches
+        if batches is not None and self._done < batches.iterations:
+            return self._advance_in_batches(batches)
         k, kernels, update_probe = self._done, self._kernels, self._options.update_probe
         extrapolated = self._extrapolated(self.obj, self._previous)
         probe = self._extrapolated(self.probe, self._previous_probe) if update_probe else self.probe
@@ -177,7 +214,8 @@ class _Iteration:
         if self.fits.active:
             kernels.set_parameters(self.fits.extrapolated())
         updates = kernels.updates(extrapolated, probe, wanted, report)
-        error = updates.squared_error / max(updates.norm, 1e-30)
+        squared_error = updates.squared_error
+        error = squared_error / max(updates.norm, 1e-30)
         if update_probe:
             self._illumination = updates.illumination
         elif self.fits.active:
@@ -188,27 +226,77 @@ class _Iteration:
         if update_probe:
             self._update_probe(probe, updates)
         if updates.patterns is not None:
-            self.fits.update(updates.patterns, k, self._noise_variance(updates.squared_error))
+            squared_error -= self._fit_patterns(updates.patterns, k, self._noise_variance(squared_error))
         if self.fits.active:
             kernels.set_parameters(self.fits.current)
         self._converged = self._is_small(object_update, error)
         self._done += 1
         if self._coarse_left and self._done in COARSE_AT:
-            self._correct(updates.squared_error)
+            self._correct(squared_error)
         if update_probe and self._options.coarse and self._done in COARSE_AT[1:]:
             self._correct_probe()
+        self._report_iteration(error)
+        return error
+
+    def _fit_patterns(self, updates: PatternUpdates, k: int, noise_variance: float) -> float:
+        """Fit single patterns, and leave out those that contradict the others; return the squared error of these."""
+        had_flux = self.fits.fits("flux")
+        self.fits.update(updates, k, noise_variance)
+        if self.fits.fits("flux") and not had_flux:  # the corrections then start afresh
+            self._coarse_left, self._last_phase_rad = self._options.coarse, np.inf
+        if k not in CONTRADICTIONS_AT:
+            return 0.0
+        wrong = contradicting_patterns(updates.squared_errors)
+        if wrong.any():
+            self._leave_out(wrong, k)
+        return float(updates.squared_errors[wrong].sum())
+
+    def _leave_out(self, wrong: NDArray[np.bool_], k: int) -> None:
+        """Go on without some patterns."""
+        rows = np.flatnonzero(~wrong)
+        self._rows, self._problem = self._rows[rows], self._problem.part(rows)
+        self.fits.keep(rows, k)
+        self._kernels.load(self._problem)
+        self._kernels.set_parameters(self.fits.current)
+        self._illumination = self._kernels.illumination(self.probe)
+
+    def _advance_in_batches(self, batches: MiniBatches) -> float:
+        """Compute one iteration in mini-batches; return the relative squared error, each term before its update."""
+        kernels, update_probe, squared_error, norm = self._kernels, self._options.update_probe, 0.0, 0.0
+        order = batches.order.permutation(len(self._problem))
+        for start in range(0, len(order), batches.size):
+            wanted = Wanted(True, rows=order[start : start + batches.size])
+            updates = kernels.updates(self.obj, self.probe, wanted)
+            step = kernels.precondition(updates.obj, updates.illumination, BATCH_REGULARISATION)
+            self.obj = kernels.combine(1.0, self.obj, 1.0, step)
+            if update_probe:
+                step = kernels.precondition(updates.probe, updates.probe_weight, BATCH_REGULARISATION)
+                self.probe = kernels.combine(1.0, self.probe, 1.0, step)
+            squared_error, norm = squared_error + updates.squared_error, norm + updates.norm
+        self._previous, self._previous_probe = self.obj, self.probe
+        self._illumination = kernels.illumination(self.probe)
+        self._done += 1
+        error = squared_error / max(norm, 1e-30)
+        self._report_iteration(error)
+        return error
+
+    def _report_iteration(self, error: float) -> None:
         total = self._done if self.finished else self._total(self._done)
         current = partial(self.image, self.obj)
         self._on_event(StageEvent(self._options.stage, self._done, total, f"error {error:.3g}", current))
-        return error
 
     def image(self, obj: Any = None) -> Image:
         """Return the object on the pixels of the initial image, with the experiment."""
         canvas, start = self._kernels.to_numpy(self.obj if obj is None else obj), self._start
-        fitted, geometry = self.fits.current, self._problem.geometry
-        positions_px = self._problem.scan.positions_px + (fitted.shifts_px - geometry.shifts_px)
+        fitted, geometry, n = self.fits.current, self._problem.geometry, len(self._given_px)
+        positions_px, scales = self._given_px.copy(), np.ones(n)
+        positions_px[self._rows] += fitted.shifts_px - geometry.shifts_px
+        scales[self._rows] = fitted.scales
         probe = self._kernels.to_numpy(self.probe)
-        experiment = Experiment(probe, positions_px, fitted.scales, fitted.background, self.fits.unfitted)
+        if self._options.update_probe and len(probe) > 1 and np.isfinite(probe).all():
+            probe = orthogonal_modes(probe, smallest_share=0.0)
+        left_out = tuple(np.setdiff1d(np.arange(n), self._rows).tolist())
+        experiment = Experiment(probe, positions_px, scales, fitted.background, self.fits.unfitted, left_out)
         origin = np.asarray(start.origin_px) - np.asarray(geometry.frame.origin_px)
         y, x = np.rint(origin).astype(int)
         height, width = start.obj.shape
@@ -236,7 +324,8 @@ class _Iteration:
         slopes = kernels.phase_slopes(self.obj, self.probe)
         scales = self.fits.current.scales if self.fits.fits("flux") else None
         variance = self._noise_variance(squared_error)
-        correction = coarse_correction(slopes, problem.geometry.canvas_shape, problem.N, scales, variance)
+        flux = Flux(scales, variance, self._options.update_probe) if scales is not None else None
+        correction = coarse_correction(slopes, problem.geometry.canvas_shape, problem.N, flux)
         if correction.scales is not None:
             self.fits.set_scales(correction.scales)
             kernels.set_parameters(self.fits.current)

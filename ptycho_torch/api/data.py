@@ -74,7 +74,9 @@ class PtychoDataLoader:
         """
         loader = cls.__new__(cls)
         middles = from_window_middles(positions, np.shape(diff_patterns)[-1])
-        loader.scan = Scan(diff_patterns, middles, probe, measurement="counts", source="the client")
+        # Every pattern takes part: the client computes the canvas from all positions.
+        searched = ("patterns",)
+        loader.scan = Scan(diff_patterns, middles, probe, measurement="counts", source="the client", searched=searched)
         loader.validation = loader.output_dir = None
         return loader
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptycho_backend.engines.solver_contract import (
+    COLUMNS,
     OBJECT_ONLY,
     REGULARISATION,
     KernelUpdates,
@@ -77,6 +78,7 @@ class TorchKernels(SolverKernels):
         self._corners = problem.geometry.corners_px
         self._good = None if problem.good is None else torch.as_tensor(problem.good, device=self._device)
         self._modes = len(problem.calibration.probe)
+        self._shifts_px: NDArray[np.float64] | None = None
         self.set_parameters(PatternParameters.of(problem.geometry))
         self._amplitudes = torch.empty(0)  # those of another problem are no longer needed
         self._amplitudes = room_for_amplitudes((self._n, self.N, self.N), self._device)
@@ -87,13 +89,18 @@ class TorchKernels(SolverKernels):
     @torch.inference_mode()
     def set_parameters(self, parameters: PatternParameters) -> None:
         """Set positions, scales and background of the patterns."""
-        shifts, ramps = parameters.shifts_px, shift_ramps(parameters.shifts_px, self.N)
-        self._factors_y, self._factors_x = (torch.as_tensor(factor, device=self._device) for factor in ramps)
-        slopes = (shift_slopes(factor, shift) for factor, shift in zip(ramps, shifts.T, strict=True))
-        self._slopes_y, self._slopes_x = (torch.as_tensor(slope, device=self._device) for slope in slopes)
+        if parameters.shifts_px is not self._shifts_px:
+            self._move_to(parameters.shifts_px)
         scales = torch.as_tensor(parameters.scales, dtype=torch.float32, device=self._device)
         self._scales = None if (parameters.scales == 1).all() else scales
         self._epsilon = parameters.background + BACKGROUND
+
+    def _move_to(self, shifts_px: NDArray[np.float64]) -> None:
+        """Copy the factors of the shifts to the device."""
+        self._shifts_px, ramps = shifts_px, shift_ramps(shifts_px, self.N)
+        self._factors_y, self._factors_x = (torch.as_tensor(factor, device=self._device) for factor in ramps)
+        slopes = (shift_slopes(factor, shift) for factor, shift in zip(ramps, shifts_px.T, strict=True))
+        self._slopes_y, self._slopes_x = (torch.as_tensor(slope, device=self._device) for slope in slopes)
 
     def from_numpy(self, array: NDArray[Any]) -> Tensor:
         """Return a tensor on the device, float32 or complex64."""
@@ -125,7 +132,7 @@ class TorchKernels(SolverKernels):
         total, sums = torch.zeros_like(obj), torch.zeros(2, dtype=torch.float64, device=self._device)
         spectrum, illumination = torch.fft.fft2(probe), torch.zeros(self._shape, device=self._device)
         probe_spectrum, weight = torch.zeros_like(spectrum), torch.zeros(probe.shape[-2:], device=self._device)
-        patterns = [torch.empty((0, 8), dtype=torch.float64, device=self._device)]
+        patterns = [torch.empty((0, COLUMNS), dtype=torch.float64, device=self._device)]
         for done, rows in self._chunks(wanted.rows):
             x = self._measured(rows)
             waves = self._constrained(x, self._probes(spectrum, rows), self._patches(obj, rows))
@@ -229,7 +236,7 @@ class TorchKernels(SolverKernels):
         return 2 / self.N**2 * torch.stack([along_y.real.sum(dim=1), along_x.real.sum(dim=1)], dim=1)
 
     def _pattern_updates(self, waves: ChunkWaves, intensity: Tensor, positions: Tensor) -> Tensor:
-        """Return all fields of the pattern updates as columns (position, 8); of the background before its sum."""
+        """Return all fields of the pattern updates as columns (position, 9); of the background before its sum."""
         scattering = [abs2(slope) for slope in torch.gradient(waves.patches[:, 0], dim=AXES)]
         residual, amplitude = waves.residual, waves.amplitude
         by_scale, damped = self._on_good(amplitude - self._epsilon / amplitude), amplitude.square() + DARK
@@ -237,8 +244,9 @@ class TorchKernels(SolverKernels):
             *(2 * (intensity * each).sum(dim=AXES) for each in scattering),
             2 * (residual * by_scale).sum(dim=AXES),
             2 * by_scale.square().sum(dim=AXES),
-            (residual / (2 * damped.sqrt())).sum(dim=AXES),
-            self._on_good(1 / (4 * damped)).sum(dim=AXES),
+            residual.square().sum(dim=AXES),
+            (residual * (residual + 2 * amplitude) / damped).sum(dim=AXES),
+            self._on_good(1 / damped).sum(dim=AXES),
         ]
         return torch.cat([positions, torch.stack(columns, dim=1)], dim=1).double()
 

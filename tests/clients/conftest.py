@@ -107,14 +107,17 @@ def star(star_path: Path) -> ClientScan:
 
 @pytest.fixture(scope="session")
 def star_reference(star: ClientScan) -> pb.Image:
-    """Return the image of the star after 20 iterations of ePIE."""
+    """Return the image of the star after 20 iterations over object and probe in mini-batches."""
+    from ptycho_backend.engines.numpy.solver import NumpyKernels
     from ptycho_backend.physics.calibration import calibrate
-    from ptycho_backend.solver.epie import EpieOptions, epie
     from ptycho_backend.solver.probe_refinement import drift_px
+    from ptycho_backend.solver.problem import Problem
+    from ptycho_backend.solver.solver import MiniBatches, SolverOptions, solve
 
     scan = star.truth
     calibration = calibrate(scan, pb.ModelConfig(N=scan.N), None)
-    found = epie(scan, calibration, EpieOptions(20), np.random.default_rng(3))
+    options = SolverOptions(20, update_probe=True, batches=MiniBatches(20, np.random.default_rng(3)))
+    found = solve(Problem.of(scan, calibration), NumpyKernels(), None, options)
     # Object and probe drift together; the positions belong to the probe guess.
     y, x = np.asarray(found.image.origin_px) - drift_px(found.probe, calibration.probe)
     return replace(found.image, origin_px=(float(y), float(x)))

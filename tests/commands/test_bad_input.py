@@ -33,7 +33,7 @@ def with_value(value):
 BAD_SCANS = {
     "no patterns": ({"diff3d": None}, "diff3d"),
     "no positions": ({"xcoords": None, "ycoords": None}, "xcoords"),
-    "no probe": ({"probeGuess": None}, "probeGuess"),
+    "a probe under another name": ({"probeGuess": None, "probe": np.ones((N, N))}, "rename 'probe' to 'probeGuess'"),
     "flat patterns": ({"diff3d": np.ones((POSITIONS, N * N))}, "(position, y, x)"),
     "oblong patterns": ({"diff3d": np.ones((POSITIONS, N, 2 * N))}, f"{2 * N}"),
     "negative counts": ({"diff3d": with_value(-1.0)}, "-1.0 at pattern 4, pixel (2, 3)"),

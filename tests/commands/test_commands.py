@@ -248,13 +248,13 @@ class TestReconstruct:
         fails_with(ptychopinn(*argv), 1, "BackendNotInstalledError", "ptychopinn[torch]")
         assert list(tmp_path.iterdir()) == []
 
-    def test_epie_iterations(self, image, trained, scan_file, ptychopinn, tmp_path):
-        argv = ("--model", trained[0] / "wts.h5.zip", "--epie_iterations", 3, "--output", tmp_path / "epie")
+    def test_number_of_iterations(self, image, trained, scan_file, ptychopinn, tmp_path):
+        argv = ("--model", trained[0] / "wts.h5.zip", "--inference.iterations", 3, "--output", tmp_path / "three")
         outcome = ptychopinn("reconstruct", scan_file, *argv, "--execution.precision=32-true")
         assert outcome.status == 0, outcome.err
-        assert "ePIE: 3 of 3" in outcome.err
-        refined, plain = (read_product(folder / "reconstruction.h5") for folder in (tmp_path / "epie", image[0]))
-        assert refined.attributes["inference"]["epie_iterations"] == 3
+        assert "iterations: 3 of 3" in outcome.err
+        refined, plain = (read_product(folder / "reconstruction.h5") for folder in (tmp_path / "three", image[0]))
+        assert refined.attributes["inference"]["iterations"] == 3
         assert np.abs(refined.obj - plain.obj).max() > 1e-2
 
     @pytest.mark.skipif(bool(missing_packages("tensorflow")), reason="TensorFlow is not installed")

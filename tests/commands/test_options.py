@@ -136,8 +136,8 @@ def test_last_value_counts():
 
 
 def test_hyphens_and_underscores_are_equal():
-    assert parsed("--epie_iterations", 2, command=reconstruct)["inference"].epie_iterations == 2
-    assert parsed("--epie-iterations", 2, command=reconstruct)["inference"].epie_iterations == 2
+    assert parsed("--bad_pixels", "off", command=reconstruct).bad_pixels == "off"
+    assert parsed("--bad-pixels", "off", command=reconstruct).bad_pixels == "off"
     assert parsed("--n-positions", 9, command=simulate).n_positions == 9
 
 

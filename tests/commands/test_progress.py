@@ -14,7 +14,7 @@ METRICS = {"epoch": 1.0, "poisson_val_loss": 0.5, "poisson_train_loss": 0.25, "l
 
 
 def run_of(nepochs=2, n_batches=3):
-    yield from (StageEvent("ePIE", done, 4, f"error {done}") for done in range(1, 5))
+    yield from (StageEvent("iterations", done, 4, f"error {done}") for done in range(1, 5))
     for epoch in range(1, nepochs + 1):
         yield from (BatchEvent(epoch, nepochs, batch, n_batches, 1.5) for batch in range(1, n_batches + 1))
         yield EpochEvent(epoch, nepochs, METRICS)
@@ -75,7 +75,7 @@ def test_one_log_line_per_stage_and_epoch(caplog):
             log(event)
     messages = [record.getMessage() for record in caplog.records]
     assert [message.split(",")[0] for message in messages] == [
-        "ePIE: 4 of 4",
+        "iterations: 4 of 4",
         "epoch 1/2: poisson_train_loss 0.25",
         "epoch 2/2: poisson_train_loss 0.25",
         "reconstruction: 36 of 36",
@@ -89,7 +89,7 @@ def test_bars_end_full():
         for event in run_of():
             bars(event)
         tasks = {task.description: task for task in bars._progress.tasks}
-    assert list(tasks) == ["ePIE", "training", "reconstruction"]
+    assert list(tasks) == ["iterations", "training", "reconstruction"]
     assert all(task.completed == task.total for task in tasks.values())
     assert tasks["training"].total == 6
     assert tasks["training"].fields["note"] == "epoch 2/2, train 0.25, val 0.5"

@@ -138,7 +138,6 @@ def test_equal_distances_per_pattern_are_accepted(saved):
     [
         ("entry_1/data_1/data", None, "diffraction patterns"),
         ("entry_1/data_1/data", np.ones((N, N)), "data_1/data"),
-        (f"{SOURCE}/illumination", None, "source_1/illumination"),
         (TRANSLATION, None, "sample_1/geometry_1/translation"),
         (TRANSLATION, np.ones(3), "sample_1/geometry_1/translation"),
         (TRANSLATION, np.ones((2, 3)), "2 positions"),

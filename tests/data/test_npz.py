@@ -148,7 +148,7 @@ def test_required_keys_are_not_suggested(saved):
     [
         ({"diff3d": None}, ["'diff3d'", "which holds probeGuess, xcoords, ycoords"]),
         ({"diff3d": None, "diff_3d": np.ones(3)}, ["rename 'diff_3d' to 'diff3d'"]),
-        ({"xcoords": None, "probeGuess": None}, ["no 'xcoords', 'probeGuess'"]),
+        ({"xcoords": None, "ycoords": None}, ["no 'xcoords', 'ycoords'"]),
         ({"xcoords": np.arange(4.0)}, ["'ycoords' and 'xcoords' of equal length", "5 and 4"]),
         ({"xcoords": np.ones((2, 5))}, ["shape (2, 5)", "'xcoords'"]),
         ({"xcoords": np.array(list("abcde"))}, ["dtype <U1", "'xcoords'"]),

@@ -186,8 +186,9 @@ class TestAssessment:
         values = json.loads(json.dumps(found.to_dict()))
         assert values["disagreement"] is values["training_domain"] is None
 
-    def test_halves_are_flat_reconstructions_with_the_same_calibration(self, scan, image, found, monkeypatch):
-        made = []
+    def test_halves_are_flat_reconstructions_with_probes_of_their_own(self, monkeypatch):
+        scan = pb.simulate_scan(N=N, n_positions=100, seed=77, step_px=3.0, probe_error=0.15)
+        image, made = pb.reconstruct(scan), []
         plain = Reconstruction.image
 
         def recorded(self, on_event, predicted):
@@ -203,8 +204,10 @@ class TestAssessment:
         again = pb.assess(scan, image, on_event=listen)
         assert [(each.start, each.model) for each in made] == [("flat", None)] * 2
         assert sum(len(each.scan) for each in made) == len(scan)
-        assert made[0].calibration is made[1].calibration
-        assert again.halves.resolution == found.halves.resolution > 0.5
+        probes = [each.calibration.probe for each in made]
+        assert not np.array_equal(*probes)
+        assert all(each.update_probe for each in made)
+        assert again.halves.resolution > 0.5
         assert {"half 1: iterations", "half 2: iterations", "residual"} <= set(stages)
         assert not {"prediction", "agreement"} & set(stages)
 

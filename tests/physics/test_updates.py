@@ -208,3 +208,64 @@ def test_normal_equations_are_those_of_finite_differences(fitted, rng):
     jacobian = np.stack([column.ravel() for column in columns])
     np.testing.assert_allclose(found.information, jacobian @ jacobian.T, rtol=1e-6)
     np.testing.assert_allclose(found.gradient, jacobian @ (x - amplitude(obj, probe)).ravel(), rtol=1e-5)
+
+
+COUNTS = 40.0  # per unit of intensity: 10 of a mean pixel (physics 4.1)
+
+
+@pytest.fixture
+def dark_pixels(rng):
+    """Return patterns of a Gaussian beam with bad pixels, and their object, probe and noise-free intensities."""
+    N, n = 32, 40
+    y, x = np.indices((N, N)) - N // 2
+    probe = np.exp(-(y**2 + x**2) / 18.0)[None]
+    probe = probe * np.sqrt(0.25 * N**2 / (probe**2).sum())
+    obj = np.exp(0.3j * rng.normal(size=(N + 8, N + 8)))
+    corners, shifts = rng.integers(0, 9, (n, 2)), rng.uniform(-0.5, 0.5, (n, 2))
+    patterns = Patterns(np.zeros((n, N, N)), (rng.random((N, N)) > 0.1).astype(float), corners, shifts)
+    patches = extract_patches(obj, corners, N)[:, None]
+    detector, _ = modelled(patterns.probes(probe) * patches)
+    return patterns, obj, probe, (np.abs(detector) ** 2).sum(axis=1)
+
+
+def with_intensities(patterns, intensities, background):
+    """Return the patterns with measured intensities, a background of the model, and anything in bad pixels."""
+    amplitudes = np.where(patterns.mask > 0, np.sqrt(intensities), 1e3)
+    return dataclasses.replace(patterns, amplitudes=amplitudes, background=background)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.05, 0.3])
+def test_one_step_finds_a_background_without_noise(dark_pixels, start):
+    patterns, obj, probe, intensities = dark_pixels
+    found = updates(obj, probe, with_intensities(patterns, intensities + 0.06, start))
+    assert start + found.background / found.background_weight == pytest.approx(0.06, rel=1e-6)
+
+
+@pytest.mark.parametrize("counts", [0.5, 2.0, 20.0])
+def test_background_of_counts_with_noise_is_unbiased(dark_pixels, rng, counts):
+    """The same step from amplitudes, Σ g·(x − a)/(2ã) over Σ g/(4ã²), is many standard errors too small."""
+    patterns, obj, probe, intensities = dark_pixels
+    expected = intensities * COUNTS + counts
+    measured = rng.poisson(expected) / COUNTS
+    background = 0.0
+    for _ in range(4):
+        noisy = with_intensities(patterns, measured, background)
+        found = updates(obj, probe, noisy)
+        background += found.background / found.background_weight
+    amplitude, good = np.sqrt(intensities + background + 1e-8), patterns.mask
+    damped = amplitude**2 + 1e-3
+    assert found.background_weight == pytest.approx((good / damped).sum(), rel=1e-3)
+    deviation = np.sqrt((good * expected / damped**2).sum()) / (good / damped).sum() / COUNTS
+    assert abs(background - counts / COUNTS) < 3 * deviation
+
+    true = np.sqrt(expected / COUNTS)
+    by_amplitude = (good * (np.sqrt(measured) - true) / (2 * true)).sum() / (good / (4 * true**2)).sum()
+    assert by_amplitude < -10 * deviation
+
+
+def test_dark_pixels_have_a_bounded_weight(dark_pixels):
+    """A pixel without any modelled light has the weight 1000, not 1e8."""
+    patterns, obj, probe, intensities = dark_pixels
+    found = updates(0 * obj, probe, with_intensities(patterns, intensities, 0.0))
+    pixels = len(patterns.amplitudes) * patterns.mask.sum()
+    assert found.background_weight == pytest.approx(1000 * pixels, rel=1e-4)

@@ -11,6 +11,7 @@ import scipy.fft
 import ptycho_backend as pb
 from ptycho_backend.engines.numpy.solver import NumpyKernels
 from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.simulation.simulate import expected_counts
 from ptycho_backend.solver.pattern_fits import Fits, rms
 from ptycho_backend.solver.probe_correction import ProbeCorrection, phase, probe_correction
 from ptycho_backend.solver.problem import Problem
@@ -45,6 +46,19 @@ def test_an_exact_scan_starts_no_fit(scan):
     assert solution.image.experiment.background == 0
 
 
+def test_an_opaque_part_of_the_object_starts_no_fit(scan):
+    """Patterns behind it have less light, which is no change of flux."""
+    obj = scan.obj.copy()
+    height, width = obj.shape
+    obj[height // 2 - 14 : height // 2 + 14, width // 2 - 14 : width // 2 + 14] = 0
+    opaque = dataclasses.replace(scan, obj=obj)
+    counts = expected_counts(obj, scan.obj_origin_px, scan.probe, scan.positions_px)
+    patterns = np.random.default_rng(0).poisson(counts).astype(np.float32)
+    _, solution = reconstruct(dataclasses.replace(opaque, patterns=patterns, searched=("pixels", "patterns")))
+    np.testing.assert_array_equal(solution.image.experiment.scales, 1)
+    assert solution.image.experiment.background == 0
+
+
 def test_wrong_positions_are_found(scan, rng):
     error_px = rng.normal(0, 0.7, scan.positions_px.shape)
     wrong = dataclasses.replace(scan, positions_px=scan.positions_px + error_px)
@@ -63,6 +77,17 @@ def test_unequal_flux_is_found(scan, rng):
     found = solution.image.experiment.scales**2
     expected = flux * np.mean(found) / np.mean(flux)
     assert np.std(found / expected) < 0.4 * np.std(flux)
+
+
+def test_strong_flicker_costs_little(scan, rng):
+    """Flux and the object's smooth amplitude are separated by corrections that go on after the start of the fit."""
+    flux = rng.uniform(0.5, 1.5, len(scan))
+    counts = rng.poisson(scan.patterns.astype(float) * flux[:, None, None]).astype(np.float32)
+    _, steady = reconstruct(scan)
+    _, solution = reconstruct(dataclasses.replace(scan, patterns=counts))
+    scores = [pb.evaluate(each.image, scan).amplitude_psnr_db for each in (steady, solution)]
+    assert scores[1] > scores[0] - 5  # 13 dB without
+    np.testing.assert_array_equal(solution.image.experiment.positions_px, scan.positions_px)
 
 
 def test_a_background_is_found(scan, rng):

@@ -1,4 +1,4 @@
-"""Scan geometry: windows on a canvas, and counts of windows (physics 7.7, 8.2)."""
+"""Scan geometry: windows on a canvas, counts of windows, sub-pixel shifts (physics 7.7, 8.2, 9.3)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ptycho_backend.solver.problem import Problem
-from ptycho_backend.solver.scan_geometry import ScanGeometry
+from ptycho_backend.solver.scan_geometry import ScanGeometry, shift_ramps
 from ptycho_backend.testing.scans import calibration_of_scan, small_scan
 
 
@@ -27,6 +27,19 @@ def test_window_count_of_odd_windows_stays_on_the_canvas():
     found = geometry.window_count(16)
     np.testing.assert_array_equal(found, expected)
     assert found.sum() == 25 * 32**2
+
+
+@pytest.mark.parametrize("side", [31, 32])
+def test_ramps_shift_odd_and_even_sides(side):
+    rng = np.random.default_rng(2)
+    spectrum = np.fft.fft2(rng.normal(size=(side, side)))
+    for shift in ([1.0, 0.0], [0.0, -1.0], [1.0, 1.0]):
+        along_y, along_x = shift_ramps(np.array([shift]), side)
+        expected = np.fft.fft2(np.roll(np.fft.ifft2(spectrum), np.array(shift, int), axis=(0, 1)))
+        np.testing.assert_allclose(spectrum * along_y[0][:, None] * along_x[0], expected, atol=1e-4)
+    half = np.abs(shift_ramps(np.array([[0.5, -0.3]]), side))
+    # Only the Nyquist frequency of an even side loses energy.
+    np.testing.assert_allclose(np.delete(half, side // 2, axis=-1) if side % 2 == 0 else half, 1.0, atol=1e-6)
 
 
 def test_amplitudes_of_bad_pixels_are_zero():

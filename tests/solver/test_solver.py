@@ -16,11 +16,10 @@ from ptycho_backend.events import StageEvent, ignore
 from ptycho_backend.physics.calibration import probe_weight
 from ptycho_backend.solver import solver
 from ptycho_backend.solver.coarse_correction import Correction
-from ptycho_backend.solver.epie import EpieOptions, epie
 from ptycho_backend.solver.initial_estimate import baseline_image
 from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.scan_geometry import CanvasFrame, ScanGeometry, spectrum_of
-from ptycho_backend.solver.solver import Solution, SolverOptions, solve
+from ptycho_backend.solver.solver import MiniBatches, Solution, SolverOptions, solve
 from ptycho_backend.solver.stitching import central, stitch, support_half_px
 from ptycho_backend.testing.images import error_of
 from ptycho_backend.testing.scans import calibration_of_scan as calibration_of
@@ -64,14 +63,30 @@ def test_more_iterations_lower_the_error(scan):
     assert errors[2] < 0.03
 
 
+def test_positions_between_pixels_count(scan):
+    assert (scan.positions_px % 1 != 0).any()
+    rounded = dataclasses.replace(scan, positions_px=np.rint(scan.positions_px))
+    assert solution(rounded, 12).errors[-1] > 5 * solution(scan, 12).errors[-1]
+
+
+def test_the_origin_of_the_start_counts(scan):
+    full = solved(scan, 12)
+    inner = slice(4, -4), slice(4, -4)
+    start, shifted = (
+        Image(full.obj[inner], full.coverage[inner], tuple(np.add(full.origin_px, (4.0 + y, 4.0 + x))))
+        for y, x in ((0.0, 0.0), (3.0, -2.0))
+    )
+    assert solution(scan, 1, shifted).errors[0] > 10 * solution(scan, 1, start).errors[0]
+
+
 def test_a_coarse_correction_lowers_the_error(scan):
     corrected, plain = (error_of(solved(scan, 4, coarse=coarse), scan) for coarse in (True, False))
     assert corrected < 0.4 * plain
 
 
-def test_error_is_lower_than_with_epie_at_low_dose():
+def test_error_is_lower_than_with_single_patterns_at_low_dose():
     scan = simulated(photons_per_pattern=1e4)
-    sequential = epie(scan, calibration_of(scan), EpieOptions(20, False), np.random.default_rng(0)).image
+    sequential = solved(scan, 20, batches=MiniBatches(20, np.random.default_rng(0), size=1))
     assert error_of(solved(scan, 20), scan) < 0.7 * error_of(sequential, scan)
 
 

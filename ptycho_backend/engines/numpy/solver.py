@@ -12,6 +12,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from ptycho_backend.engines.solver_contract import (
+    COLUMNS,
     OBJECT_ONLY,
     REGULARISATION,
     KernelUpdates,
@@ -32,7 +33,6 @@ from ptycho_backend.solver.scan_geometry import AXES, Rows, abs2, probe_of, shif
 CHUNK_PIXELS = 64**3  # patterns of one chunk, in pixels; small enough for the processor's cache
 TINY = np.finfo(np.float32).tiny  # a dark exit wave has no centre
 CACHE_BYTES = 512 * 2**20  # amplitudes and shifted probes are saved where they fit in this
-EPSILON = np.float32(BACKGROUND)
 Complex = NDArray[np.complex64]
 Real = NDArray[np.float32]
 Double = NDArray[np.float64]
@@ -110,7 +110,7 @@ class NumpyKernels(SolverKernels):
         # np.zeros takes fresh memory, of which a mini-batch touches only its windows; np.zeros_like writes all of it.
         total, illumination = np.zeros(obj.shape, dtype=obj.dtype), np.zeros(obj.shape, dtype=np.float32)
         probe_spectrum, weight = np.zeros_like(spectrum), np.zeros(probe.shape[-2:], dtype=np.float32)
-        squared_error, norm, done, patterns = 0.0, 0.0, 0, [np.empty((0, 8))]
+        squared_error, norm, done, patterns = 0.0, 0.0, 0, [np.empty((0, COLUMNS))]
         for part in self._map(partial(self._chunk_update, obj, spectrum, wanted), wanted.rows):
             self._geometry.scatter_add(total, part.obj, part.rows)
             squared_error, norm = squared_error + part.squared_error, norm + part.norm
@@ -190,7 +190,7 @@ class NumpyKernels(SolverKernels):
 
     def _chunk_update(self, obj: Complex, spectrum: Complex, wanted: Wanted, rows: Rows) -> ChunkUpdate:
         x, probes, patches = self._amplitudes(rows), self._probes(spectrum, rows), self._patches(obj, rows)
-        wave = constrain_exit_waves(probes * patches, x, self._good, self._epsilon)
+        wave = self._constrained(probes * patches, x)
         object_update = sum_modes(np.conj(probes) * wave.update)
         squared_error, norm = float(np.vdot(wave.residual, wave.residual)), float(np.vdot(x, x))
         probe_parts = pattern_parts = None
@@ -209,6 +209,17 @@ class NumpyKernels(SolverKernels):
                 probe_parts = ProbeParts(intensity, back.sum(axis=0), weight.sum(axis=0))
         return ChunkUpdate(rows, object_update, squared_error, norm, probe_parts, pattern_parts)
 
+    def _constrained(self, exit_waves: Complex, x: Real) -> ConstrainedWaves:
+        """Apply the amplitude constraint to exit waves, which it overwrites (spec: physics 9.1, 9.2)."""
+        detector = scipy.fft.fft2(exit_waves, axes=AXES, norm="ortho", overwrite_x=True)
+        amplitude = modelled_amplitude(detector, self._epsilon)
+        residual = x - amplitude
+        if self._good is not None:
+            residual *= self._good
+        detector *= (residual / amplitude)[:, None]
+        update = scipy.fft.ifft2(detector, axes=AXES, norm="ortho", overwrite_x=True)
+        return ConstrainedWaves(update, residual, amplitude)
+
     def _slopes_of_shift(self, overlap: Complex, rows: Rows) -> Double:
         """Return −∂E/∂shift (position, 2) = 2·Re⟨∂P·O, χ⟩ from the overlap of spectra (position, y, x)."""
         shifts_px, N = self._parameters.shifts_px[rows], self._problem.N
@@ -224,7 +235,7 @@ class NumpyKernels(SolverKernels):
         return np.stack(slopes, axis=1).astype(np.float64)
 
     def _pattern_updates(self, slopes: Double, patches: Complex, intensity: Real, wave: ConstrainedWaves) -> Double:
-        """Return all fields of the pattern updates as columns (position, 8); of the background before its sum."""
+        """Return all fields of the pattern updates as columns (position, 9); of the background before its sum."""
         weights = [2 * (intensity * abs2(np.gradient(patches, axis=axis))).sum(axis=(1, 2)) for axis in (1, 2)]
         by_scale, damped = wave.amplitude - self._epsilon / wave.amplitude, wave.amplitude**2 + np.float32(DARK)
         by_scale = by_scale if self._good is None else by_scale * self._good
@@ -233,8 +244,9 @@ class NumpyKernels(SolverKernels):
             *weights,
             2 * (wave.residual * by_scale).sum(axis=(1, 2)),
             2 * (by_scale**2).sum(axis=(1, 2)),
-            (wave.residual / (2 * np.sqrt(damped))).sum(axis=(1, 2), dtype=np.float64),
-            (good / (4 * damped)).sum(axis=(1, 2), dtype=np.float64),
+            (wave.residual**2).sum(axis=(1, 2)),
+            (wave.residual * (wave.residual + 2 * wave.amplitude) / damped).sum(axis=(1, 2), dtype=np.float64),
+            (good / damped).sum(axis=(1, 2), dtype=np.float64),
         ]
         return np.concatenate([slopes, np.stack(columns, axis=1)], axis=1)
 
@@ -325,34 +337,3 @@ def modelled_amplitude(detector: Complex, epsilon: np.float32) -> Real:
     amplitude = sum_modes(abs2(detector))
     amplitude += epsilon
     return np.sqrt(amplitude, out=amplitude)
-
-
-def constrain_exit_waves(
-    exit_waves: Complex, x: Real, good: Real | None, epsilon: np.float32 = EPSILON
-) -> ConstrainedWaves:
-    """
-    Apply the amplitude constraint: the exit-wave update is F⁻¹((x − a)·Ψ/a).
-
-    Parameters
-    ----------
-    exit_waves : complex64, shape (position, mode, y, x)
-        Overwritten.
-    x : float32, shape (position, y, x)
-        Measured amplitude, in the order of the FFT.
-    good : float32, shape (y, x), optional
-        0 on bad pixels, whose residual is 0; None: all pixels are good.
-    epsilon : float32
-        Background intensity and the regularisation 1e-8.
-
-    Notes
-    -----
-    Spec: physics 9.1, 9.2.
-    """
-    detector = scipy.fft.fft2(exit_waves, axes=AXES, norm="ortho", overwrite_x=True)
-    amplitude = modelled_amplitude(detector, epsilon)
-    residual = x - amplitude
-    if good is not None:
-        residual *= good
-    detector *= (residual / amplitude)[:, None]
-    update = scipy.fft.ifft2(detector, axes=AXES, norm="ortho", overwrite_x=True)
-    return ConstrainedWaves(update, residual, amplitude)

@@ -1,0 +1,53 @@
+"""
+Ranking of the eight orientations of a scan by a few iterations on a block of patterns (spec: physics 8.8).
+
+A wrong orientation contradicts the patterns wherever windows overlap. Both axes mirrored is the twin image: with the
+conjugate of a symmetric probe it explains the data as well.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptycho_backend.data.orientation import GIVEN, ORIENTATIONS, oriented
+from ptycho_backend.data.scan import Scan
+from ptycho_backend.engines.numpy.solver import NumpyKernels
+from ptycho_backend.events import OnEvent, StageEvent, ignore
+from ptycho_backend.physics.calibration import Calibration
+from ptycho_backend.solver.probe_refinement import central_part
+from ptycho_backend.solver.problem import Problem
+from ptycho_backend.solver.solver import MiniBatches, SolverOptions, solve
+
+STAGE = "orientation"
+PATTERNS = 64
+BATCHES, ITERATIONS = 4, 8  # of which in mini-batches, and in all
+CLEARLY_BETTER = 0.7  # error of another orientation over that of the given one
+
+
+def best_orientation(scan: Scan, calibration: Calibration, on_event: OnEvent = ignore) -> str:
+    """Return the orientation that explains the patterns at the scan's centre clearly better than the given, or it."""
+    errors = orientation_errors(central_part(scan, PATTERNS), calibration, on_event)
+    best = min(errors, key=lambda name: errors[name])
+    return best if errors[best] < CLEARLY_BETTER * errors[GIVEN] else GIVEN
+
+
+def orientation_errors(scan: Scan, calibration: Calibration, on_event: OnEvent = ignore) -> dict[str, float]:
+    """
+    Return the error of every orientation after some iterations of object and probe from a flat object.
+
+    Parameters
+    ----------
+    scan : Scan
+        Neighbouring patterns.
+    calibration : Calibration
+        Scale and probe.
+    on_event : callable
+        Receives a StageEvent after every orientation.
+    """
+    errors = {}
+    for name in ORIENTATIONS:
+        options = SolverOptions(ITERATIONS, True, batches=MiniBatches(BATCHES, np.random.default_rng(0)))
+        problem = Problem.of(oriented(scan, name), calibration)
+        errors[name] = solve(problem, NumpyKernels(), None, options).errors[-1]
+        on_event(StageEvent(STAGE, len(errors), len(ORIENTATIONS)))
+    return errors
