@@ -84,7 +84,7 @@ class Reconstruction:
         """
         scan, calibration, refined = self.scan.subset(rows), self.calibration, self.update_probe
         if refined:
-            calibration, record = _refined(scan, None, self.inference, on_event)
+            calibration, record = _refined(scan, None, self.inference, on_event, self.kernels)
             refined = bool(record["probe_refined"])
         return dataclasses.replace(self, scan=scan, calibration=calibration, update_probe=refined)
 
@@ -146,8 +146,8 @@ def prepare(
     """
     start: Start = ("network" if model else "flat") if inference.start == "auto" else inference.start
     model = load_model() if start == "network" and model is None else model
-    scan, calibration, record = _examined_and_refined(scan, model, inference, on_event)
     kernels = kernels or kernels_of(model)
+    scan, calibration, record = _examined_and_refined(scan, model, inference, on_event, kernels)
     if start == "network" and model is not None:
         model = _calibrated(model, calibration)
         calibration, refined = model.trained_calibration(), False
@@ -158,7 +158,7 @@ def prepare(
 
 
 def _examined_and_refined(
-    scan: Scan, model: Model | None, inference: InferenceConfig, on_event: OnEvent
+    scan: Scan, model: Model | None, inference: InferenceConfig, on_event: OnEvent, kernels: SolverKernels
 ) -> tuple[Scan, Calibration, dict[str, Any]]:
     """Return a scan that is examined and oriented, its calibration, and a record of the refinement."""
     scan = examined(scan)
@@ -169,7 +169,7 @@ def _examined_and_refined(
         orientation = best_orientation(scan, calibrate(scan, ModelConfig(N=scan.N)), on_event)
         logger.info("'%s': orientation '%s', %s", scan.source, orientation, NAMES[orientation])
     scan = oriented(scan, orientation)
-    calibration, record = _refined(scan, model, inference, on_event)
+    calibration, record = _refined(scan, model, inference, on_event, kernels)
     record |= {"orientation": orientation}
     if inference.orientation == GIVEN and record.get("held_out_over_noise", 0.0) > SUSPECT:
         better = best_orientation(scan, calibrate(scan, ModelConfig(N=scan.N)), on_event)
@@ -243,7 +243,11 @@ def calibration_of(
 
 
 def _refined(
-    scan: Scan, model: Model | None, inference: InferenceConfig, on_event: OnEvent
+    scan: Scan,
+    model: Model | None,
+    inference: InferenceConfig,
+    on_event: OnEvent,
+    kernels: SolverKernels | None = None,
 ) -> tuple[Calibration, dict[str, Any]]:
     """Return the calibration, and a record of the refinement of its probe."""
     trained = model is not None and bool(model.calibration.probe_guess_sha256)
@@ -257,7 +261,7 @@ def _refined(
     iterations = inference.probe_iterations
     if iterations is None:
         iterations = 0 if trained else TrainingConfig.probe_iterations
-    return refined_calibration(scan, calibration, training, iterations, on_event)
+    return refined_calibration(scan, calibration, training, iterations, on_event, kernels)
 
 
 def _initial_calibration(model: Model, scan: Scan, inference: InferenceConfig) -> Calibration:

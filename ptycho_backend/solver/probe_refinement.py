@@ -16,6 +16,7 @@ from ptycho_backend.data.image import Experiment
 from ptycho_backend.data.probe_guess import FROM_PATTERNS, PROBE_GUESS
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines.numpy.solver import NumpyKernels
+from ptycho_backend.engines.solver_contract import SolverKernels
 from ptycho_backend.events import OnEvent, ignore, without_images
 from ptycho_backend.physics.calibration import Calibration, calibrate
 from ptycho_backend.physics.losses import expected_half_deviance, half_deviance
@@ -47,7 +48,12 @@ logger = logging.getLogger(__name__)
 
 
 def refined_calibration(
-    scan: Scan, calibration: Calibration, training: TrainingConfig, iterations: int, on_event: OnEvent = ignore
+    scan: Scan,
+    calibration: Calibration,
+    training: TrainingConfig,
+    iterations: int,
+    on_event: OnEvent = ignore,
+    kernels: SolverKernels | None = None,
 ) -> tuple[Calibration, dict[str, Any]]:
     """
     Return the calibration with a refined probe, or unchanged if refinement does not lower the error.
@@ -61,6 +67,8 @@ def refined_calibration(
     iterations : int
         Iterations over object and probe; 0 changes nothing.
     on_event : callable
+    kernels : SolverKernels, optional
+        Kernels of an engine; None takes those of NumPy.
 
     Returns
     -------
@@ -71,7 +79,7 @@ def refined_calibration(
     if iterations == 0:
         return calibration, {"probe_refined": False}
     started = time.perf_counter()
-    found = refine_probe(scan, calibration, iterations, on_event)
+    found = refine_probe(scan, calibration, iterations, on_event, kernels)
     seconds = time.perf_counter() - started
     logger.info("probe refinement: %s after %.1f s", "refined probe used" if found.used else "guess kept", seconds)
     if found.used:
@@ -99,7 +107,13 @@ class Refinement(NamedTuple):
     over_noise: float
 
 
-def refine_probe(scan: Scan, calibration: Calibration, iterations: int, on_event: OnEvent = ignore) -> Refinement:
+def refine_probe(
+    scan: Scan,
+    calibration: Calibration,
+    iterations: int,
+    on_event: OnEvent = ignore,
+    kernels: SolverKernels | None = None,
+) -> Refinement:
     """
     Refine a probe by updates of object and probe from a block of patterns, and compare its error on others.
 
@@ -111,6 +125,8 @@ def refine_probe(scan: Scan, calibration: Calibration, iterations: int, on_event
     iterations : int
         Iterations from a flat object.
     on_event : callable
+    kernels : SolverKernels, optional
+        Kernels of an engine; None takes those of NumPy, which also make the search in small mini-batches.
 
     Returns
     -------
@@ -124,7 +140,7 @@ def refine_probe(scan: Scan, calibration: Calibration, iterations: int, on_event
         return Refinement(calibration.probe, False, 0.0)
     block = Problem.of(central_part(scan, MAX_PATTERNS), calibration)
     made = scan.attributes.get(PROBE_GUESS) == FROM_PATTERNS
-    trials, listener = _Trials(block, iterations), without_images(on_event)
+    trials, listener = _Trials(block, iterations, kernels or NumpyKernels()), without_images(on_event)
     free, fixed = trials.run(calibration.probe, True, listener), trials.run(calibration.probe, False)
     best = free if free.error < trials.tied * fixed.error else fixed  # NaN is no better
     if made or not free.error > CLEARLY_BETTER * fixed.error:
@@ -163,10 +179,10 @@ class _Trial:
 class _Trials:
     """Block of patterns of which every fifth is held out."""
 
-    def __init__(self, block: Problem, iterations: int) -> None:
+    def __init__(self, block: Problem, iterations: int, kernels: SolverKernels) -> None:
         held_out = np.arange(len(block)) % HELD_OUT == HELD_OUT // 2
         self.used, self._held_out = (block.part(np.flatnonzero(rows)) for rows in (~held_out, held_out))
-        self._iterations = iterations
+        self._iterations, self._kernels = iterations, kernels
         self.tied = 1.0 if _low_dose(self._held_out) else TIED
 
     def run(
@@ -184,7 +200,7 @@ class _Trials:
         fits = Fits(flux="auto", background="auto")
         options = SolverOptions(iterations, update_probe, SHARED_STEP, fits, stage=STAGE, batches=batches)
         problem = dataclasses.replace(self.used, calibration=calibration)
-        solution = solve(problem, NumpyKernels(), None, options, on_event)
+        solution = solve(problem, self._kernels, None, options, on_event)
         return _Trial(solution.probe, *_held_out_error(self._held_out, solution))
 
 

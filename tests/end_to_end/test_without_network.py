@@ -70,7 +70,7 @@ def test_stages_of_a_flat_start(scan):
 def test_probe_iterations_follow_the_option(scan, monkeypatch):
     used = []
 
-    def recorded(scan, calibration, training, iterations, on_event):
+    def recorded(scan, calibration, training, iterations, on_event, kernels):
         used.append(iterations)
         return calibration, {"probe_refined": False}
 

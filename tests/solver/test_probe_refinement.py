@@ -324,3 +324,19 @@ def test_a_background_does_not_become_a_part_of_the_probe(rng):
     found = refine_probe(brighter, calibration_of(brighter), 20)
     assert found.over_noise < 2
     assert scaled_distance(found.probe, calibration_of(scan).probe) < 0.1
+
+
+def test_trials_run_on_the_kernels_of_the_reconstruction(guessed):
+    """A GPU computes the refinement too, not only the iterations after it."""
+    loaded = []
+
+    class Recorded(NumpyKernels):
+        def load(self, problem):
+            loaded.append(len(problem))
+            super().load(problem)
+
+    kernels = Recorded()
+    own = refine_probe(guessed, calibration_of(guessed), 4)
+    found = refine_probe(guessed, calibration_of(guessed), 4, kernels=kernels)
+    assert len(loaded) >= 2
+    np.testing.assert_array_equal(found.probe, own.probe)

@@ -30,7 +30,7 @@ from ptycho_backend.runtime.thread_map import ordered_map
 from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.scan_geometry import AXES, Rows, abs2, probe_of, shift_ramps, spectrum_of, sum_modes
 
-CHUNK_PIXELS = 64**3  # patterns of one chunk, in pixels; small enough for the processor's cache
+CHUNK_PIXELS = 2**17  # patterns of one chunk, in pixels; with three modes they fit in the processor's cache
 TINY = np.finfo(np.float32).tiny  # a dark exit wave has no centre
 CACHE_BYTES = 512 * 2**20  # amplitudes and shifted probes are saved where they fit in this
 Complex = NDArray[np.complex64]
