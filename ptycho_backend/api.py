@@ -350,7 +350,7 @@ def _fit_quality(model: Model, samples: Samples) -> dict[str, Any]:
     batches = list(samples.subset(np.arange(min(FLOOR_GROUPS, len(samples)))).batches(16))
     constrained = constraint_share(model.training) > 0  # the patches of the loss
     expected = np.concatenate([model.expected_counts(batch, amplitude_constraint=constrained) for batch in batches])
-    scale = model.calibration.photon_scale / model.calibration.rms_input_scale**2
+    scale = model.calibration.counts_per_intensity
     counts = np.concatenate([batch.x for batch in batches]).astype(np.float64) ** 2 * scale
     loss, floor = poisson(expected, counts, samples.mask), shot_noise_floor(expected, samples.mask)
     overfitted = loss < OVERFITTED * floor

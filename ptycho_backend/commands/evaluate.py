@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from pathlib import Path
 
@@ -137,5 +136,5 @@ def _without_network(scan: Scan, product: Product) -> Image:
     except ConfigError as error:
         logger.warning("the image without a network uses default settings: %s", error.rule)
     if len(product.positions_px) == len(scan):  # those of the image: fitted, and turned by an orientation
-        scan = dataclasses.replace(scan, positions_px=product.positions_px)
+        scan = scan.changed(positions_px=product.positions_px)
     return Reconstruction(scan, calibration, "flat", inference).image()

@@ -198,7 +198,7 @@ def write_image(
         attributes={
             **{key: value for key, value in scan.attributes.items() if key in (*NUMBERS, PROBE_GUESS)},
             "probe_photon_count": calibration.photons_per_pattern,
-            "background_photons_per_pixel": experiment.background * counts_per_intensity(calibration),
+            "background_photons_per_pixel": experiment.background * calibration.counts_per_intensity,
             "scan": scan.attributes,
             "name": folder.resolve().name,
             **attributes,
@@ -214,12 +214,7 @@ def write_image(
 
 def photon_probe(calibration: Calibration, probe: NDArray[np.complex64]) -> NDArray[np.complex64]:
     """Return a probe in sqrt(photons): with it and the object, |far field|² is the expected counts."""
-    return np.asarray(probe * np.sqrt(counts_per_intensity(calibration)), dtype=np.complex64)
-
-
-def counts_per_intensity(calibration: Calibration) -> float:
-    """Return the photons of a pixel over its normalised intensity."""
-    return float(calibration.photon_scale / calibration.rms_input_scale**2)
+    return np.asarray(probe * np.sqrt(calibration.counts_per_intensity), dtype=np.complex64)
 
 
 def is_product(path: Path) -> bool:

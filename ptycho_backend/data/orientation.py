@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 
 from ptycho_backend.data.scan import Scan
@@ -46,10 +44,7 @@ def oriented(scan: Scan, orientation: str) -> Scan:
     """
     if orientation == GIVEN:
         return scan
-    turned = copy.copy(scan)  # without the checks of a new scan, which read all patterns
-    positions_px = scan.positions_px @ np.array(ORIENTATIONS[orientation], dtype=np.float64).T
-    object.__setattr__(turned, "positions_px", positions_px)
-    return turned
+    return scan.changed(positions_px=scan.positions_px @ np.array(ORIENTATIONS[orientation], dtype=np.float64).T)
 
 
 def better_orientation_text(orientation: str) -> str:

@@ -116,14 +116,18 @@ class Scan:
 
     def subset(self, rows: NDArray[np.intp] | slice) -> Scan:
         """Return a scan of some of the positions."""
-        part = copy.copy(self)  # without __post_init__, whose checks read all patterns
         patterns = self.patterns[rows] if isinstance(rows, slice) else _gathered(self.patterns, rows)
-        object.__setattr__(part, "patterns", _checked_stack(patterns, self.source))
-        object.__setattr__(part, "positions_px", self.positions_px[rows])
         # Numbers of patterns count within the part: those of the whole file would not fit its length.
         attributes = {name: value for name, value in self.attributes.items() if name != EXCLUDED}
-        object.__setattr__(part, "attributes", attributes)
-        return part
+        patterns = _checked_stack(patterns, self.source)
+        return self.changed(patterns=patterns, positions_px=self.positions_px[rows], attributes=attributes)
+
+    def changed(self, **fields: Any) -> Scan:
+        """Return the scan with some fields replaced, without the checks of a new one, which read all patterns."""
+        changed = copy.copy(self)
+        for name, value in fields.items():
+            object.__setattr__(changed, name, value)
+        return changed
 
     def without(self, rows: NDArray[np.intp]) -> Scan:
         """

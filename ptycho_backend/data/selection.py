@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -97,14 +96,14 @@ def examined(scan: Scan) -> Scan:
     left = _without_odd_patterns(scan)
     if left is scan or scan.attributes.get(PROBE_GUESS) != FROM_PATTERNS:
         return left
-    return _changed(left, probe=guess_of(left.patterns, left.mask, left.measurement))
+    return left.changed(probe=guess_of(left.patterns, left.mask, left.measurement))
 
 
 def _without_odd_patterns(scan: Scan) -> Scan:
     """Return the scan of good pixels and usable patterns; the same scan if both searches are done."""
     if PIXELS not in scan.searched:
         fields = {name: getattr(scan, name) for name in ("patterns", "mask", "measurement", "source")}
-        scan = _changed(scan, mask=without_bad_pixels(fields)["mask"], searched=(*scan.searched, PIXELS))
+        scan = scan.changed(mask=without_bad_pixels(fields)["mask"], searched=(*scan.searched, PIXELS))
     if PATTERNS in scan.searched:
         return scan
     left, odd = usable(scan)
@@ -116,15 +115,7 @@ def _without_odd_patterns(scan: Scan) -> Scan:
         logger.warning(
             "'%s': %d of %d patterns are left out: %s. To keep them: %s", scan.source, len(odd), len(scan), text, KEEP
         )
-    return _changed(left, attributes=attributes, searched=(*scan.searched, PATTERNS))
-
-
-def _changed(scan: Scan, **fields: Any) -> Scan:
-    """Return a scan with some fields replaced, without the checks of a new one, which read all patterns."""
-    changed = copy.copy(scan)
-    for name, value in fields.items():
-        object.__setattr__(changed, name, value)
-    return changed
+    return left.changed(attributes=attributes, searched=(*scan.searched, PATTERNS))
 
 
 def searched(bad_pixels: Search, odd_patterns: Search) -> tuple[str, ...]:

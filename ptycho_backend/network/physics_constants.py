@@ -51,7 +51,7 @@ class PhysicsConstants:
             probe_support=support.astype(np.float32),
             weight=patch_weight(config, calibration.probe),
             smoothing=smoothing_matrix(N, sigma).astype(np.float32) if sigma > 0 else None,
-            counts_per_intensity=calibration.photon_scale / calibration.rms_input_scale**2,
+            counts_per_intensity=calibration.counts_per_intensity,
             amplitude_per_root_count=calibration.rms_input_scale / np.sqrt(calibration.photon_scale),
         )
 

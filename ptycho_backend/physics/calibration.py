@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MEAN_INTENSITY = 0.25  # of a pixel, in normalised units (physics 4.1)
 SUPPORT_FLOOR = 1e-3  # weight of a pixel without illumination, relative to the brightest pixel
 
 
@@ -59,6 +60,11 @@ class Calibration:
     def N(self) -> int:
         """Side of the window, pixels."""
         return int(self.probe.shape[-1])
+
+    @property
+    def counts_per_intensity(self) -> float:
+        """Photons of a pixel over its normalised intensity."""
+        return float(self.photon_scale / self.rms_input_scale**2)
 
 
 def calibrate(

@@ -23,7 +23,7 @@ from ptycho_backend.engines.model import Model
 from ptycho_backend.events import OnEvent, ignore, without_images
 from ptycho_backend.network.prediction import Predicted
 from ptycho_backend.network.training_domain import Conditions, outside, scan_conditions, training_domain_of
-from ptycho_backend.quality.causes import MAX_NAMED, ExperimentFigures
+from ptycho_backend.quality.causes import ExperimentFigures, listed
 from ptycho_backend.quality.half_datasets import HalfDatasets, half_datasets
 from ptycho_backend.quality.patch_agreement import PatchAgreement, patch_agreement
 from ptycho_backend.quality.residuals import Residuals, Variation, residuals
@@ -284,12 +284,10 @@ def _image_warnings(assessment: Assessment, flat_image: bool) -> Iterator[str]:
 def _pattern_warnings(assessment: Assessment) -> Iterator[str]:
     outliers = assessment.outliers
     if outliers:
-        first = ", ".join(str(assessment.numbers[i]) for i in outliers[:MAX_NAMED])
-        more = ", …" if len(outliers) > MAX_NAMED else ""
         yield (
             f"{len(outliers)} of {len(assessment.residual_per_pattern)} patterns fit much worse than the others "
-            f"(numbers from 0: {first}{more}). Check them for a closed shutter, lost beam or wrong positions, "
-            "and leave them out."
+            f"(numbers from 0: {listed([assessment.numbers[i] for i in outliers])}). Check them for a closed shutter, "
+            "lost beam or wrong positions, and leave them out."
         )
     if assessment.disagreement is not None and assessment.disagreement > MAX_DISAGREEMENT:
         yield (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,10 @@ from ptycho_backend.data.image import Image
 from ptycho_backend.data.orientation import better_orientation_text
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.selection import measured_rows
+from ptycho_backend.physics.calibration import MEAN_INTENSITY
 from ptycho_backend.quality.affine import AffinePart, affine_part
 from ptycho_backend.solver.probe_modes import mode_shares
 
-MEAN_INTENSITY = 0.25  # of a pixel, in normalised units (physics 4.1)
 # Sentences for fits that are needed and switched off.
 UNFITTED = {
     "positions": "The positions are not those of the patterns: a fit would move them (fit_positions='auto').",
@@ -98,10 +98,9 @@ class ExperimentFigures:
             yield better_orientation_text(self.better_orientation)
         yield from (UNFITTED[name] for name in self.unfitted)
         if self.left_out:
-            first = ", ".join(str(number) for number in self.left_out[:MAX_NAMED])
             yield (
                 f"{len(self.left_out)} patterns contradict all others and were left out during the iterations (numbers "
-                f"from 0: {first}{', …' if len(self.left_out) > MAX_NAMED else ''}). Check their places."
+                f"from 0: {listed(self.left_out)}). Check their places."
             )
         if self.flux_spread > MUCH_FLICKER:
             yield (
@@ -118,3 +117,9 @@ class ExperimentFigures:
                 f"The fit moved the positions by {self.moved_px:.1f} px, and the patterns still contradict each other: "
                 "the positions, their order, their unit or their axes are wrong."
             )
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """Return the first numbers of patterns, with dots for the others."""
+    first = ", ".join(str(number) for number in numbers[:MAX_NAMED])
+    return first + (", …" if len(numbers) > MAX_NAMED else "")

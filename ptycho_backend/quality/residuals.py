@@ -100,14 +100,13 @@ def residuals(scan: Scan, calibration: Calibration, image: Image, on_event: OnEv
     canvas, mask = geometry.canvas(image), scan.mask
     geometry = geometry.moved(experiment.positions_px - scan.positions_px)
     spectrum, powers = spectrum_of(experiment.probe), experiment.scales[:, None, None] ** 2
-    to_counts = calibration.photon_scale / calibration.rms_input_scale**2
     sums, size = _VariationSums(scan.N), max(1, CHUNK_PIXELS // scan.N**2)
     residual, floor, unexplained_variance = (np.zeros(len(scan)) for _ in range(3))
     for start in range(0, len(scan), size):
         rows = slice(start, start + size)
         counts = scan.counts(rows).astype(np.float64) * calibration.photon_scale * mask
         intensity = geometry.intensities(canvas, spectrum, rows) * powers[rows] + experiment.background
-        expected = intensity * to_counts
+        expected = intensity * calibration.counts_per_intensity
         residual[rows] = _mean(half_deviance(expected, counts), mask)
         floor[rows] = _mean(expected_half_deviance(expected), mask)
         unexplained_variance[rows] = sums.add(counts, expected * mask)

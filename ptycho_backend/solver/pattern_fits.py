@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ptycho_backend.config import Switch
 from ptycho_backend.engines.solver_contract import PatternParameters, PatternUpdates
+from ptycho_backend.physics.calibration import MEAN_INTENSITY
 from ptycho_backend.physics.momentum import momentum
 
 # Iterations before a fit. The object then explains most of the data, and does not yet explain the background.
@@ -63,15 +64,13 @@ class PatternFits:
     initial : PatternParameters
         Parameters as given.
     fits : Fits
-    mean_intensity : float
-        Mean normalised intensity of a pixel.
     gauge : float64, shape (position, function)
         Functions that the logarithms of the scales have no part of: 1, and beside a free probe y and x. A probe times
         exp(−α·r), an object times exp(α·r) and scales times exp(−α·r_j) explain the patterns as before.
     """
 
-    def __init__(self, initial: PatternParameters, fits: Fits, mean_intensity: float, gauge: Real) -> None:
-        self._initial, self._fits, self._mean_intensity, self._gauge = initial, fits, mean_intensity, gauge
+    def __init__(self, initial: PatternParameters, fits: Fits, gauge: Real) -> None:
+        self._fits, self._gauge = fits, gauge
         self.current, self._previous_px = initial, initial.shifts_px
         self._needed: dict[str, bool] = {}  # by name, once known
         self._position_steps, self._last_step_px = 0, np.inf
@@ -130,7 +129,7 @@ class PatternFits:
         evidence = {
             "positions": rms(step_px) > np.hypot(POSITION_EVIDENCE_PX, POSITION_NOISE * noise_px),
             "flux": robust_spread(log_scales) > np.hypot(FLUX_EVIDENCE, FLUX_NOISE * noise),
-            "background": ratio > BACKGROUND_EVIDENCE * self._mean_intensity,
+            "background": ratio > BACKGROUND_EVIDENCE * MEAN_INTENSITY,
         }
         for name in FIRST:
             if self._due(name, k):

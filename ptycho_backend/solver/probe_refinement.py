@@ -183,7 +183,8 @@ class _Trials:
         held_out = np.arange(len(block)) % HELD_OUT == HELD_OUT // 2
         self.used, self._held_out = (block.part(np.flatnonzero(rows)) for rows in (~held_out, held_out))
         self._iterations, self._kernels = iterations, kernels
-        self.tied = 1.0 if _low_dose(self._held_out) else TIED
+        self._low_dose = _low_dose(self._held_out)
+        self.tied = 1.0 if self._low_dose else TIED
 
     def run(
         self,
@@ -201,10 +202,10 @@ class _Trials:
         options = SolverOptions(iterations, update_probe, SHARED_STEP, fits, stage=STAGE, batches=batches)
         problem = dataclasses.replace(self.used, calibration=calibration)
         solution = solve(problem, self._kernels, None, options, on_event)
-        return _Trial(solution.probe, *_held_out_error(self._held_out, solution))
+        return _Trial(solution.probe, *_held_out_error(self._held_out, solution, self._low_dose))
 
 
-def _held_out_error(problem: Problem, solution: Solution) -> tuple[float, float]:
+def _held_out_error(problem: Problem, solution: Solution, low_dose: bool) -> tuple[float, float]:
     """
     Return the error of patterns that took no part in a solution, and their half-deviance over its expectation.
 
@@ -216,9 +217,9 @@ def _held_out_error(problem: Problem, solution: Solution) -> tuple[float, float]
     """
     scan, calibration, rows = problem.scan, problem.calibration, slice(0, len(problem))
     canvas, spectrum = problem.geometry.canvas(solution.image), spectrum_of(solution.probe)
-    to_counts = calibration.photon_scale / calibration.rms_input_scale**2
     experiment = solution.image.experiment or Experiment(solution.probe, scan.positions_px, np.ones(1))
-    expected = (problem.geometry.intensities(canvas, spectrum, rows) + experiment.background) * to_counts
+    expected = problem.geometry.intensities(canvas, spectrum, rows) + experiment.background
+    expected *= calibration.counts_per_intensity
     counts = scan.counts(rows).astype(np.float64) * calibration.photon_scale
     if (experiment.scales != 1).any():  # flux differs: each held-out pattern has that which suits it
         sums = ((each * scan.mask).sum(axis=(1, 2), keepdims=True) for each in (counts, expected))
@@ -226,7 +227,7 @@ def _held_out_error(problem: Problem, solution: Solution) -> tuple[float, float]
     deviances = (half_deviance(expected, counts) * scan.mask).sum(axis=(1, 2))
     noise = (expected_half_deviance(expected) * scan.mask).sum(axis=(1, 2))
     over_noise = trimmed_mean(deviances) / max(trimmed_mean(noise), 1e-30)
-    if _low_dose(problem):
+    if low_dose:
         return trimmed_mean(deviances), over_noise
     return trimmed_mean(((np.sqrt(counts) - np.sqrt(expected)) ** 2 * scan.mask).sum(axis=(1, 2))), over_noise
 

@@ -40,7 +40,6 @@ STAGE = "iterations"
 MIN_ITERATIONS, MAX_ITERATIONS = 6, 64  # if no number is given
 UPDATE_TOLERANCE = 1.2e-4  # the solver stops below this relative object update,
 NOISE_TOLERANCE = 6e-3  # or below this fraction of the relative amplitude residual
-MEAN_INTENSITY = 0.25  # of a pixel, in normalised units (physics 4.1)
 COARSE_AT = (3, 6, 9, 12, 16, 24, 32, 48)  # iterations that a coarse correction follows
 COARSE_TOLERANCE_RAD = 2e-3  # a correction below it does not hold the iterations up
 PROBE_TOLERANCE_RAD = 5e-3  # the same for a probe correction
@@ -185,7 +184,7 @@ class _Iteration:
         self._start = start if start is not None else self._covered()
         ones = np.ones((len(problem), 1))
         gauge = np.hstack([ones, problem.scan.positions_px]) if options.update_probe else ones
-        self.fits = PatternFits(PatternParameters.of(problem.geometry), options.fits, MEAN_INTENSITY, gauge)
+        self.fits = PatternFits(PatternParameters.of(problem.geometry), options.fits, gauge)
         default = SHARED_STEP if options.update_probe else 1.0
         self._step = default if options.step is None else options.step
         self._done, self._coarse_left, self._last_phase_rad = 0, options.coarse, np.inf

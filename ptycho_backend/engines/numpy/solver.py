@@ -28,7 +28,16 @@ from ptycho_backend.physics.updates import BACKGROUND, DARK, NormalEquations, Ph
 from ptycho_backend.runtime.devices import processors
 from ptycho_backend.runtime.thread_map import ordered_map
 from ptycho_backend.solver.problem import Problem
-from ptycho_backend.solver.scan_geometry import AXES, Rows, abs2, probe_of, shift_ramps, spectrum_of, sum_modes
+from ptycho_backend.solver.scan_geometry import (
+    AXES,
+    Rows,
+    abs2,
+    probe_of,
+    shift_ramps,
+    shift_slopes,
+    spectrum_of,
+    sum_modes,
+)
 
 CHUNK_PIXELS = 2**17  # patterns of one chunk, in pixels; with three modes they fit in the processor's cache
 TINY = np.finfo(np.float32).tiny  # a dark exit wave has no centre
@@ -223,12 +232,9 @@ class NumpyKernels(SolverKernels):
     def _slopes_of_shift(self, overlap: Complex, rows: Rows) -> Double:
         """Return −∂E/∂shift (position, 2) = 2·Re⟨∂P·O, χ⟩ from the overlap of spectra (position, y, x)."""
         shifts_px, N = self._parameters.shifts_px[rows], self._problem.N
-        frequency = (-2j * np.pi * np.fft.fftfreq(N)).astype(np.complex64)
         factors, slopes = shift_ramps(shifts_px, N), []
         for axis, factor in enumerate(factors):
-            derivative = frequency * factor
-            if N % 2 == 0:  # the sign of this frequency is open: its factor is a cosine
-                derivative[:, N // 2] = -np.pi * np.sin(np.pi * shifts_px[:, axis])
+            derivative = shift_slopes(factor, shifts_px[:, axis])
             pair = (derivative, factors[1]) if axis == 0 else (factors[0], derivative)
             along_y = (overlap @ np.conj(pair[1])[:, :, None])[..., 0]
             slopes.append(2 * np.real(along_y * np.conj(pair[0])).sum(axis=1))
