@@ -23,6 +23,8 @@ BACKGROUND = 0.01  # of the mean counts per pixel
 GAPS = (slice(38, 40), slice(26, 28))  # rows and columns that the mask excludes
 MAD_PERIOD, MAD_SCALE = 144, 3.0  # one frame of so many is another one, brighter by this factor
 HOT_PIXEL = (20, 40)  # y, x
+SCALE = 1.02 * np.eye(2)  # of all positions
+ROTATION = np.array([[np.cos(0.035), -np.sin(0.035)], [np.sin(0.035), np.cos(0.035)]])  # by 2 degrees
 # Scans of the package itself: a disc of 24 pixels, steps of 6 pixels, an object with slow phases.
 OWN = {"N": 64, "n_positions": 1024, "diameter_fraction": 0.375, "step_px": 6.0, "phase_range_rad": 2.0}
 OWN_CHANGES: dict[str, dict[str, Any]] = {
@@ -73,6 +75,12 @@ def moved(experiment: Experiment, rng: np.random.Generator, rms_px: float) -> Ex
     """Add errors of this rms along each axis to the given positions."""
     error_px = rms_px * rng.normal(size=experiment.positions_px.shape)
     return dataclasses.replace(experiment, positions_px=experiment.positions_px + error_px)
+
+
+def distorted(experiment: Experiment, matrix: Real) -> Experiment:
+    """Multiply the given positions by a matrix (2, 2) about their mean: wrong pixel size or rotated axes."""
+    middle = experiment.positions_px.mean(axis=0)
+    return dataclasses.replace(experiment, positions_px=(experiment.positions_px - middle) @ matrix.T + middle)
 
 
 def varied(experiment: Experiment, flux: Real) -> Experiment:
@@ -166,6 +174,8 @@ DERIVED: dict[str, Fault] = {
     "empty": lambda experiment, rng: emptied(experiment, np.arange(5, len(experiment), 10)),
     "mad": lambda experiment, rng: with_mad_frames(experiment),
     "hot": lambda experiment, rng: with_hot_pixel(experiment),
+    "scale": lambda experiment, rng: distorted(experiment, SCALE),
+    "turned": lambda experiment, rng: distorted(experiment, ROTATION),
     "all": everything,
 }
 # The first ten are those of make_variants.py.

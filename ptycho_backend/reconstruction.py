@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from ptycho_backend.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_backend.data.image import Image
-from ptycho_backend.data.orientation import GIVEN as AS_GIVEN
-from ptycho_backend.data.orientation import NAMES, better_orientation_text, oriented
+from ptycho_backend.data.orientation import AS_GIVEN, NAMES, better_orientation_text, oriented
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.selection import examined
 from ptycho_backend.engines.model import Model
@@ -26,6 +25,7 @@ from ptycho_backend.events import OnEvent, ignore
 from ptycho_backend.network.loading import load_model
 from ptycho_backend.network.prediction import Predicted, predict
 from ptycho_backend.physics.calibration import Calibration, calibrate, probe_hash
+from ptycho_backend.solver.affine_search import affine_correction, corrected
 from ptycho_backend.solver.initial_estimate import baseline_image
 from ptycho_backend.solver.orientation import best_orientation
 from ptycho_backend.solver.pattern_fits import Fits
@@ -63,6 +63,8 @@ class Reconstruction:
         Orientation that explains the patterns clearly better than the given one; "" for none.
     orientation : str
         Orientation of the scan's positions against those that were given.
+    given_px : float64, shape (position, 2), (y, x), optional
+        Positions before the correction of an affine error, in this orientation; None without one.
     """
 
     scan: Scan
@@ -74,6 +76,12 @@ class Reconstruction:
     update_probe: bool = False
     better_orientation: str = ""
     orientation: str = AS_GIVEN
+    given_px: NDArray[np.float64] | None = None
+
+    @property
+    def given_scan(self) -> Scan:
+        """Scan before the correction of an affine error of its positions."""
+        return self.scan if self.given_px is None else self.scan.changed(positions_px=self.given_px)
 
     def part(self, rows: NDArray[np.intp] | slice, on_event: OnEvent = ignore) -> Reconstruction:
         """
@@ -86,7 +94,8 @@ class Reconstruction:
         if refined:
             calibration, record = _refined(scan, None, self.inference, on_event, self.kernels)
             refined = bool(record["probe_refined"])
-        return dataclasses.replace(self, scan=scan, calibration=calibration, update_probe=refined)
+        given_px = None if self.given_px is None else self.given_px[rows]
+        return dataclasses.replace(self, scan=scan, calibration=calibration, update_probe=refined, given_px=given_px)
 
     def image(self, on_event: OnEvent = ignore, predicted: Predicted | None = None) -> Image:
         """
@@ -104,11 +113,9 @@ class Reconstruction:
         inference = self.inference
         fits = Fits(inference.fit_positions, inference.fit_flux, inference.fit_background)
         options = SolverOptions(inference.iterations, self.update_probe, fits=fits)
-        image = solve(problem, self.kernels, initial, options, on_event).image
-        if image.experiment is None:
-            return image
-        experiment = dataclasses.replace(image.experiment, orientation=self.orientation)
-        return dataclasses.replace(image, experiment=experiment)
+        solution = solve(problem, self.kernels, initial, options, on_event)
+        experiment = dataclasses.replace(solution.experiment, orientation=self.orientation)
+        return dataclasses.replace(solution.image, experiment=experiment)
 
     def predict(self, on_event: OnEvent = ignore, stage: str = "reconstruction") -> Predicted | None:
         """Return the patches of the network for this scan; None for another start."""
@@ -154,7 +161,8 @@ def prepare(
     else:
         model, refined = None, bool(record["probe_refined"])
     better, orientation = str(record.get("better_orientation", "")), str(record.get("orientation", AS_GIVEN))
-    return Reconstruction(scan, calibration, start, inference, model, kernels, refined, better, orientation)
+    given_px = record.get("given_px")
+    return Reconstruction(scan, calibration, start, inference, model, kernels, refined, better, orientation, given_px)
 
 
 def _examined_and_refined(
@@ -176,6 +184,13 @@ def _examined_and_refined(
         if better != AS_GIVEN:
             logger.warning("'%s': %s", scan.source, better_orientation_text(better))
             record |= {"better_orientation": better}
+            return scan, calibration, record
+    if inference.fit_positions != "off" and "held_out_over_noise" in record:
+        correction = affine_correction(scan, calibration, on_event)
+        if not np.array_equal(correction, np.eye(2)):
+            given_px, scan = scan.positions_px, corrected(scan, correction)
+            calibration, again = _refined(scan, model, inference, on_event, kernels)
+            record |= again | {"given_px": given_px}
     return scan, calibration, record
 
 

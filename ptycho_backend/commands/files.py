@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.data.image import Image
+from ptycho_backend.data.image import Experiment, Image
 from ptycho_backend.data.output import prepare_run_folder
 from ptycho_backend.data.probe_guess import PROBE_GUESS
 from ptycho_backend.data.product import NUMBERS, Product, write_product
@@ -21,7 +21,6 @@ from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.selection import Search, examined, measured_rows
 from ptycho_backend.errors import ConfigError, OutputError, TrainingStopped
 from ptycho_backend.physics.calibration import Calibration
-from ptycho_backend.quality.residuals import given_experiment
 from ptycho_backend.training.checkpoints import FOLDER as CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -186,7 +185,7 @@ def write_image(
 
     Probe and positions are those of the image, as the solver fitted them; the given positions stand beside them.
     """
-    experiment = image.experiment or given_experiment(scan, calibration)
+    experiment = image.experiment or Experiment.given(calibration.probe, scan.positions_px)
     product = Product(
         positions_px=experiment.positions_px,
         probe=photon_probe(calibration, experiment.probe),

@@ -21,6 +21,9 @@ class Experiment:
         Probe in the calibration's scale.
     positions_px : float64, shape (position, 2), (y, x)
         Fitted positions; those of the scan where they are not fitted.
+    windows_px : float64, shape (position, 2), (y, x)
+        Positions of the windows, from which the solver moved the probe: those of the scan, after its orientation and
+        the correction of an affine error.
     scales : float64, shape (position,)
         Amplitude of each pattern over the calibration's; 1 where it is not fitted.
     background : float
@@ -35,11 +38,17 @@ class Experiment:
 
     probe: NDArray[np.complex64]
     positions_px: NDArray[np.float64]
+    windows_px: NDArray[np.float64]
     scales: NDArray[np.float64]
     background: float = 0.0
     unfitted: tuple[str, ...] = ()
     left_out: tuple[int, ...] = ()
     orientation: str = "+y+x"
+
+    @classmethod
+    def given(cls, probe: NDArray[np.complex64], positions_px: NDArray[np.float64]) -> Experiment:
+        """Return an experiment as the scan describes it, of which nothing is fitted."""
+        return cls(probe, positions_px, positions_px, np.ones(len(positions_px)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -199,7 +199,7 @@ def _odd_shapes(
     """Return usual patterns whose shape neither most patterns of the reference nor any neighbour share."""
     odd = np.zeros(len(usual), dtype=bool)
     correlation = shapes.with_mean(np.flatnonzero(reference))
-    centre, spread = _median_and_deviation(correlation[reference])
+    centre, spread = median_and_deviation(correlation[reference])
     drop = centre - correlation
     candidates = np.flatnonzero(usual & (drop > np.maximum(CANDIDATE_DEVIATIONS * spread, MIN_DROP)))
     if not len(candidates):
@@ -209,7 +209,7 @@ def _odd_shapes(
     needed = np.unique(np.concatenate([candidates, near[candidates].ravel(), sample]))
     best = np.full(len(usual), np.nan)
     best[needed] = shapes.with_neighbours(needed, near)
-    usual_best, spread = _median_and_deviation(best[sample])
+    usual_best, spread = median_and_deviation(best[sample])
     local = np.sort(1.0 - best[near[candidates]], axis=1)[:, -2]
     lonely = best[candidates] < usual_best - max(DEVIATIONS * spread, MIN_DROP)
     # A strongly scattering part of the object has several patterns, which differ from each other alike.
@@ -230,7 +230,8 @@ def _nearest(positions_px: Real) -> Rows:
     return np.asarray(near[~itself].reshape(len(near), k - 1), dtype=np.intp)
 
 
-def _median_and_deviation(values: Real) -> tuple[float, float]:
+def median_and_deviation(values: Real) -> tuple[float, float]:
+    """Return the median, and the standard deviation of normal numbers with this median absolute deviation."""
     centre = float(np.median(values))
     return centre, MAD_SCALE * float(np.median(np.abs(values - centre)))
 

@@ -6,10 +6,10 @@ import numpy as np
 
 from ptycho_backend.data.scan import Scan
 
-GIVEN = "+y+x"
+AS_GIVEN = "+y+x"
 # Rows: the coordinates (y, x) that the detector sees, from those of the scan.
 ORIENTATIONS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
-    GIVEN: ((1, 0), (0, 1)),
+    AS_GIVEN: ((1, 0), (0, 1)),
     "-y+x": ((-1, 0), (0, 1)),
     "+y-x": ((1, 0), (0, -1)),
     "-y-x": ((-1, 0), (0, -1)),
@@ -19,7 +19,7 @@ ORIENTATIONS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
     "-x-y": ((0, -1), (-1, 0)),
 }
 NAMES = {
-    GIVEN: "as given",
+    AS_GIVEN: "as given",
     "-y+x": "the y axis mirrored",
     "+y-x": "the x axis mirrored",
     "-y-x": "both axes mirrored",
@@ -42,7 +42,7 @@ def oriented(scan: Scan, orientation: str) -> Scan:
     orientation : str
         A name of `ORIENTATIONS`: the first new coordinate, then the second, in terms of the given y and x.
     """
-    if orientation == GIVEN:
+    if orientation == AS_GIVEN:
         return scan
     return scan.changed(positions_px=scan.positions_px @ np.array(ORIENTATIONS[orientation], dtype=np.float64).T)
 

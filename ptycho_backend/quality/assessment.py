@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ptycho_backend.config import InferenceConfig, Orientation, validate
 from ptycho_backend.data.image import Image
-from ptycho_backend.data.orientation import GIVEN as AS_GIVEN
+from ptycho_backend.data.orientation import AS_GIVEN
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.selection import measured_rows
 from ptycho_backend.engines.model import Model
@@ -181,10 +181,9 @@ def assessment_of(
     if inference.half_datasets:
         halves = half_datasets(reconstruction, predicted, on_event)
     summary = _summarised(found, network, halves, scan_conditions(scan, calibration.probe, found.photons))
+    figures = ExperimentFigures.of(reconstruction.given_scan, image, reconstruction.better_orientation)
     numbers = tuple(measured_rows(len(scan), scan.attributes).tolist())
-    summary = dataclasses.replace(
-        summary, numbers=numbers, experiment=ExperimentFigures.of(scan, image, reconstruction.better_orientation)
-    )
+    summary = dataclasses.replace(summary, numbers=numbers, experiment=figures)
     return dataclasses.replace(summary, warnings=tuple(_warnings(summary, found.variation)))
 
 

@@ -95,10 +95,11 @@ def residuals(scan: Scan, calibration: Calibration, image: Image, on_event: OnEv
     -----
     Spec: metrics 8.1, 8.2 and 8.6.
     """
-    experiment, geometry = image.experiment or given_experiment(scan, calibration), ScanGeometry(scan)
+    experiment = image.experiment or Experiment.given(calibration.probe, scan.positions_px)
     check_patterns_of(experiment, scan)
+    geometry = ScanGeometry(scan.changed(positions_px=experiment.windows_px))
     canvas, mask = geometry.canvas(image), scan.mask
-    geometry = geometry.moved(experiment.positions_px - scan.positions_px)
+    geometry = geometry.moved(experiment.positions_px - experiment.windows_px)
     spectrum, powers = spectrum_of(experiment.probe), experiment.scales[:, None, None] ** 2
     sums, size = _VariationSums(scan.N), max(1, CHUNK_PIXELS // scan.N**2)
     residual, floor, unexplained_variance = (np.zeros(len(scan)) for _ in range(3))
@@ -114,11 +115,6 @@ def residuals(scan: Scan, calibration: Calibration, image: Image, on_event: OnEv
     photons = sums.photons / len(scan)
     counts_per_pixel = photons / np.count_nonzero(mask)
     return Residuals(residual, floor, photons, counts_per_pixel, unexplained_variance / sums.scale(), sums.variation())
-
-
-def given_experiment(scan: Scan, calibration: Calibration) -> Experiment:
-    """Return the experiment as given: the calibration's probe, and the positions of the scan."""
-    return Experiment(calibration.probe, scan.positions_px, np.ones(len(scan)))
 
 
 def check_patterns_of(experiment: Experiment, scan: Scan) -> None:

@@ -7,20 +7,15 @@ conjugate of a symmetric probe it explains the data as well.
 
 from __future__ import annotations
 
-import numpy as np
-
-from ptycho_backend.data.orientation import GIVEN, ORIENTATIONS, oriented
+from ptycho_backend.data.orientation import AS_GIVEN, ORIENTATIONS, oriented
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.engines.numpy.solver import NumpyKernels
 from ptycho_backend.events import OnEvent, StageEvent, ignore
 from ptycho_backend.physics.calibration import Calibration
+from ptycho_backend.solver.block_trial import block_error
 from ptycho_backend.solver.probe_refinement import central_part
-from ptycho_backend.solver.problem import Problem
-from ptycho_backend.solver.solver import MiniBatches, SolverOptions, solve
 
 STAGE = "orientation"
 PATTERNS = 64
-BATCHES, ITERATIONS = 4, 8  # of which in mini-batches, and in all
 CLEARLY_BETTER = 0.7  # error of another orientation over that of the given one
 
 
@@ -28,7 +23,7 @@ def best_orientation(scan: Scan, calibration: Calibration, on_event: OnEvent = i
     """Return the orientation that explains the patterns at the scan's centre clearly better than the given, or it."""
     errors = orientation_errors(central_part(scan, PATTERNS), calibration, on_event)
     best = min(errors, key=lambda name: errors[name])
-    return best if errors[best] < CLEARLY_BETTER * errors[GIVEN] else GIVEN
+    return best if errors[best] < CLEARLY_BETTER * errors[AS_GIVEN] else AS_GIVEN
 
 
 def orientation_errors(scan: Scan, calibration: Calibration, on_event: OnEvent = ignore) -> dict[str, float]:
@@ -46,8 +41,6 @@ def orientation_errors(scan: Scan, calibration: Calibration, on_event: OnEvent =
     """
     errors = {}
     for name in ORIENTATIONS:
-        options = SolverOptions(ITERATIONS, True, batches=MiniBatches(BATCHES, np.random.default_rng(0)))
-        problem = Problem.of(oriented(scan, name), calibration)
-        errors[name] = solve(problem, NumpyKernels(), None, options).errors[-1]
+        errors[name] = block_error(oriented(scan, name), calibration)
         on_event(StageEvent(STAGE, len(errors), len(ORIENTATIONS)))
     return errors

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.config import TrainingConfig
-from ptycho_backend.data.image import Experiment
 from ptycho_backend.data.probe_guess import FROM_PATTERNS, PROBE_GUESS
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines.numpy.solver import NumpyKernels
@@ -217,7 +216,7 @@ def _held_out_error(problem: Problem, solution: Solution, low_dose: bool) -> tup
     """
     scan, calibration, rows = problem.scan, problem.calibration, slice(0, len(problem))
     canvas, spectrum = problem.geometry.canvas(solution.image), spectrum_of(solution.probe)
-    experiment = solution.image.experiment or Experiment(solution.probe, scan.positions_px, np.ones(1))
+    experiment = solution.experiment
     expected = problem.geometry.intensities(canvas, spectrum, rows) + experiment.background
     expected *= calibration.counts_per_intensity
     counts = scan.counts(rows).astype(np.float64) * calibration.photon_scale

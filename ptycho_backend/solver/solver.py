@@ -9,10 +9,11 @@ object together (spec: physics 7.7, 7.8, 8.5, 9).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +119,11 @@ class Solution:
     probe: NDArray[np.complex64]
     errors: list[float] = field(default_factory=list)
 
+    @property
+    def experiment(self) -> Experiment:
+        """Experiment of the image, which the iterations always fill in."""
+        return cast(Experiment, self.image.experiment)
+
 
 def solve(
     problem: Problem,
@@ -157,7 +163,9 @@ def solve(
     """
     options = options or SolverOptions()
     if options.iterations == 0 and start is not None:
-        return Solution(start, problem.calibration.probe)
+        probe = problem.calibration.probe
+        experiment = Experiment.given(probe, problem.scan.positions_px)
+        return Solution(dataclasses.replace(start, experiment=experiment), probe)
     iteration = _Iteration(problem, kernels, start, options, on_event)
     errors = []
     for _ in range(options.iterations if options.iterations is not None else MAX_ITERATIONS):
@@ -295,7 +303,9 @@ class _Iteration:
         if self._options.update_probe and len(probe) > 1 and np.isfinite(probe).all():
             probe = orthogonal_modes(probe, smallest_share=0.0)
         left_out = tuple(np.setdiff1d(np.arange(n), self._rows).tolist())
-        experiment = Experiment(probe, positions_px, scales, fitted.background, self.fits.unfitted, left_out)
+        experiment = Experiment(
+            probe, positions_px, self._given_px, scales, fitted.background, self.fits.unfitted, left_out
+        )
         origin = np.asarray(start.origin_px) - np.asarray(geometry.frame.origin_px)
         y, x = np.rint(origin).astype(int)
         height, width = start.obj.shape

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -242,13 +241,10 @@ class TestArea:
         with pytest.raises(DataError, match="1 non-finite values as image"):
             scores(image)
 
-    def test_comparison_is_fast_and_converts_to_json(self):
+    def test_comparison_converts_to_json(self):
         truth = make_truth((400, 400))
         image = shifted_probe(truth, (0.3, -0.7)) + noise(0.02, shape=truth.shape)
-        compare(image, ORIGIN, truth, ORIGIN)
-        start = time.perf_counter()
         c = compare(image, ORIGIN, truth, ORIGIN)
-        assert time.perf_counter() - start < 2.0  # 0.3 s without other processes
         assert json.loads(json.dumps(c.to_dict()))["frc_half"] == c.frc_half
 
 

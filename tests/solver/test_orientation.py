@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 import ptycho_backend as pb
-from ptycho_backend.config import ModelConfig
+from ptycho_backend.config import ModelConfig, Orientation
 from ptycho_backend.data.orientation import NAMES, ORIENTATIONS, oriented
 from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.solver.orientation import CLEARLY_BETTER, best_orientation, orientation_errors
@@ -71,3 +73,7 @@ def test_a_mirrored_axis_is_named_and_turned_on_request(true, caplog):
 def test_a_right_orientation_is_not_ranked(true, monkeypatch):
     monkeypatch.setattr("ptycho_backend.reconstruction.best_orientation", None)
     pb.reconstruct(true, backend="numpy")
+
+
+def test_the_option_has_the_names_of_the_orientations():
+    assert get_args(Orientation) == ("given", "auto", *ORIENTATIONS)

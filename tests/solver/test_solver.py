@@ -174,9 +174,13 @@ def test_event_images_are_those_of_fewer_iterations(scan):
     np.testing.assert_array_equal(events[-1].image().obj, final.obj)
 
 
-def test_zero_iterations_return_the_same_image(scan):
+def test_zero_iterations_return_the_same_image_with_the_given_experiment(scan):
     image = blank(scan)
-    assert solved(scan, 0, image) is image
+    found = solved(scan, 0, image)
+    assert found.obj is image.obj
+    assert found.coverage is image.coverage
+    np.testing.assert_array_equal(found.experiment.positions_px, scan.positions_px)
+    np.testing.assert_array_equal(found.experiment.probe, calibration_of(scan).probe)
 
 
 def test_a_converged_image_takes_the_minimum_of_iterations():
