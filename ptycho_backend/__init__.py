@@ -21,12 +21,15 @@ from ptycho_backend._version import __version__
 if TYPE_CHECKING:
     from ptycho_backend.api import evaluate, load_model, reconstruct, train
     from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
+    from ptycho_backend.data.hdf5_writer import write_hdf5
     from ptycho_backend.data.image import Image
     from ptycho_backend.data.npz import write_npz
     from ptycho_backend.data.readers import load_scan
     from ptycho_backend.data.scan import Scan
     from ptycho_backend.engines.registry import available_backends, get_backend
     from ptycho_backend.errors import PtychoError
+    from ptycho_backend.importing.convert import import_scan
+    from ptycho_backend.importing.description import ImportConfig
     from ptycho_backend.model_file.run import Run
     from ptycho_backend.quality.assessment import Assessment, assess
     from ptycho_backend.simulation.simulate import simulate_scan
@@ -43,10 +46,13 @@ _MODULES = {
     "Image": "data.image",
     "Assessment": "quality.assessment",
     "assess": "quality.assessment",
+    "write_hdf5": "data.hdf5_writer",
     "write_npz": "data.npz",
     "load_scan": "data.readers",
     "Scan": "data.scan",
     "simulate_scan": "simulation.simulate",
+    "import_scan": "importing.convert",
+    "ImportConfig": "importing.description",
     "PtychoError": "errors",
     "available_backends": "engines.registry",
     "get_backend": "engines.registry",

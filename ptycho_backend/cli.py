@@ -20,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 from ptycho_backend._version import __version__
-from ptycho_backend.commands import COMMANDS
+from ptycho_backend.commands import COMMANDS, MODULES
 from ptycho_backend.errors import (
     ConfigError,
     DeprecatedNameWarning,
@@ -92,7 +92,7 @@ def _dispatch(arguments: list[str], terminal: Terminal) -> int:
 def _run(command: str, arguments: list[str], terminal: Terminal) -> int:
     from importlib import import_module
 
-    module = import_module(f"ptycho_backend.commands.{command}")
+    module = import_module(f"ptycho_backend.commands.{MODULES.get(command, command)}")
     line = module.command_line()
     if {"-h", "--help"} & set(arguments):
         terminal.out.print(line.parser.format_help().rstrip(), markup=False, soft_wrap=True)

@@ -26,6 +26,7 @@ from ptycho_backend.network.loading import load_model
 from ptycho_backend.network.prediction import Predicted, predict
 from ptycho_backend.physics.calibration import Calibration, calibrate, probe_hash
 from ptycho_backend.solver.affine_search import affine_correction, corrected
+from ptycho_backend.solver.canvas import check_canvas
 from ptycho_backend.solver.initial_estimate import baseline_image
 from ptycho_backend.solver.orientation import best_orientation
 from ptycho_backend.solver.pattern_fits import Fits
@@ -170,6 +171,7 @@ def _examined_and_refined(
 ) -> tuple[Scan, Calibration, dict[str, Any]]:
     """Return a scan that is examined and oriented, its calibration, and a record of the refinement."""
     scan = examined(scan)
+    check_canvas(scan)  # before the probe refinement, which takes minutes for a large scan
     if model is not None:
         check_size_of(model, scan)
     orientation: str = AS_GIVEN if inference.orientation == GIVEN else inference.orientation

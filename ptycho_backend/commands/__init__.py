@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 COMMANDS = {
+    "import": "make a scan file from files of any layout",
     "simulate": "simulate a scan with a known object",
     "train": "train a model on a scan, and reconstruct the scan with it",
     "reconstruct": "reconstruct a scan, with the shipped network or a trained model",
@@ -13,3 +14,4 @@ COMMANDS = {
     "backends": "list the engines and their devices",
     "parity": "compare the engines with the reference",
 }
+MODULES = {"import": "import_scan"}  # of commands whose name cannot be that of a module

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ptycho_backend.commands.figures import number
 from ptycho_backend.engines.model import LOG_SCALE, PROBE
+from ptycho_backend.quality.scan_check import neighbour_distance_px, photons_per_pattern, probe_diameter_px
 
 if TYPE_CHECKING:
     from ptycho_backend.data.product import Product
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ptycho_backend.model_file.bundle import Bundle
 
 Rows = list[tuple[str, str]]
-ENERGY_SHARE = 0.8  # share of the probe's energy inside the measured circle
 
 
 def scan_rows(scan: Scan) -> Rows:
@@ -98,46 +98,6 @@ def probe_text(probe: NDArray[Any]) -> str:
     shares = ", ".join(f"{share:.0%}" for share in energy / max(float(energy.sum()), 1e-300))
     n_modes = f"{len(modes)} modes ({shares})" if len(modes) > 1 else "1 mode"
     return f"{n_modes}, about {probe_diameter_px(modes):.3g} px wide in a window of {modes.shape[-1]} px"
-
-
-def probe_diameter_px(probe: NDArray[Any]) -> float:
-    """
-    Return the diameter of a uniform disc with the spread of a probe, pixels.
-
-    A circle around the centre of mass holds 80 % of the energy of both.
-    Faint tails and speckle have little influence on it.
-    """
-    modes = np.asarray(probe, dtype=np.complex128).reshape(-1, *np.shape(probe)[-2:])
-    intensity = (np.abs(modes) ** 2).sum(axis=0)
-    total = float(intensity.sum())
-    if total <= 0.0:
-        return float("nan")
-    y, x = np.indices(intensity.shape)
-    centre_y, centre_x = float((y * intensity).sum()) / total, float((x * intensity).sum()) / total
-    radius = np.hypot(y - centre_y, x - centre_x).ravel()
-    order = np.argsort(radius, kind="stable")
-    inside = int(np.searchsorted(np.cumsum(intensity.ravel()[order]), ENERGY_SHARE * total))
-    # The number of pixels inside gives the area; the radius of the last pixel would be a step function.
-    return float(2 * np.sqrt((inside + 1) / ENERGY_SHARE / np.pi))
-
-
-def neighbour_distance_px(positions_px: NDArray[np.float64]) -> float:
-    """Return the median distance of a position to its nearest neighbour, pixels; NaN for one position."""
-    from scipy.spatial import cKDTree
-
-    if len(positions_px) < 2:
-        return float("nan")
-    distances, _ = cKDTree(positions_px).query(positions_px, k=2)
-    return float(np.median(distances[:, 1]))
-
-
-def photons_per_pattern(scan: Scan) -> NDArray[np.float64]:
-    """Return the total counts of every pattern on good pixels."""
-    from ptycho_backend.runtime.memory_map import CHUNK
-
-    starts = range(0, len(scan), CHUNK)
-    sums = [(scan.counts(slice(i, i + CHUNK)) * scan.mask).sum(axis=(1, 2), dtype=np.float64) for i in starts]
-    return np.concatenate(sums)
 
 
 def file_hash(path: Path) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.data.image import Experiment, Image
-from ptycho_backend.data.output import prepare_run_folder
+from ptycho_backend.data.output import prepare_run_folder, require_writable_name
 from ptycho_backend.data.probe_guess import PROBE_GUESS
 from ptycho_backend.data.product import NUMBERS, Product, write_product
 from ptycho_backend.data.scan import Scan
@@ -89,6 +89,7 @@ def check_new_file(path: str, suffix: str, overwrite: bool) -> Path:
     OutputError
     """
     target = Path(path)
+    require_writable_name(target)
     if target.suffix.lower() != suffix:
         raise OutputError(
             "The suffix of an output file gives its format.",
@@ -129,7 +130,20 @@ def add_selection_options(line: CommandLine) -> None:
 
 def load(options: Namespace, path: Path | str) -> Scan:
     """
-    Load a scan with the options of the command line.
+    Load a scan with the options of the command line, without its odd patterns.
+
+    Raises
+    ------
+    ConfigError
+        If `--exclude` is no list of numbers.
+    DataError, ShapeError
+    """
+    return examined(read_scan(options, path))
+
+
+def read_scan(options: Namespace, path: Path | str) -> Scan:
+    """
+    Read a scan with the options of the command line, with all patterns that are not excluded by number.
 
     Raises
     ------
@@ -141,7 +155,7 @@ def load(options: Namespace, path: Path | str) -> Scan:
 
     exclude, size, patterns = rows_of(options.exclude or ""), options.get("resize"), options.get("patterns")
     search = {"bad_pixels": options.bad_pixels, "odd_patterns": options.odd_patterns}
-    return examined(load_scan(path, size, patterns, exclude=exclude, **search))
+    return load_scan(path, size, patterns, exclude=exclude, **search)
 
 
 def rows_of(text: str) -> NDArray[np.intp]:

@@ -26,7 +26,7 @@ class HelpFormatter(DefaultHelpFormatter):
 
     def _get_help_string(self, action: Action) -> str:
         text, default = action.help or "", action.default
-        if action.nargs == 0 or default is None or default == SUPPRESS:
+        if action.nargs == 0 or default in (None, "", SUPPRESS):
             return text
         return f"{text} (default: {str(default).lower() if isinstance(default, bool) else default})"
 
@@ -47,7 +47,7 @@ def choices(option_type: Any) -> tuple[str, ...]:
     plain = _without_none(option_type)
     if plain is bool:
         return "true", "false"
-    return typing.get_args(plain) if typing.get_origin(plain) is typing.Literal else ()
+    return tuple(map(str, typing.get_args(plain))) if typing.get_origin(plain) is typing.Literal else ()
 
 
 def type_text(option_type: Any) -> str:

@@ -28,6 +28,7 @@ from ptycho_backend.commands.results import (
     run_reconstruction,
     show_result,
 )
+from ptycho_backend.commands.scan_checks import add_strict_option, load_checked
 from ptycho_backend.commands.worker import silent_process
 from ptycho_backend.config import ExecutionConfig, InferenceConfig
 from ptycho_backend.engines.model import Model
@@ -51,6 +52,7 @@ def command_line() -> CommandLine:
     line.add_section("inference", InferenceConfig, "Inference")
     line.add_section("execution", ExecutionConfig, "Execution")
     add_scan_options(line)
+    add_strict_option(line, "Stop before any work if a check of the scan is doubtful or wrong.")
     line.add("--model", "-m", metavar="PATH", help="Run folder or its wts.h5.zip; without it from a flat object.")
     add_output_options(line, "Folder for the results")
     add_config_options(line)
@@ -78,7 +80,7 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
             compute_result(scan, request)
             return
     with result_folder(output, options.overwrite) as folder:
-        scan = load(options, scan_path)
+        scan = load_checked(options, scan_path)
         with captured_library_messages(terminal):
             request = request_of(options, inference, execution)
         costs, more, rows = [], {"data_sha256": scan.data_hash()}, []

@@ -41,6 +41,7 @@ from ptycho_backend.commands.results import (
     show_files,
     show_result,
 )
+from ptycho_backend.commands.scan_checks import add_strict_option, load_checked
 from ptycho_backend.commands.worker import silent_process
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig, validate
 from ptycho_backend.data.scan import Scan
@@ -72,6 +73,7 @@ def command_line() -> CommandLine:
     line.add_section("execution", ExecutionConfig, "Execution")
     line.add_section("inference", InferenceConfig, "Inference (reconstruction after training)")
     add_scan_options(line)
+    add_strict_option(line, "Stop before any work if a check of the scan is doubtful or wrong.")
     add_output_options(line, "Folder for the run")
     add_config_options(line)
     line.add_alias("--backend", "training.backend")
@@ -104,7 +106,7 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
     if process_rank(settings["execution"]).rank > 0:
         return train_as_worker(options, settings, load(options, scan_path))
     with result_folder(output, options.overwrite or options.resume) as folder:
-        scan = load(options, scan_path)
+        scan = load_checked(options, scan_path)
         training = with_scan_size(settings["training"], scan)
         with captured_library_messages(terminal):
             network_backend(training.backend).devices()

@@ -18,6 +18,7 @@ from ptycho_backend.data.fields import (
     positive_number,
     wrong_shape,
 )
+from ptycho_backend.data.hdf5_sources import holds, resolved
 from ptycho_backend.errors import DataError, ShapeError
 
 PLANCK_LIGHT_J_M = 6.62607015e-34 * 299792458.0  # h·c, exact by the definition of the SI units
@@ -134,9 +135,11 @@ def _good_pixels(file: Any, shape: tuple[int, ...], source: str) -> NDArray[np.b
 
 
 def _found(file: Any, paths: tuple[str, ...]) -> str | None:
+    """Return the first of several paths that is a dataset, or a link whose target is missing."""
     import h5py
 
-    return next((path for path in paths if isinstance(file.get(path), h5py.Dataset)), None)
+    present = (path for path in paths if holds(file, path))
+    return next((path for path in present if not isinstance(resolved(file, path), h5py.Group)), None)
 
 
 def _array(file: Any, paths: tuple[str, ...], quantity: str, source: str) -> NDArray[Any]:

@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.errors import DataError, OutputError, ShapeError, nearest_name
+from ptycho_backend.data.hdf5_sources import (
+    dataset_at,
+    holds,
+    load_filters,
+    not_numeric,
+    numeric_dtype,
+    read_values,
+    require_sources,
+)
+from ptycho_backend.errors import DataError, OutputError, ShapeError, first_line, nearest_name
 from ptycho_backend.runtime.memory_map import IN_MEMORY_BYTES, release, rows_per_block, scratch_array
 
 logger = logging.getLogger(__name__)
@@ -73,7 +82,7 @@ def hdf5_probe(file: Any, key: str, known: Iterable[str], source: str) -> NDArra
     """
     import h5py
 
-    if key in file:
+    if holds(file, key):
         return given_probe(hdf5_array(file, key, source), key, source)
     others = {str(name): item for name, item in file.items() if name not in known and isinstance(item, h5py.Dataset)}
     refuse_similar_name(key, {name: item.ndim for name, item in others.items()}, source)
@@ -82,18 +91,15 @@ def hdf5_probe(file: Any, key: str, known: Iterable[str], source: str) -> NDArra
 
 def given_probe(array: NDArray[Any], key: str, source: str) -> NDArray[Any] | None:
     """Return the (mode, y, x) probe of a file, or None for an empty array (spec: data 2.11)."""
+    if array.ndim not in (2, 3, 4):
+        rule, fix = "A probe is an image or a stack of images.", "write the probe as (mode, y, x), or leave it out"
+        raise wrong_shape(array, key, source, rule, "shape (y, x), (mode, y, x) or (variation, mode, y, x)", fix)
     return first_plane(array, key, source) if array.size else None
 
 
 def wrong_shape(array: Any, key: str, source: str, rule: str, expected: str, fix: str) -> ShapeError:
     """Return the error of a field with the wrong shape."""
     return ShapeError.in_field(rule, expected, f"shape {np.shape(array)}", fix, key, source)
-
-
-def not_numeric(expected: str, received: str, key: str, source: str) -> DataError:
-    """Return the error of a field without numbers."""
-    rule, fix = "Fields of a scan are plain numbers.", "write the field as a plain numeric array"
-    return DataError.in_field(rule, expected, received, fix, key, source)
 
 
 def unpaired_patterns(expected: str, received: str) -> ShapeError:
@@ -129,6 +135,29 @@ def real_number(value: Any, key: str, source: str) -> float:
         received = f"{array.size} value(s) of shape {array.shape}"
         raise DataError.in_field(rule, "one finite number", received, fix, key, source)
     return float(array.flat[0])
+
+
+def finite(values: Any, key: str, source: str, kinds: str = "biuf") -> NDArray[Any]:
+    """Return a checked array of finite numbers, unchanged."""
+    array = numbers(values, key, source, kinds)
+    wrong = array.size - int(np.count_nonzero(np.isfinite(array)))
+    if wrong:
+        rule, fix = "This field has no gaps.", "write numbers instead of NaN and infinity"
+        received = f"{wrong} of {array.size} values are not finite"
+        raise DataError.in_field(rule, "finite numbers", received, fix, key, source)
+    return array
+
+
+def whole_numbers(values: Any, key: str, source: str) -> NDArray[np.int64]:
+    """Return a list of whole numbers as int64, shape (entry,)."""
+    array = np.atleast_1d(finite(values, key, source))
+    if array.ndim != 1:
+        rule, fix = "This field is a list of numbers.", "write one number for every entry"
+        raise wrong_shape(values, key, source, rule, "shape (entry,)", fix)
+    if array.dtype.kind == "f" and not (np.floor(array) == array).all():
+        rule, fix = "Indexes are whole numbers.", "write the indexes as integers"
+        raise DataError.in_field(rule, "whole numbers", "fractions", fix, key, source)
+    return array.astype(np.int64)
 
 
 def positive_number(value: Any, key: str, source: str) -> float:
@@ -203,6 +232,9 @@ def single_layer(obj: Any, key: str, source: str) -> NDArray[Any] | None:
     if array.ndim == 3 and len(array) > 1:
         received, fix = f"{len(array)} layers, shape {array.shape}", "multiply the layers, or leave the object out"
         raise ShapeError.in_field("An object has one layer.", "shape (y, x) or (1, y, x)", received, fix, key, source)
+    if array.ndim not in (2, 3):
+        rule, fix = "An object is an image.", "write the object as (y, x), or leave it out"
+        raise wrong_shape(array, key, source, rule, "shape (y, x) or (1, y, x)", fix)
     return array[0] if array.ndim == 3 else array
 
 
@@ -224,7 +256,7 @@ def json_mapping(text: str, key: str, source: str) -> dict[str, Any]:
     """Return a JSON text as a mapping."""
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # RecursionError: brackets nested without end
         values = None
     if not isinstance(values, dict):
         expected, fix = 'text such as {"beamline": "2-ID-D"}', "write it as numpy.array(json.dumps({...}))"
@@ -237,13 +269,14 @@ def opened_hdf5(path: Path) -> Iterator[Any]:
     """Open an HDF5 file for reading; an error of the file names its path."""
     import h5py
 
+    load_filters()
     try:
         with h5py.File(path, "r") as file:
             yield file
     except OutputError:  # no disk space for the unpacked values: the file itself is intact
         raise
-    except (OSError, RuntimeError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
+    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:  # the last two: names of a damaged group
+        reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
         raise DataError(
             "A scan file is a whole HDF5 file.",
             expected="a file written by h5py or another HDF5 library",
@@ -254,34 +287,76 @@ def opened_hdf5(path: Path) -> Iterator[Any]:
 
 def hdf5_array(file: Any, key: str, source: str) -> NDArray[Any]:
     """
-    Return an HDF5 dataset of numbers in its own dtype.
+    Return an HDF5 dataset of numbers in its own dtype; a compound of real and imaginary part becomes complex.
 
     A large contiguous dataset is memory-mapped; another large dataset is unpacked block by block (spec: data 8).
+
+    Raises
+    ------
+    DataError
+        If the dataset holds no numbers, or if a file or a filter that it needs is missing.
     """
-    import h5py
-
-    dataset = file.get(key)
-    if not isinstance(dataset, h5py.Dataset):
-        received, fix = "a group or a broken link", "store the array itself under this name"
-        raise DataError.in_field("Fields of a scan are datasets.", "an HDF5 dataset", received, fix, key, source)
-    try:
-        values = dataset[()] if dataset.nbytes < IN_MEMORY_BYTES else _large_dataset(dataset, source)
-    except (TypeError, ValueError) as error:  # h5py's errors for types without a NumPy equivalent
-        raise not_numeric("a NumPy type", str(error), key, source) from error
-    return numbers(values, key, source, kinds="biufc")
-
-
-def _large_dataset(dataset: Any, source: str) -> NDArray[Any]:
+    dataset = dataset_at(file, key, source)
+    dtype = numeric_dtype(dataset, key, source)
+    require_sources(dataset, key, source)
+    if dataset.nbytes < IN_MEMORY_BYTES:
+        return read_values(dataset, (), key, source)
     offset = dataset.id.get_offset()  # None for values in several pieces
-    if offset is not None and dataset.external is None:
-        return np.memmap(dataset.file.filename, dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
-    size = dataset.nbytes / 2**30
-    logger.info("'%s': %.1f GiB of '%s' are unpacked into a temporary file", source, size, dataset.name)
-    values = scratch_array(dataset.shape, dataset.dtype)
+    if offset is not None and dataset.external is None and dtype == dataset.dtype:
+        return np.memmap(dataset.file.filename, dtype, mode="r", offset=offset, shape=dataset.shape)
+    logger.info(
+        "'%s': %.1f GiB of '%s' are unpacked into a temporary file", source, dataset.nbytes / 2**30, dataset.name
+    )
+    values = scratch_array(dataset.shape, dtype)
     step = rows_per_block(values)
     if dataset.chunks:  # multiples of a chunk, because HDF5 unpacks whole chunks
         step = max(step // dataset.chunks[0], 1) * dataset.chunks[0]
     for start in range(0, len(values), step):
-        values[start : start + step] = dataset[start : start + step]
+        values[start : start + step] = read_values(dataset, slice(start, start + step), key, source)
         release(values)
     return values
+
+
+def attribute(item: Any, name: str, source: str, default: Any = None) -> Any:
+    """Return an attribute of an HDF5 object; one that is no text or number is an error."""
+    try:
+        return item.attrs.get(name, default)
+    except (UnicodeDecodeError, TypeError, ValueError, OSError, RuntimeError) as error:
+        rule, fix = "Attributes are numbers or text in UTF-8.", "write the attribute again, text as a Python string"
+        received = first_line(error)
+        raise DataError.in_field(rule, "a number or UTF-8 text", received, fix, name, source) from error
+
+
+def text_attribute(item: Any, name: str, source: str, default: str = "") -> str:
+    """Return an attribute as text."""
+    value = attribute(item, name, source, default)
+    if not isinstance(value, str | bytes):
+        raise not_text(f"{value!r:.60}", name, source)
+    return decoded(value, name, source)
+
+
+def decoded(text: str | bytes, key: str, source: str) -> str:
+    """Return text, decoded from UTF-8."""
+    try:
+        decoded_text = text.decode() if isinstance(text, bytes) else text
+        decoded_text.encode()  # h5py and NumPy keep invalid bytes as surrogates
+    except UnicodeError as error:
+        raise not_text(first_line(error), key, source) from error
+    return decoded_text
+
+
+def not_text(received: str, key: str, source: str) -> DataError:
+    """Return the error of a field that is no text."""
+    fix = "write it as a Python string"
+    return DataError.in_field("This field is text.", "one text in UTF-8", received, fix, key, source)
+
+
+def hdf5_text(group: Any, key: str, source: str) -> str:
+    """Return the text of a scalar HDF5 dataset."""
+    import h5py
+
+    dataset = dataset_at(group, key, source)
+    if h5py.check_string_dtype(dataset.dtype) is None or dataset.size != 1:
+        raise not_text(f"dtype {dataset.dtype}, shape {dataset.shape}", key, source)
+    value = np.asarray(dataset[()]).reshape(-1)[0]
+    return decoded(value, key, source)

@@ -23,10 +23,13 @@ from ptycho_backend.data.fields import (
     require_keys,
     single_layer,
     stacked,
+    text_attribute,
     unexpected_patterns,
+    whole_numbers,
 )
+from ptycho_backend.data.hdf5_sources import holds
 from ptycho_backend.data.product import POSITIONS as PRODUCT_POSITIONS
-from ptycho_backend.data.product import read_product
+from ptycho_backend.data.product import Extras, read_product
 from ptycho_backend.errors import DataError
 from ptycho_backend.runtime.memory_map import gather_rows
 
@@ -69,20 +72,22 @@ def hdf5_fields(path: Path, patterns: Path | None = None) -> Fields:
 def _training_fields(file: Any, source: str) -> Fields:
     y, x = (hdf5_array(file, key, source) for key in TRAINING_POSITIONS)
     fields = _detector_fields(file, source)
-    pixel_m = [positive_number(hdf5_array(file, k, source), k, source) for k in OBJECT_PIXEL if k in file]
-    obj = single_layer(hdf5_array(file, "object", source), "object", source) if "object" in file else None
+    pixel_m = [positive_number(hdf5_array(file, k, source), k, source) for k in OBJECT_PIXEL if holds(file, k)]
+    obj = single_layer(hdf5_array(file, "object", source), "object", source) if holds(file, "object") else None
+    extras = Extras(file, source)
     middles = stacked(y, x, TRAINING_POSITIONS, source)
     positions = from_window_middles(middles, fields["patterns"].shape[-1])
     return fields | {
-        "positions_px": matched_positions(positions, len(fields["patterns"]), source),
+        "positions_px": matched_positions(positions + extras.origin_px, len(fields["patterns"]), source),
         "probe": hdf5_probe(file, "probe", TRAINING_POSITIONS, source),
         "obj": obj,
-        "obj_origin_px": (0.0, 0.0),
+        "obj_origin_px": (float(extras.origin_px[0]), float(extras.origin_px[1])),
         "pixel_size_m": (pixel_m[0], pixel_m[1]) if len(pixel_m) == 2 else None,
         "source": source,
         "attributes": {
-            key: real_number(hdf5_array(file, key, source), key, source) for key in EXPERIMENT if key in file
-        },
+            key: real_number(hdf5_array(file, key, source), key, source) for key in EXPERIMENT if holds(file, key)
+        }
+        | extras.attributes,
     }
 
 
@@ -91,7 +96,8 @@ def _product_fields(path: Path, patterns_path: Path) -> Fields:
     with opened_hdf5(patterns_path) as file:
         require_keys(("patterns",), file.keys(), name)
         fields = _detector_fields(file, name)
-        indexes = hdf5_array(file, "indexes", name) if "indexes" in file else None
+        has_indexes = holds(file, "indexes")
+        indexes = whole_numbers(hdf5_array(file, "indexes", name), "indexes", name) if has_indexes else None
     patterns = fields["patterns"]
     product = read_product(path, patterns.shape[-1])
     if indexes is None:
@@ -115,13 +121,12 @@ def _product_fields(path: Path, patterns_path: Path) -> Fields:
 def _detector_fields(file: Any, source: str) -> Fields:
     """Read patterns, mask and measurement domain; ptychodus stores intensities, so the default domain is counts."""
     mask = None
-    if "bad_pixels" in file:
+    if holds(file, "bad_pixels"):
         mask = good_pixels(hdf5_array(file, "bad_pixels", source), "bad_pixels", source)
-    domain = file.attrs.get("measurement", "counts")
     return {
         "patterns": pattern_stack(hdf5_array(file, "patterns", source), "patterns", source),
         "mask": mask,
-        "measurement": domain.decode() if isinstance(domain, bytes) else str(domain),
+        "measurement": text_attribute(file, "measurement", source, default="counts"),
     }
 
 

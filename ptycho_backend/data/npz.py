@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from ptycho_backend.data.fields import (
     unpaired_patterns,
     wrong_shape,
 )
+from ptycho_backend.data.npy import DAMAGE, ArrayHeader, mapped, read_header
 from ptycho_backend.data.output import atomic_path, json_text
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import DataError, OutputError, first_line
@@ -47,7 +47,8 @@ OPTIONAL = (
 )
 NEVER_READ = ("xcoords_start", "ycoords_start")
 MAP_FROM_BYTES = 2**26  # smaller arrays are read, which verifies their checksum
-DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
+# Most bytes that one byte can stand for: in a stored array, and with the one packing that has a limit.
+MAX_RATIO, ZIP_SLACK = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}, 1024
 
 
 def npz_fields(path: Path) -> Fields:
@@ -67,7 +68,7 @@ def npz_fields(path: Path) -> Fields:
         require_keys(required, keys, source)
         if PROBE not in keys:
             others = [key for key in keys if key not in (*required, *OPTIONAL, *NEVER_READ)]
-            refuse_similar_name(PROBE, {key: _number_of_axes(archive, key, path) for key in others}, source)
+            refuse_similar_name(PROBE, {key: len(_member(archive, key, path).shape) for key in others}, source)
         arrays = {key: _read_array(archive, key, path) for key in keys if key in (*required, *OPTIONAL)}
     positions = stacked(arrays["ycoords"], arrays["xcoords"], ("ycoords", "xcoords"), source)
     stack = pattern_stack(arrays[patterns_key], patterns_key, source)
@@ -136,6 +137,21 @@ def write_npz(scan: Scan, path: Path | str, overwrite: bool = False) -> Path:
     return Path(path)
 
 
+def npz_members(path: Path) -> dict[str, ArrayHeader]:
+    """Return the headers of the arrays of an NPZ file by name; no values are read."""
+    with _opened(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        return {name: _member(archive, name, path) for name in names}
+
+
+def _member(archive: zipfile.ZipFile, key: str, path: Path) -> ArrayHeader:
+    try:
+        with archive.open(f"{key}.npy") as stream:
+            return _header(archive, key, stream)
+    except DAMAGE as error:
+        raise _damaged(path, error, key) from error
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
@@ -157,39 +173,30 @@ def _read_array(archive: zipfile.ZipFile, key: str, path: Path) -> NDArray[Any]:
     """Read one array; a large array is mapped if it is stored uncompressed, else unpacked block by block."""
     try:
         with archive.open(f"{key}.npy") as stream:
-            shape, fortran, dtype = _header(stream)
-            header_bytes = stream.tell()
-            if not dtype.hasobject and not _stored_large(archive, key):
+            header = _header(archive, key, stream)
+            if not header.dtype.hasobject:
+                if _stored_large(archive, key):
+                    return mapped(path, _data_start(archive, key, path) + header.n_bytes, header)
                 if archive.getinfo(f"{key}.npy").file_size >= IN_MEMORY_BYTES:
-                    return _unpacked(stream, shape, fortran, dtype)
+                    return _unpacked(stream, header)
                 stream.seek(0)
                 return np.lib.format.read_array(stream, allow_pickle=False)
     except OutputError:  # no disk space for the unpacked values: the file itself is intact
         raise
     except DAMAGE as error:
         raise _damaged(path, error, key) from error
-    if dtype.hasobject:
-        rule, expected = "A scan file holds plain arrays, never Python objects.", "numbers, or text for 'metadata'"
-        fix = "write numbers as a numeric array, and metadata as JSON text: numpy.array(json.dumps(...))"
-        raise DataError.in_field(rule, expected, "an object array", fix, key, str(path))
-    return _mapped(path, _data_start(archive, key, path) + header_bytes, shape, fortran, dtype)
+    rule, expected = "A scan file holds plain arrays, never Python objects.", "numbers, or text for 'metadata'"
+    fix = "write numbers as a numeric array, and metadata as JSON text: numpy.array(json.dumps(...))"
+    raise DataError.in_field(rule, expected, "an object array", fix, key, str(path))
 
 
-def _number_of_axes(archive: zipfile.ZipFile, key: str, path: Path) -> int:
-    try:
-        with archive.open(f"{key}.npy") as stream:
-            return len(_header(stream)[0])
-    except DAMAGE as error:
-        raise _damaged(path, error, key) from error
-
-
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(stream)
-    raise ValueError(f"array format version {version} contains structured data")
+def _header(archive: zipfile.ZipFile, key: str, stream: IO[bytes]) -> ArrayHeader:
+    """Return the header of an array whose size in the archive is credible and agrees with the header."""
+    member = archive.getinfo(f"{key}.npy")
+    limit = MAX_RATIO.get(member.compress_type)
+    if limit is not None and member.file_size > limit * member.compress_size + ZIP_SLACK:
+        raise ValueError(f"{member.file_size} bytes cannot be packed in {member.compress_size}")
+    return read_header(stream, member.file_size)
 
 
 def _stored_large(archive: zipfile.ZipFile, key: str) -> bool:
@@ -197,9 +204,9 @@ def _stored_large(archive: zipfile.ZipFile, key: str) -> bool:
     return info.compress_type == zipfile.ZIP_STORED and info.file_size >= MAP_FROM_BYTES
 
 
-def _unpacked(stream: IO[bytes], shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _unpacked(stream: IO[bytes], header: ArrayHeader) -> NDArray[Any]:
     """Unpack a compressed array, into a temporary file if it is larger than the memory."""
-    values = scratch_array(shape, dtype, order="F" if fortran else "C")
+    values = scratch_array(header.shape, header.dtype, order="F" if header.fortran else "C")
     logger.info("a compressed array of %.1f GiB is unpacked into a temporary file", values.nbytes / 2**30)
     raw = values.reshape(-1, order="A").view(np.uint8)  # in the axis order of the file
     for start in range(0, len(raw), BLOCK_BYTES):
@@ -220,14 +227,6 @@ def _data_start(archive: zipfile.ZipFile, key: str, path: Path) -> int:
         stream.seek(start)
         header = stream.read(30)
     return start + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-
-
-def _mapped(path: Path, offset: int, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> NDArray[Any]:
-    try:
-        order: Literal["F", "C"] = "F" if fortran else "C"
-        return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
-    except DAMAGE as error:
-        raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception, key: str = "") -> DataError:

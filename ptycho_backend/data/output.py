@@ -40,6 +40,7 @@ def atomic_path(path: Path | str, overwrite: bool = True) -> Iterator[Path]:
     Spec: data 6.1.
     """
     target = Path(path)
+    require_writable_name(target)
     if target.exists() and not overwrite:
         raise OutputError.exists(target)
     # Same folder, because renaming is atomic only within one file system.
@@ -56,6 +57,28 @@ def atomic_path(path: Path | str, overwrite: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a missing folder has raised an error above
             unfinished.unlink(missing_ok=True)
+
+
+def require_writable_name(path: Path) -> None:
+    """
+    Raise an error for a path that the system refuses, or that is a folder, pipe or device.
+
+    Raises
+    ------
+    OutputError
+    """
+    try:
+        path.lstat()
+        special = path.exists() and not path.is_file()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # ValueError: a null character, or one that the system cannot encode
+        reason = getattr(error, "strerror", None) or str(error)
+        fix = "choose a shorter name of plain letters"
+        shown = f"{path.name[:40]}…" if len(path.name) > 40 else path.name
+        raise OutputError.not_writable(shown.encode(errors="replace").decode(), reason, fix) from error
+    if special:
+        raise OutputError.not_writable(path, "a folder, pipe or device", "choose the name of a file")
 
 
 def prepare_run_folder(path: Path | str, overwrite: bool = False) -> Path:

@@ -12,18 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.data.fields import (
+    attribute,
+    finite,
     from_window_middles,
     hdf5_array,
     hdf5_probe,
+    hdf5_text,
     json_mapping,
+    numbers,
     opened_hdf5,
     positive_number,
     real_number,
     require_keys,
     single_layer,
     stacked,
+    text_attribute,
     to_window_middles,
+    whole_numbers,
+    wrong_shape,
 )
+from ptycho_backend.data.hdf5_sources import holds, resolved
 from ptycho_backend.data.output import atomic_path, json_text
 from ptycho_backend.errors import DataError
 
@@ -112,12 +120,14 @@ def read_product(path: Path | str, N: int | None = None) -> Product:
         probe = hdf5_probe(file, "probe", DATASETS, source)
         if probe is None:
             probe = _no_probe(N, source)
-        obj, y_m, x_m = (hdf5_array(file, key, source) for key in ("object", *POSITIONS))
+        obj = finite(hdf5_array(file, "object", source), "object", source, kinds="biufc")
         centre_m, pixel_m = (_attribute_pair(file["object"], names, source) for names in (CENTRE, PIXEL))
-        extras = _Extras(file, source)
+        extras = Extras(file, source)
+        y_m, x_m = (finite(hdf5_array(file, key, source), key, source) for key in POSITIONS)
         positions_m = stacked(y_m, x_m, POSITIONS, source)
-        middle = (np.asarray(obj.shape[-2:]) - 1) / 2
-        indexes = _first(file, ("probe_position_indexes",), np.arange(len(positions_m)), source)
+        layer = single_layer(obj, "object", source)
+        sides = (0, 0) if layer is None else layer.shape
+        middle = (np.asarray(sides) - 1) / 2
         costs = _first(file, ("loss_values", EARLIER_COSTS), np.empty(0), source)
         middles_px = (positions_m - centre_m) / pixel_m + middle + extras.origin_px
         if INCOMPLETE in extras.attributes:
@@ -125,11 +135,11 @@ def read_product(path: Path | str, N: int | None = None) -> Product:
         return Product(
             positions_px=from_window_middles(middles_px, probe.shape[-1]),
             probe=probe,
-            obj=single_layer(obj, "object", source),
+            obj=layer,
             obj_origin_px=(float(extras.origin_px[0]), float(extras.origin_px[1])),
             pixel_size_m=(float(pixel_m[0]), float(pixel_m[1])) if extras.pixel_size_known else None,
-            indexes=indexes.astype(np.int64),
-            costs=np.asarray(costs, dtype=np.float64).ravel(),
+            indexes=_indexes(file, len(positions_m), source),
+            costs=np.asarray(numbers(costs, "loss_values", source), dtype=np.float64).ravel(),
             attributes=_attributes(file, source) | extras.attributes,
         )
 
@@ -191,18 +201,40 @@ def write_product(
     return Path(path)
 
 
-class _Extras:
-    """Data of this package in a product, with defaults for products of other programs."""
+class Extras:
+    """Data of this package in a file of ptychodus, with defaults for files of other programs."""
 
     def __init__(self, file: Any, source: str) -> None:
+        import h5py
+
         self.origin_px: NDArray[Any] = np.zeros(2)
         self.pixel_size_known = True
         self.attributes: dict[str, Any] = {}
-        if EXTRA_GROUP in file:
-            group = file[EXTRA_GROUP]
-            self.origin_px = hdf5_array(group, "origin_px", source)
-            self.pixel_size_known = bool(group.attrs.get("pixel_size_known", True))
-            self.attributes = json_mapping(group["attributes"].asstr()[()], "attributes", source)
+        if not holds(file, EXTRA_GROUP):
+            return
+        group = resolved(file, EXTRA_GROUP)
+        if not isinstance(group, h5py.Group):
+            rule, fix = "Values that ptychodus does not read are in a group.", "write the product again"
+            raise DataError.in_field(rule, "an HDF5 group", "a dataset or a broken link", fix, EXTRA_GROUP, source)
+        self.origin_px = finite(hdf5_array(group, "origin_px", source), "origin_px", source)
+        if self.origin_px.shape != (2,):
+            rule, fix = "This field is a (y, x) pair.", "write numpy.array([y, x])"
+            raise wrong_shape(self.origin_px, "origin_px", source, rule, "two finite numbers", fix)
+        known = attribute(group, "pixel_size_known", source, True)
+        self.pixel_size_known = bool(real_number(known, "pixel_size_known", source))
+        self.attributes = json_mapping(hdf5_text(group, "attributes", source), "attributes", source)
+
+
+def _indexes(file: Any, n_positions: int, source: str) -> NDArray[np.int64]:
+    """Return the index of each position's pattern."""
+    key = "probe_position_indexes"
+    if not holds(file, key):
+        return np.arange(n_positions)
+    indexes = whole_numbers(hdf5_array(file, key, source), key, source)
+    if len(indexes) != n_positions:
+        rule, fix = "Every position has one index.", "write one index for every position, or leave the field out"
+        raise wrong_shape(indexes, key, source, rule, f"shape ({n_positions},), as the positions", fix)
+    return indexes
 
 
 def _no_probe(N: int | None, source: str) -> NDArray[np.complex64]:
@@ -218,20 +250,21 @@ def _no_probe(N: int | None, source: str) -> NDArray[np.complex64]:
 
 
 def _first(file: Any, keys: tuple[str, ...], default: NDArray[Any], source: str) -> NDArray[Any]:
-    return next((hdf5_array(file, key, source) for key in keys if key in file), default)
+    return next((hdf5_array(file, key, source) for key in keys if holds(file, key)), default)
 
 
 def _attribute_pair(dataset: Any, names: tuple[str, str], source: str) -> NDArray[np.float64]:
     require_keys(names, dataset.attrs.keys(), f"{source}, attributes of '{dataset.name}'")
     check = positive_number if names == PIXEL else real_number
-    return np.array([check(dataset.attrs[name], name, source) for name in names])
+    return np.array([check(attribute(dataset, name, source), name, source) for name in names])
 
 
 def _attributes(file: Any, source: str) -> dict[str, Any]:
-    values: dict[str, Any] = {key: str(file.attrs[key]) for key in TEXTS if file.attrs.get(key)}
+    texts = {key: text_attribute(file, key, source) for key in TEXTS}
+    values: dict[str, Any] = {key: text for key, text in texts.items() if text}
     for key in NUMBERS:
-        earlier = file.attrs.get(EARLIER_ENERGY) if key == "photon_energy_eV" else None
-        stored = file.attrs.get(key, earlier)
+        earlier = attribute(file, EARLIER_ENERGY, source) if key == "photon_energy_eV" else None
+        stored = attribute(file, key, source, earlier)
         if stored is not None and (number := real_number(stored, key, source)) != 0:
             values[key] = number
     return values

@@ -92,9 +92,15 @@ def _resized(fields: Fields, N: int) -> Fields:
 def existing_file(path: Path | str) -> Path:
     """Return the path of an existing file; a missing file or a folder is an error."""
     file = Path(path)
-    if file.is_file():
+    try:
+        is_file, is_folder, is_other = file.is_file(), file.is_dir(), file.exists()
+    except (OSError, ValueError) as error:  # a name that the system refuses
+        reason = getattr(error, "strerror", None) or str(error)
+        received, fix = f"'{file.name[:40]}': {reason}", "check the path"
+        raise DataError("A scan file must exist.", "the path of a file", received, fix) from error
+    if is_file:
         return file
-    if file.is_dir():
+    if is_folder:
         scan_files = sorted(item.name for item in file.iterdir() if item.suffix.lower() in SUFFIXES)
         raise DataError(
             "A scan is one file.",
@@ -102,6 +108,9 @@ def existing_file(path: Path | str) -> Path:
             received=f"'{path}', a folder",
             fix=f"name one file in it: {', '.join(scan_files[:5]) or 'it holds no scan file'}",
         )
+    if is_other:  # reading a pipe waits for its writer
+        received, fix = f"'{path}', a pipe, socket or device", "write its content to a file, and name that file"
+        raise DataError("A scan is one file.", "the path of a file", received, fix)
     siblings = [item.name for item in file.parent.iterdir()] if file.parent.is_dir() else []
     nearest = nearest_name(file.name, siblings)
     raise DataError(

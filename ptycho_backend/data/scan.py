@@ -61,6 +61,8 @@ class Scan:
         Further plain values from the file. ``probe_guess`` is "patterns" for a guess that was made from them.
     searched : tuple of str
         "pixels" and "patterns" where the search for bad ones is done, or not wanted (data 9.8, 10.6).
+    inferred : bool
+        Measurement domain that the values gave, because none was declared.
 
     Raises
     ------
@@ -79,6 +81,7 @@ class Scan:
     source: str = "memory"
     attributes: dict[str, Any] = field(default_factory=dict)
     searched: tuple[str, ...] = ()
+    inferred: bool = False
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the only assignments to the frozen fields
@@ -89,6 +92,7 @@ class Scan:
         mask = _checked_mask(self.mask, self.N, self.source)
         put(self, "mask", _without_markers(self.patterns, mask, self.source))
         _check_values(self.patterns, self.mask, self.source)
+        put(self, "inferred", self.inferred or self.measurement is None)
         put(self, "measurement", _checked_measurement(self))
         if self.obj is not None:
             put(self, "obj", _checked_object(self.obj, self.source))

@@ -28,7 +28,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
             received=f"'{path}': {error.strerror}",
             fix="check the path and its permissions",
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:  # RecursionError: brackets without end
         raise ConfigError(
             "The configuration file is not valid YAML.",
             expected="key: value lines",

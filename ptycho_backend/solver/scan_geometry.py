@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.physics.translation import fourier_shift_ramps
+from ptycho_backend.solver.canvas import check_canvas
 
 AXES = (-2, -1)
 Rows = slice | NDArray[np.intp]
@@ -65,9 +66,15 @@ class ScanGeometry:
     frame : CanvasFrame
     corners_px : int, shape (position, 2)
         Canvas coordinates of pixel (0, 0) of each window.
+
+    Raises
+    ------
+    DataError
+        If the canvas is too large for the memory, or stray positions enlarge it.
     """
 
     def __init__(self, scan: Scan) -> None:
+        check_canvas(scan)
         self.N = scan.N
         self.frame = CanvasFrame.around(scan.positions_px, scan.N)
         corners = self.frame.corners(scan.positions_px, scan.N)

@@ -13,6 +13,7 @@ Rodenburg and Maiden, *Ptychography*, Springer Handbook of Microscopy (2019): de
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -104,6 +105,12 @@ def search_probe(block: Problem, on_event: OnEvent = ignore) -> Complex:
     return best.probe
 
 
+def spots(block: Problem, blurs: Sequence[float]) -> list[Complex]:
+    """Return spots (mode, y, x) with the far field of the mean pattern, one for each blur (see :class:`Candidate`)."""
+    search = _Search(block, ignore)
+    return [search.spot(blur).probe for blur in blurs]
+
+
 class _Search:
     """Trials on a block of patterns."""
 
@@ -118,7 +125,7 @@ class _Search:
         guess = self._block.calibration.probe
         middle = centred(guess)
         guesses = [guess] if np.array_equal(middle, guess) else [guess, middle]
-        return [*(Candidate(each) for each in guesses), *(self._spot(blur) for blur in GRID)]
+        return [*(Candidate(each) for each in guesses), *(self.spot(blur) for blur in GRID)]
 
     def best_of(self, trials: list[Trial], iterations: int) -> list[Trial]:
         """Return trials by their errors after some iterations, the best first."""
@@ -135,22 +142,22 @@ class _Search:
             return best
         at = GRID.index(blur)
         halfway = [(blur + other) / 2 for other in (*GRID[max(at - 1, 0) : at], *GRID[at + 1 : at + 2])]
-        best = self._best_with(best, [self._spot(each) for each in halfway])
+        best = self._best_with(best, [self.spot(each) for each in halfway])
         blur = best.candidate.blur or 0.0
         pairs = [
-            [self._spot(blur, (s * u, s * v)) for s in (-1, 1)] for u, v in ((ASTIGMATISM, 0.0), (0.0, ASTIGMATISM))
+            [self.spot(blur, (s * u, s * v)) for s in (-1, 1)] for u, v in ((ASTIGMATISM, 0.0), (0.0, ASTIGMATISM))
         ]
         trials = [[Trial(self._block, candidate) for candidate in pair] for pair in pairs]
         self.best_of([trial for pair in trials for trial in pair], LAST)
         steps = [vertex(*(trial.errors[LAST - 1] for trial in (low, best, high))) for low, high in trials]
-        both = self._spot(blur, (ASTIGMATISM * steps[0], ASTIGMATISM * steps[1]))
+        both = self.spot(blur, (ASTIGMATISM * steps[0], ASTIGMATISM * steps[1]))
         best = self._best_with(best, [both])
         return self.best_of([best, *trials[0], *trials[1]], LAST)[0]
 
     def _best_with(self, best: Trial, others: list[Candidate]) -> Trial:
         return self.best_of([best, *(Trial(self._block, candidate) for candidate in others)], LAST)[0]
 
-    def _spot(self, blur: float, astigmatism: tuple[float, float] = (0.0, 0.0)) -> Candidate:
+    def spot(self, blur: float, astigmatism: tuple[float, float] = (0.0, 0.0)) -> Candidate:
         """Return a spot with this blur; astigmatism is a fraction of its defocus."""
         curvature = blur * self._unit
         y_x = (astigmatism[0] * abs(curvature), astigmatism[1] * abs(curvature))

@@ -21,7 +21,7 @@ import annotated_types
 import pytest
 
 import ptycho_backend as pb
-from ptycho_backend.commands import COMMANDS
+from ptycho_backend.commands import COMMANDS, MODULES
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig, fields_of
 from ptycho_backend.engines.contract import Backend
 from ptycho_backend.engines.model import Model
@@ -101,7 +101,7 @@ def blocks(*languages: str) -> Iterator[tuple[str, str]]:
 
 
 def commands() -> list[str]:
-    lines = [line.strip() for _, block in blocks("sh", "") for line in block.splitlines()]
+    lines = [line.strip() for _, block in blocks("sh", "") for line in block.replace("\\\n", " ").splitlines()]
     return sorted({line for line in lines if line.startswith("ptychopinn ")})
 
 
@@ -110,7 +110,7 @@ def test_documented_commands_exist_with_their_options(line):
     line = re.sub(r"--config \S+|>.*", "", line)  # files that only a reader has
     _, command, *words = shlex.split(line, comments=True)
     assert command in COMMANDS
-    importlib.import_module(f"ptycho_backend.commands.{command}").command_line().parse(words)
+    importlib.import_module(f"ptycho_backend.commands.{MODULES.get(command, command)}").command_line().parse(words)
 
 
 def test_documented_code_uses_what_exists():

@@ -1,7 +1,9 @@
 """NPZ files: every key, both orders of the patterns, memory, and error messages."""
 
+import io
 import json
 import logging
+import zipfile
 
 import numpy as np
 import pytest
@@ -258,3 +260,91 @@ def test_a_mapped_scan_can_replace_its_own_file(tmp_path, monkeypatch):
     scan = load_scan(path)
     write_npz(scan, path, overwrite=True)
     assert load_scan(path).data_hash() == scan.data_hash() == full_scan().data_hash()
+
+
+def npy_header(shape, descr="<u2", version=(1, 0)):
+    stream = io.BytesIO()
+    write = np.lib.format.write_array_header_1_0 if version == (1, 0) else np.lib.format.write_array_header_2_0
+    write(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+def lying_file(tmp_path, key, content, packing=zipfile.ZIP_STORED):
+    """Return a file of which one member has other bytes, in front of a member with foreign ones."""
+    np.savez(tmp_path / "good.npz", **arrays())
+    with zipfile.ZipFile(tmp_path / "good.npz") as good, zipfile.ZipFile(tmp_path / "lie.npz", "w", packing) as lie:
+        lie.writestr(f"{key}.npy", content)
+        lie.writestr("other.npy", b"foreign bytes " * 1000)
+        for name in good.namelist():
+            if name != f"{key}.npy":
+                lie.writestr(name, good.read(name))
+    return tmp_path / "lie.npz"
+
+
+@pytest.mark.parametrize("limit", [1, 2**26], ids=["mapped", "read"])
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+@pytest.mark.parametrize(
+    ("shape", "descr"), [((7, N, N), "<u2"), ((4, N, N), "<u2"), ((COUNT, N, N), "<u4"), ((COUNT, N, N), "u1")]
+)
+def test_a_header_that_promises_another_size_is_refused(tmp_path, monkeypatch, limit, packing, version, shape, descr):
+    monkeypatch.setattr(npz, "MAP_FROM_BYTES", limit)
+    path = lying_file(tmp_path, "diff3d", npy_header(shape, descr, version) + arrays()["diff3d"].tobytes(), packing)
+    with pytest.raises(DataError, match=r"lie\.npz', field 'diff3d': the header promises \d+ bytes.*; 360 are there"):
+        load_scan(path)
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [
+        ("diff3d", (2**40, N, N)),
+        ("xcoords", (2**50,)),
+        ("probeGuess", (2**31, 2**31)),
+        ("ycoords", (2**70,)),
+        ("diff3d", (-5, N, -N)),
+    ],
+)
+def test_no_memory_is_taken_for_a_header(tmp_path, monkeypatch, key, shape, packing):
+    for name in ("scratch_array", "_unpacked"):
+        monkeypatch.setattr(npz, name, lambda *_: pytest.fail("memory is taken"))
+    path = lying_file(tmp_path, key, npy_header(shape, "<f8") + b"\0" * 4000, packing)
+    with pytest.raises(DataError, match=rf"lie\.npz', field '{key}'"):
+        load_scan(path)
+
+
+def test_a_directory_that_promises_more_than_packing_allows_is_refused(tmp_path, monkeypatch):
+    """The size of a member is in the directory of the archive, too, and may lie with the header."""
+    monkeypatch.setattr(npz, "scratch_array", lambda *_: pytest.fail("memory is taken"))
+    content = npy_header((2**20, 8, 8), "<f8") + bytes(4000)
+    path = lying_file(tmp_path, "diff3d", content, zipfile.ZIP_DEFLATED)
+    promised = 2**29 + len(content) - 4000
+    whole = path.read_bytes()
+    assert whole.count(len(content).to_bytes(4, "little")) == 2  # in the member's header and in the directory
+    path.write_bytes(whole.replace(len(content).to_bytes(4, "little"), promised.to_bytes(4, "little")))
+    with pytest.raises(DataError, match=rf"field 'diff3d': {promised} bytes cannot be packed in \d+"):
+        load_scan(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"\x93NUMPY",
+        b"\x93NUMPY\x01\x00\xff\xff{",
+        b"\x93NUMPY\x09\x00\x04\x00{}  ",
+        b"\x93NUMPY\x01\x00\x04\x00((((",
+        b"\x93NUMPY\x01\x00\x88\x13" + b"(" * 5000,
+        b"\x93NUMPY\x01\x00\x88\x13" + b"-" * 5000,
+        b"\x93NUMPY\x01\x00\x02\x00'\n",
+    ],
+)
+def test_a_broken_header_is_refused(tmp_path, header):
+    with pytest.raises(DataError, match=r"lie\.npz', field 'diff3d'"):
+        load_scan(lying_file(tmp_path, "diff3d", header))
+
+
+@pytest.mark.parametrize("text", ["[" * 100000, '{"a":' * 100000, "[" * 100000 + "]" * 100000])
+def test_metadata_nested_without_end_is_refused(saved, text):
+    with pytest.raises(DataError, match=r"mapping in JSON(.|\n)*field 'metadata' of '.*run42\.npz'"):
+        load_scan(saved(metadata=np.array(text)))

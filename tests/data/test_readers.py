@@ -146,6 +146,28 @@ def test_damaged_npz_is_read_correctly_or_refused(whole_files, tmp_path_factory,
     np.testing.assert_array_equal(patterns, COUNTS)
 
 
+@pytest.mark.parametrize("name", ["x" * 300 + ".npz", "x" * 5000 + ".h5", "a\0b.npz", "run42.npz/inside.npz", ""])
+def test_names_that_the_system_refuses_are_data_errors(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_npz_file(tmp_path / "run42.npz")
+    with pytest.raises(DataError) as raised:
+        load_scan(name)
+    assert name[:20] in str(raised.value)
+    with pytest.raises(DataError):
+        load_scan("run42.npz", patterns=name or ".")
+
+
+@pytest.mark.parametrize(
+    "value", [np.bytes_(b"\xff\xfe"), np.ones(3), 4, h5py.Empty("f4"), np.array(["counts", "counts"], "S6")], ids=repr
+)
+def test_a_broken_measurement_is_named(tmp_path, value):
+    WRITERS["run42.h5"](tmp_path / "run42.h5")
+    with h5py.File(tmp_path / "run42.h5", "a") as file:
+        file.attrs["measurement"] = value
+    with pytest.raises(DataError, match=r"field 'measurement' of '.*run42\.h5"):
+        load_scan(tmp_path / "run42.h5")
+
+
 def test_second_file_of_patterns_is_for_products_only(tmp_path):
     for name in ("run42.npz", "run42.h5", "run42.cxi"):
         WRITERS[name](tmp_path / name)

@@ -77,3 +77,15 @@ def test_a_right_orientation_is_not_ranked(true, monkeypatch):
 
 def test_the_option_has_the_names_of_the_orientations():
     assert get_args(Orientation) == ("given", "auto", *ORIENTATIONS)
+
+
+@pytest.mark.parametrize("orientation", ["-y+x", "+x+y"])
+def test_axes_are_found_without_a_probe_guess(orientation):
+    true = pb.simulate_scan(N=32, n_positions=100, seed=3, probe_name="zone-plate", photons_per_pattern=1e5)
+    scan = pb.Scan(patterns=true.patterns, positions_px=true.positions_px, measurement="counts")
+    assert best_orientation(scan, calibrate(scan, ModelConfig(N=32))) == "+y+x"
+    turned = oriented(scan, orientation)
+    found = best_orientation(turned, calibrate(turned, ModelConfig(N=32)))
+    back = oriented(turned, found).positions_px
+    np.testing.assert_allclose(np.abs(back), np.abs(scan.positions_px))  # or both mirrored: the twin
+    assert np.prod(back * scan.positions_px, axis=1).min() >= 0
