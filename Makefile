@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLIENTS := $(VENV)/clients
 
-.PHONY: setup demo pretrained test test-slow test-all clients lanes lane-core lane-tensorflow lane-pytorch mutants check lint types imports clean
+.PHONY: setup demo docs gallery pretrained test test-slow test-all soak clients lanes lane-core lane-tensorflow lane-pytorch mutants check lint types imports clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,10 @@ test-slow: $(STAMP)
 # Everything, with many more examples.
 test-all: $(STAMP)
 	$(PYTEST) -m "not client" --hypothesis-profile full
+
+# Trainings, kills, resumes and reconstructions in a loop, with counts at the end (docs/reliability.md).
+soak: $(STAMP)
+	$(BIN)/python benchmarks/soak.py --rounds 20 --minutes 20
 
 # The applications of existing users, installed as they are, with this package behind them.
 # They stand in a folder of their own: what they bring along loads itself into every Python that finds it.
@@ -81,5 +85,13 @@ types: $(STAMP)
 imports: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 
+# The site in build/site; a broken link or an unknown name ends it. Quiet builds count no warnings.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# The notebooks of the gallery, executed, with their pictures.
+gallery: $(STAMP)
+	$(BIN)/python docs/gallery/execute.py
+
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -35,7 +35,8 @@ import ptycho_backend as pb
 from ptycho_backend.errors import PtychoError, first_line
 from ptycho_backend.model_file.run import write_json
 from ptycho_backend.quality.half_datasets import split_evenly
-from ptycho_backend.quality.metrics import RESOLVED_BY_HALVES, compare, first_crossing
+from ptycho_backend.quality.metrics import compare, first_crossing
+from ptycho_backend.runtime.quantities import RESOLVED_BY_HALVES
 
 OUTER = Path(__file__).resolve().parents[2] / "shared" / "experiments"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")

@@ -14,24 +14,27 @@ The package imports its names on first use, without any framework.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ptycho_backend._version import __version__
 
+TYPE_CHECKING = False  # `typing` takes a tenth of the start of the program, in which Ctrl-C has no handler yet
 if TYPE_CHECKING:
+    from typing import Any
+
     from ptycho_backend.api import evaluate, load_model, reconstruct, train
     from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
     from ptycho_backend.data.hdf5_writer import write_hdf5
-    from ptycho_backend.data.image import Image
+    from ptycho_backend.data.image import Image, load_image
     from ptycho_backend.data.npz import write_npz
     from ptycho_backend.data.readers import load_scan
     from ptycho_backend.data.scan import Scan
     from ptycho_backend.engines.registry import available_backends, get_backend
     from ptycho_backend.errors import PtychoError
+    from ptycho_backend.events import BatchEvent, EpochEvent, StageEvent
     from ptycho_backend.importing.convert import import_scan
     from ptycho_backend.importing.description import ImportConfig
     from ptycho_backend.model_file.run import Run
     from ptycho_backend.quality.assessment import Assessment, assess
+    from ptycho_backend.runtime.progress import progress
     from ptycho_backend.simulation.simulate import simulate_scan
 
 _MODULES = {
@@ -44,6 +47,7 @@ _MODULES = {
     "ModelConfig": "config",
     "TrainingConfig": "config",
     "Image": "data.image",
+    "load_image": "data.image",
     "Assessment": "quality.assessment",
     "assess": "quality.assessment",
     "write_hdf5": "data.hdf5_writer",
@@ -57,6 +61,10 @@ _MODULES = {
     "available_backends": "engines.registry",
     "get_backend": "engines.registry",
     "Run": "model_file.run",
+    "BatchEvent": "events",
+    "EpochEvent": "events",
+    "StageEvent": "events",
+    "progress": "runtime.progress",
 }
 
 __all__ = ["__version__", *_MODULES]

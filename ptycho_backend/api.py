@@ -31,11 +31,12 @@ from ptycho_backend.model_file.run import Run, provenance_of
 from ptycho_backend.network.loading import load_model as load_model
 from ptycho_backend.network.physics_constants import constraint_share
 from ptycho_backend.network.shipped import pretrained_weights
-from ptycho_backend.network.training_domain import SCAN_CONDITIONS, scan_conditions, training_domain_of
+from ptycho_backend.network.training_domain import SCAN_CONDITIONS, Conditions, scan_conditions, training_domain_of
 from ptycho_backend.physics.calibration import Calibration, calibrate
 from ptycho_backend.physics.losses import poisson, shot_noise_floor
 from ptycho_backend.reconstruction import kernels_of, prepare
 from ptycho_backend.runtime.devices import choose_device
+from ptycho_backend.runtime.global_state import preserved_global_state
 from ptycho_backend.runtime.precision import check_precision
 from ptycho_backend.solver.probe_refinement import refined_calibration
 from ptycho_backend.training.checkpoints import (
@@ -60,6 +61,7 @@ FLOOR_GROUPS = 256  # number of groups for the comparison of the loss with the s
 OVERFITTED = 0.9  # a loss below this share of the floor fits the noise
 
 
+@preserved_global_state()
 def train(
     scan: Scan,
     config: TrainingConfig | None = None,
@@ -129,17 +131,18 @@ def train(
     fitted, held_out = _samples(groups, validation_groups, training, calibration)
     model = backend.create_model(training, calibration, local_execution)
     model.set_weights({**model.get_weights(), **weights})
-    measured = {SCAN_CONDITIONS: scan_conditions(scan, calibration.probe, calibration.photons_per_pattern).to_dict()}
-    model.training_domain = training_domain_of(measured, calibration)
+    measured, model.training_domain = _conditions_and_domain(scan, calibration)
     options = _fit_options(model, writer, previous, metrics, callbacks)
-    with options.stop.on_signals() if writer else nullcontext(), recording(metrics, training, execution):
+    claim, signals = (writer.claimed(), options.stop.on_signals()) if writer else (nullcontext(), nullcontext())
+    with claim, recording(metrics, training, execution), signals:
         history = backend.fit(model, fitted, held_out, local_execution, on_event, options)
-    summary = {"training_seconds": time.perf_counter() - started, **refinement}
-    summary |= _fit_quality(model, held_out or fitted)
+    duration = {"training_seconds": time.perf_counter() - started}
+    summary = duration | refinement | _fit_quality(model, held_out or fitted)
     monitor = resolve_monitor(execution.monitor, loss_names_of(training), held_out is not None)
     return Run(model, training, execution, history, monitor, summary, {**provenance, **measured})
 
 
+@preserved_global_state()
 def reconstruct(
     scan: Scan,
     model: Model | None = None,
@@ -205,7 +208,8 @@ def evaluate(image: Image, truth: Scan | Image) -> Comparison:
 
     if isinstance(truth, Image):
         covered, reference = well_covered(image), well_covered(truth)
-        return compare(covered.obj, covered.origin_px, reference.obj, reference.origin_px)
+        found = compare(covered.obj, covered.origin_px, reference.obj, reference.origin_px)
+        return dataclasses.replace(found, pixel_size_m=image.pixel_size_m or truth.pixel_size_m)
     if truth.obj is None:
         raise DataError(
             "An evaluation needs a known object.",
@@ -215,7 +219,8 @@ def evaluate(image: Image, truth: Scan | Image) -> Comparison:
         )
     # The area under the positions of the image: an orientation may have turned those of the scan.
     positions_px = truth.positions_px if image.experiment is None else image.experiment.positions_px
-    return compare(image.obj, image.origin_px, truth.obj, truth.obj_origin_px, positions_px)
+    found = compare(image.obj, image.origin_px, truth.obj, truth.obj_origin_px, positions_px)
+    return dataclasses.replace(found, pixel_size_m=truth.pixel_size_m)
 
 
 def with_fields(config: InferenceConfig, fields: dict[str, Any]) -> InferenceConfig:
@@ -343,6 +348,13 @@ def _samples(
         return samples, Samples(*validation_groups, calibration, with_labels)
     fitted, held_out = split(len(samples), training.validation_fraction, training.seed)
     return samples.subset(fitted), samples.subset(held_out) if len(held_out) else None
+
+
+def _conditions_and_domain(scan: Scan, calibration: Calibration) -> tuple[dict[str, Any], Conditions]:
+    """Return the conditions of a scan for the provenance, and the training domain of a network for this scan."""
+    conditions = scan_conditions(scan, calibration.probe, calibration.photons_per_pattern)
+    measured = {SCAN_CONDITIONS: conditions.to_dict()}
+    return measured, training_domain_of(measured, calibration)
 
 
 def _fit_quality(model: Model, samples: Samples) -> dict[str, Any]:

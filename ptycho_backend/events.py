@@ -27,6 +27,8 @@ class StageEvent:
     message : str
     image : callable, optional
         Computes the image of the whole scan after this step. It stays valid while the work continues.
+    error : float, optional
+        Σ(x − |ψ|)² / Σx² over good pixels after this step; None for a stage without it.
     """
 
     stage: str
@@ -34,6 +36,7 @@ class StageEvent:
     total: int
     message: str = ""
     image: Callable[[], Image] | None = field(default=None, compare=False, repr=False)
+    error: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,17 @@ def ignore(event: Event) -> None:
 def without_images(on_event: OnEvent) -> OnEvent:
     """Return a callback that removes the image from every event, for work on a part of the scan."""
     return lambda event: on_event(replace(event, image=None) if isinstance(event, StageEvent) else event)
+
+
+def with_image(on_event: OnEvent, change: Callable[[Image], Image]) -> OnEvent:
+    """Return a callback that changes the image of every event, once that is computed."""
+
+    def forward(event: Event) -> None:
+        if isinstance(event, StageEvent) and (compute := event.image) is not None:
+            event = replace(event, image=lambda: change(compute()))
+        on_event(event)
+
+    return forward
 
 
 class ThrottledProgress:

@@ -6,12 +6,13 @@ import dataclasses
 import logging
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.config import InferenceConfig, ModelConfig, TrainingConfig
+from ptycho_backend.config import InferenceConfig, ModelConfig, TrainingConfig, to_dict
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.orientation import AS_GIVEN, NAMES, better_orientation_text, oriented
 from ptycho_backend.data.scan import Scan
@@ -21,10 +22,13 @@ from ptycho_backend.engines.numpy.solver import NumpyKernels
 from ptycho_backend.engines.registry import registered_backends, solver_kernels
 from ptycho_backend.engines.solver_contract import SolverKernels
 from ptycho_backend.errors import ConfigError, ShapeError
-from ptycho_backend.events import OnEvent, ignore
+from ptycho_backend.events import OnEvent, ignore, with_image
+from ptycho_backend.model_file.run import core_versions
 from ptycho_backend.network.loading import load_model
 from ptycho_backend.network.prediction import Predicted, predict
 from ptycho_backend.physics.calibration import Calibration, calibrate, probe_hash
+from ptycho_backend.runtime.forks import require_own_process
+from ptycho_backend.runtime.plain_values import to_plain
 from ptycho_backend.solver.affine_search import affine_correction, corrected
 from ptycho_backend.solver.canvas import check_canvas
 from ptycho_backend.solver.initial_estimate import baseline_image
@@ -114,13 +118,27 @@ class Reconstruction:
         inference = self.inference
         fits = Fits(inference.fit_positions, inference.fit_flux, inference.fit_background)
         options = SolverOptions(inference.iterations, self.update_probe, fits=fits)
-        solution = solve(problem, self.kernels, initial, options, on_event)
-        experiment = dataclasses.replace(solution.experiment, orientation=self.orientation)
-        return dataclasses.replace(solution.image, experiment=experiment)
+        solution = solve(problem, self.kernels, initial, options, with_image(on_event, self._described))
+        return self._described(dataclasses.replace(solution.image, errors=tuple(solution.errors)))
 
     def predict(self, on_event: OnEvent = ignore, stage: str = "reconstruction") -> Predicted | None:
         """Return the patches of the network for this scan; None for another start."""
         return None if self.model is None else predict(self.scan, self.model, self.inference, on_event, stage)
+
+    def _described(self, image: Image) -> Image:
+        """Return an image with its scan, orientation and provenance."""
+        origin: dict[str, Any] = {
+            "inference": to_dict(self.inference),
+            "start": self.start,
+            "solver_device": self.kernels.device,
+            "versions": core_versions(),
+            "seed": self.inference.seed,
+        }
+        if self.model is not None:
+            origin |= {"model": to_dict(self.model.config), "backend": self.model.backend}
+        experiment = image.experiment and dataclasses.replace(image.experiment, orientation=self.orientation)
+        image = dataclasses.replace(image, experiment=experiment, provenance=origin)
+        return described(image, self.scan, self.calibration)
 
     def _initial_object(self, on_event: OnEvent, predicted: Predicted | None) -> Image | None:
         """Return the initial object; None for 1 everywhere."""
@@ -128,6 +146,19 @@ class Reconstruction:
             return baseline_image(self.scan, self.calibration, on_event, ModelConfig.initial_iterations)
         predicted = predicted or self.predict(on_event)
         return predicted.stitched(self.scan, self.inference, on_event) if predicted else None
+
+
+def described(image: Image, scan: Scan, calibration: Calibration) -> Image:
+    """Return an image with the name, pixel size and attributes of its scan, and its dose."""
+    origin = {"source": scan.source, "scan": to_plain(scan.attributes)}
+    return dataclasses.replace(
+        image,
+        pixel_size_m=scan.pixel_size_m,
+        name=Path(scan.source).name,
+        photons_per_pattern=calibration.photons_per_pattern or None,
+        counts_per_intensity=calibration.counts_per_intensity,
+        provenance={**origin, **image.provenance},
+    )
 
 
 def prepare(
@@ -216,8 +247,11 @@ def kernels_of(model: Model | None, backend: str = "auto", device: str = "auto")
     Raises
     ------
     UnknownBackendError, BackendNotInstalledError, DeviceError
+    ProcessError
+        In a child that was made by fork after its parent had used the engine of the model.
     """
     if model is not None:
+        require_own_process(model.backend)
         # A model of an engine without an entry point has no kernels of its own.
         backend = model.backend if backend == "auto" and model.backend in registered_backends() else backend
         device = model.execution.device if device == "auto" else device

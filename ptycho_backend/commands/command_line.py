@@ -11,13 +11,13 @@ import dataclasses
 import logging
 import typing
 from argparse import SUPPRESS, Action
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from ptycho_backend.commands.help import HelpFormatter, choices, descriptions, metavar, type_text
+from ptycho_backend.commands.help import HelpFormatter, choices, descriptions, hyphens, metavar, page, type_text
 from ptycho_backend.compat.deprecated_names import modern_fields, modern_flag, modern_name, modern_value
 from ptycho_backend.errors import ConfigError, nearest_name
 from ptycho_backend.runtime.yaml_files import read_yaml
@@ -41,6 +41,8 @@ class CommandLine:
     ----------
     options : dict of str to Action
         Actions by option string.
+    usual : tuple of str
+        Options on the one page of ``--help``; empty for all that are no field of a section.
     base_settings : callable
         Returns the settings file that all other settings override, for parsed options; None for no such file.
     """
@@ -58,20 +60,27 @@ class CommandLine:
             add_help=False,
         )
         self.options: dict[str, Action] = {}
+        self.usual: tuple[str, ...] = ()
         self.base_settings: Callable[[Namespace], str | None] = lambda options: None
         self._types: dict[str, Any] = {}
+        self._actions: list[Action] = []
         self._fields: list[str] = []
         self._sections: list[str] = []
         self._aliases: dict[str, tuple[str, str]] = {}
         self._ignored_sections: dict[str, str] = {}
-        self.add("-h", "--help", action="help", help="Show this help.")
+        self.add("-h", "--help", action="help", help="Show the usual options.")
+        self.add("--help-all", action="help", help="Show every option.")
 
     def add(self, *names: str, **settings: Any) -> None:
         """Add a positional argument or a plain option, with the settings of argparse."""
         self._add(self.parser, *names, **settings)
 
-    def add_section(self, key: str, config_type: type[Any], title: str) -> None:
-        """Add every field of a configuration as ``--key.field``; with an empty key as ``--field``."""
+    def add_section(self, key: str, config_type: type[Any], title: str, inert: Container[str] = ()) -> None:
+        """
+        Add every field of a configuration as ``--key.field``; with an empty key as ``--field``.
+
+        Fields in `inert` have no effect in this command. They are accepted, and missing in the help.
+        """
         prefix = f"{key}." if key else ""
         group, texts, defaults = self.parser.add_argument_group(title), descriptions(config_type), config_type()
         for name, field_type in typing.get_type_hints(config_type).items():
@@ -80,7 +89,8 @@ class CommandLine:
                 continue
             self._fields.append(f"{prefix}{name}")
             default = getattr(defaults, name)
-            self._add(group, f"--{prefix}{name}", type=field_type, default=default, help=texts[name])
+            text = SUPPRESS if name in inert else texts[name]
+            self._add(group, f"--{prefix}{name}", type=field_type, default=default, help=text)
         self._sections += [key] if key else []
 
     def add_alias(self, flag: str, target: str, value: str = "", text: str = "") -> None:
@@ -89,10 +99,32 @@ class CommandLine:
         self._aliases[flag] = (f"--{target}", value)
         settings: dict[str, Any] = {"action": "store_true"} if value else {"metavar": field.metavar}
         self._add(self.parser, flag, help=text or field.help, default=SUPPRESS, **settings)
+        if not value:  # the field checks the value; completion and help show its choices
+            self._types[self.options[flag].dest] = self._types[field.dest]
 
     def ignore_section(self, key: str, reason: str) -> None:
         """Accept a section in settings files without use for this command."""
         self._ignored_sections[key] = reason
+
+    def help(self, complete: bool = False) -> str:
+        """Return the help: the usual options on one page, or every option."""
+        if complete:
+            return self.parser.format_help().rstrip()
+        plain = (name for name in self.options if name.startswith("--") and "." not in name)
+        names = self.usual or [name for name in plain if not name.startswith("--help")]
+        shown = [action for action in self.actions() if not action.option_strings]
+        shown += [self.options[name] for name in names]
+        n_options = sum(1 for action in self.actions() if action.option_strings)
+        more = f"'ptychopinn {self.command} --help-all' shows all {n_options} options, with their choices and defaults."
+        return page(f"ptychopinn {self.command} {self.usage}".rstrip(), self.parser.description or "", shown, more)
+
+    def actions(self) -> list[Action]:
+        """Return the positional arguments and options of the help, each once."""
+        return [action for action in self._actions if action.help != SUPPRESS]
+
+    def type_of(self, action: Action) -> Any:
+        """Return the type of an argument or option."""
+        return self._types[action.dest]
 
     def parse(self, argv: Sequence[str]) -> Namespace:
         """
@@ -125,6 +157,7 @@ class CommandLine:
             settings.setdefault("metavar", metavar(option_type))
         action = container.add_argument(*names, **settings)
         self._types[action.dest] = option_type
+        self._actions.append(action)
         self.options |= dict.fromkeys(action.option_strings, action)
 
     def _parse(self, argv: Sequence[str], files: list[str]) -> Namespace:
@@ -169,20 +202,21 @@ class CommandLine:
         return arguments, files
 
     def _known_option(self, name: str) -> str:
-        """Return the present name of an option; "_" and "-" are equal in plain options."""
+        """Return the present name of an option; "_" and "-" are equal."""
+        given = name
         name = modern_flag(name) if "execution" in self._sections else name
         section, _, field = name.rpartition(".")
         if section == "--execution":
-            name = f"{section}.{modern_name(field)}"
-        plain = {option.replace("_", "-"): option for option in self.options if "." not in option}
-        if name not in self.options and name.replace("_", "-") not in plain:
+            name = f"{section}.{modern_name(field.replace('-', '_'))}"
+        known = {hyphens(option): option for option in self.options}
+        if hyphens(name) not in known:
             raise ConfigError(
-                f"Unknown option '{name}'.",
+                f"Unknown option '{given}'.",
                 expected=f"an option of 'ptychopinn {self.command}'",
-                received=f"'{name}' on the command line",
-                fix=_suggestion(name, self.options) or f"'ptychopinn {self.command} --help' lists every option",
+                received=f"'{given}' on the command line",
+                fix=_suggestion(hyphens(name), known) or f"'ptychopinn {self.command} --help-all' lists every option",
             )
-        return name if name in self.options else plain[name.replace("_", "-")]
+        return known[hyphens(name)]
 
     def _read(self, file: str) -> dict[str, Any]:
         """Return the settings in a file by dotted name."""
@@ -204,7 +238,7 @@ class CommandLine:
             elif "." in str(key) or name not in self._sections:
                 raise ConfigError(
                     f"Unknown configuration key '{name}'.",
-                    expected=f"a key in the output of 'ptychopinn {self.command} --print_config'",
+                    expected=f"a key in the output of 'ptychopinn {self.command} --print-config'",
                     received=f"'{name}' in {source}",
                     fix=_suggestion(name, [*self._fields, *self._sections]) or "remove the key",
                 )
@@ -215,7 +249,7 @@ class CommandLine:
                     f"Configuration key '{name}' is a section.",
                     expected="key: value lines below it",
                     received=f"{value!r} in {source}",
-                    fix=f"'ptychopinn {self.command} --print_config' prints a complete file",
+                    fix=f"'ptychopinn {self.command} --print-config' prints a complete file",
                 )
         return settings
 
@@ -231,7 +265,7 @@ class CommandLine:
                 "The command line cannot be read.",
                 expected=f"ptychopinn {self.command} {self.usage}",
                 received=" ".join(str(error).split()),
-                fix=f"'ptychopinn {self.command} --help' lists every option",
+                fix=f"'ptychopinn {self.command} --help-all' lists every option",
             ) from error
 
     def _check(self, name: str, value: Any, source: str) -> None:
@@ -244,7 +278,7 @@ class CommandLine:
                 expected=type_text(self._types[name]),
                 received=f"{str(value)!r} from {source}",
                 fix=_suggestion(str(value), choices(self._types[name]))
-                or f"'ptychopinn {self.command} --help' describes the option",
+                or f"'ptychopinn {self.command} --help-all' describes the option",
             ) from error
 
 

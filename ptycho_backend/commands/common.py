@@ -29,6 +29,12 @@ def add_compare_option(line: CommandLine) -> None:
     line.add("--compare", action="store_true", help="Reconstruct once more without the network, or with it; compare.")
 
 
+def add_json_option(line: CommandLine) -> None:
+    """Add the request for one JSON document in place of tables."""
+    text = "Print one JSON document with all figures, files and warnings, and no other text on standard output."
+    line.add("--json", action="store_true", help=text)
+
+
 def add_message_options(line: CommandLine) -> None:
     """Add the options for the amount of messages."""
     line.add("--quiet", action="store_true", help="Show warnings and errors only.")
@@ -38,7 +44,7 @@ def add_message_options(line: CommandLine) -> None:
 def add_config_options(line: CommandLine) -> None:
     """Add the options for settings files."""
     line.add("--config", metavar="FILE", help="YAML file with settings; options of the command line take precedence.")
-    line.add("--print_config", action="store_true", help="Print all settings as a YAML file, and stop.")
+    line.add("--print-config", action="store_true", help="Print all settings as a YAML file, and stop.")
 
 
 def sections(options: Namespace, config_types: Mapping[str, type[Any]]) -> dict[str, Any]:
@@ -75,4 +81,5 @@ def _yaml_lines(config: Any, indent: str) -> Iterator[str]:
             yield from _yaml_lines(nested, indent + "  ")
         else:
             entry = yaml.safe_dump({name: value}, default_flow_style=True, width=math.inf).strip()[1:-1]
-            yield f"{indent}{entry}".ljust(COMMENT_COLUMN) + f"  # {texts[name]}"
+            comment = f"  # {texts[name]}" if texts[name] else ""  # none with python -OO
+            yield f"{indent}{entry}".ljust(COMMENT_COLUMN if comment else 0) + comment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from pathlib import Path
 
 from jsonargparse import Namespace
 
@@ -10,7 +11,7 @@ from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import add_message_options
 from ptycho_backend.commands.describe import model_rows
 from ptycho_backend.commands.figures import show_rows
-from ptycho_backend.commands.files import result_folder
+from ptycho_backend.commands.files import TRAINING, result_folder
 from ptycho_backend.compat.predecessor.conversion import convert
 from ptycho_backend.config import ModelConfig
 from ptycho_backend.model_file.bundle import FILE_NAME
@@ -49,10 +50,10 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
     old = line.require(options, "old", "OLD")
     new = line.require(options, "new", "NEW")
     given = {name: options[name] for name in OVERRIDES if options[name] is not None}
-    with result_folder(new, options.overwrite) as folder:
+    with result_folder(new, options.overwrite, TRAINING) as folder:
         conversion = convert(old, folder, given, options.intensity_scale, overwrite=True)
-        show_rows(terminal, f"Model, {folder}", model_rows(conversion.bundle, folder / FILE_NAME))
-        ignored = conversion.bundle.provenance["converted_from"]["not_carried_over"]
-        show_rows(terminal, "Notes", [("note", note) for note in conversion.notes])
-        show_rows(terminal, "Settings that were not carried over", list(ignored.items()) or [("none", "")])
-        terminal.show(f"\nNext: ptychopinn reconstruct SCAN --model {folder} --output FOLDER")
+    show_rows(terminal, f"Model, {new}", model_rows(conversion.bundle, Path(new) / FILE_NAME))
+    ignored = conversion.bundle.provenance["converted_from"]["not_carried_over"]
+    show_rows(terminal, "Notes", [("note", note) for note in conversion.notes])
+    show_rows(terminal, "Settings that were not carried over", list(ignored.items()) or [("none", "")])
+    terminal.show(f"\nNext: ptychopinn reconstruct SCAN --model {new} --output FOLDER")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ptycho_backend.commands.figures import number
 from ptycho_backend.engines.model import LOG_SCALE, PROBE
 from ptycho_backend.quality.scan_check import neighbour_distance_px, photons_per_pattern, probe_diameter_px
+from ptycho_backend.runtime.quantities import length_unit, pixel_text
 
 if TYPE_CHECKING:
     from ptycho_backend.data.product import Product
@@ -79,8 +80,9 @@ def geometry_rows(
     height, width = np.ptp(positions_px, axis=0)
     extent = f"{height:.4g} × {width:.4g} px (y × x)"
     if pixel_size_m is not None:
-        dy, dx = pixel_size_m
-        extent += f", {height * dy * 1e6:.3g} × {width * dx * 1e6:.3g} µm; pixel {dy * 1e9:.3g} × {dx * 1e9:.3g} nm"
+        unit, size_m = length_unit(max(height * pixel_size_m[0], width * pixel_size_m[1]))
+        sides = (height * pixel_size_m[0] / size_m, width * pixel_size_m[1] / size_m)
+        extent += f", {sides[0]:.3g} × {sides[1]:.3g} {unit}; pixel {pixel_text(pixel_size_m)}"
     diameter, step = probe_diameter_px(probe), neighbour_distance_px(positions_px)
     measurable = np.isfinite(step) and np.isfinite(diameter)
     return [

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ptycho_backend.runtime.progress import Terminal
 
@@ -28,13 +28,13 @@ def captured_library_messages(terminal: Terminal) -> Iterator[None]:
                 yield
         except Exception:
             captured.seek(0)
-            terminal.err.out(captured.read().decode(errors="replace"), end="")
+            terminal.write("", captured.read().decode(errors="replace").rstrip(), "")
             raise
 
 
 @contextmanager
 def _redirected_stderr(target: int) -> Iterator[None]:
-    sys.stderr.flush()
+    _flush()
     try:
         original = os.dup(2)
     except OSError:  # a process without standard error
@@ -44,6 +44,12 @@ def _redirected_stderr(target: int) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stderr.flush()
+        _flush()
         os.dup2(original, 2)
         os.close(original)
+
+
+def _flush() -> None:
+    """Write the buffered text of standard error, if there is one that accepts it."""
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.flush()

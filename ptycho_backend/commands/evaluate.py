@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ from jsonargparse import Namespace
 
 from ptycho_backend import api, plots
 from ptycho_backend.commands.command_line import CommandLine
-from ptycho_backend.commands.common import add_message_options, add_output_options
+from ptycho_backend.commands.common import add_json_option, add_message_options, add_output_options
 from ptycho_backend.commands.describe import Rows
 from ptycho_backend.commands.figures import number, show_rows
 from ptycho_backend.commands.files import (
     EVALUATION,
+    REPORT,
     add_selection_options,
     draw,
     is_product,
@@ -22,9 +24,11 @@ from ptycho_backend.commands.files import (
     remove_files,
     result_folder,
 )
+from ptycho_backend.commands.json_output import comparison_document, show_json
+from ptycho_backend.commands.reports import add_report_option, write_evaluation_report
 from ptycho_backend.commands.results import NO_NETWORK, show_comparisons, show_files, write_evaluation
 from ptycho_backend.config import InferenceConfig, ModelConfig, from_dict
-from ptycho_backend.data.image import Image
+from ptycho_backend.data.image import Image, load_image
 from ptycho_backend.data.product import Product, read_product
 from ptycho_backend.data.readers import existing_file
 from ptycho_backend.data.scan import Scan
@@ -33,6 +37,7 @@ from ptycho_backend.physics.calibration import calibrate
 from ptycho_backend.quality.metrics import Comparison, compare
 from ptycho_backend.reconstruction import Reconstruction
 from ptycho_backend.runtime.progress import Terminal
+from ptycho_backend.runtime.quantities import pixel_text
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +54,8 @@ def command_line() -> CommandLine:
     line.add("--compare", action="store_true", help="Reconstruct a scan without a network, and compare that too.")
     add_selection_options(line)
     add_output_options(line, "Folder for the figures (JSON) and a picture")
+    add_report_option(line)
+    add_json_option(line)
     add_message_options(line)
     return line
 
@@ -57,17 +64,25 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
     """Compare, show the figures, and write them with `--output`."""
     image_path = line.require(options, "reconstruction", "RECONSTRUCTION.h5")
     reference = Path(line.require(options, "reference", "REFERENCE (a scan with a known object, or a reconstruction)"))
+    terminal.json = options.json
     if options.output is None:
-        show(terminal, comparisons_of(image_path, reference, options), reference)
+        comparisons = comparisons_of(image_path, reference, options)
+        show(terminal, comparisons, reference)
+        if options.json:
+            show_json(terminal, comparison_document(image_path, reference, comparisons, None, terminal.warnings))
         return
     with result_folder(options.output, options.overwrite) as folder:
         comparisons = comparisons_of(image_path, reference, options)
-        remove_files(folder, (EVALUATION, "comparison.png"))
+        remove_files(folder, (EVALUATION, REPORT, "comparison.png"))
         write_evaluation(folder / EVALUATION, comparisons, str(reference))
         first = next(iter(comparisons.values()))
         draw(plots.plot_comparison, folder / "comparison.png", first, title=f"{image_path} against {reference}")
+        if not options.no_report:
+            write_evaluation_report(folder, terminal, image_path, reference, comparisons)
         show(terminal, comparisons, reference)
         show_files(terminal, folder)
+        if options.json:
+            show_json(terminal, comparison_document(image_path, reference, comparisons, folder, terminal.warnings))
 
 
 def comparisons_of(image_path: str, reference: Path, options: Namespace) -> dict[str, Comparison]:
@@ -75,7 +90,8 @@ def comparisons_of(image_path: str, reference: Path, options: Namespace) -> dict
     product, image = _read_image(Path(image_path))
     if is_product(existing_file(reference)):
         _, other = _read_image(reference)
-        return {"reconstruction": compare(image.obj, image.origin_px, other.obj, other.origin_px, product.positions_px)}
+        found = compare(image.obj, image.origin_px, other.obj, other.origin_px, product.positions_px)
+        return {"reconstruction": replace(found, pixel_size_m=product.pixel_size_m)}
     scan = load(options, reference)
     comparisons = {"reconstruction": api.evaluate(image, scan)}
     if options.compare and "inference" in product.attributes and "model" not in product.attributes:
@@ -97,6 +113,7 @@ def registration_rows(comparison: Comparison) -> Rows:
     c = comparison
     return [
         ("area", f"{c.area[2]} × {c.area[3]} px from y={c.area[0]:.5g}, x={c.area[1]:.5g}"),
+        ("pixel", pixel_text(c.pixel_size_m) if c.pixel_size_m is not None else "unknown"),
         ("removed shift", f"y {c.shift_px[0]:+.2f}, x {c.shift_px[1]:+.2f} px"),
         ("removed phase ramp", f"y {c.ramp_rad_per_px[0]:+.1e}, x {c.ramp_rad_per_px[1]:+.1e} rad/px"),
         ("amplitude factor", number(c.amplitude_scale, ".4f")),
@@ -111,16 +128,7 @@ def _read_image(path: Path) -> tuple[Product, Image]:
             received=f"'{path}'",
             fix="give the reconstruction first, the scan second",
         )
-    product = read_product(path)
-    if product.obj is None:
-        raise DataError(
-            "A reconstruction holds an object.",
-            expected="an array (y, x) under 'object'",
-            received=f"none in '{path}'",
-            fix="choose a product with an object",
-        )
-    obj = product.obj.astype(np.complex64)
-    return product, Image(obj, (np.abs(obj) > 0).astype(np.float32), product.obj_origin_px)
+    return read_product(path), load_image(path)
 
 
 def _without_network(scan: Scan, product: Product) -> Image:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ptycho_backend.quality.metrics import Comparison
+from ptycho_backend.runtime.quantities import period_text, resolution_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,12 +39,16 @@ def comparison_table(title: str, comparisons: Mapping[str, Comparison]) -> Table
 
     table = Table(title=title, box=None, title_justify="left", title_style="bold", pad_edge=False, header_style="cyan")
     table.add_column("", no_wrap=True, min_width=NAME_COLUMN - 1)
-    for heading in ("amplitude\nPSNR  SSIM", "phase\nPSNR  SSIM", "FRC 0.5 at\n(of Nyquist)"):
+    periods = {name: c.resolution_m for name, c in comparisons.items()}
+    frequency = "FRC 0.5 at\nof Nyquist  period" if any(periods.values()) else "FRC 0.5 at\n(of Nyquist)"
+    for heading in ("amplitude\nPSNR  SSIM", "phase\nPSNR  SSIM", frequency):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, c in comparisons.items():
         amplitude = f"{number(c.amplitude_psnr_db, '.1f')} dB  {number(c.amplitude_ssim, '.3f')}"
         phase = f"{number(c.phase_psnr_db, '.1f')} dB  {number(c.phase_ssim, '.3f')}"
-        table.add_row(name, amplitude, phase, number(c.frc_half, ".2f"))
+        period_m = periods[name]
+        period = f"  {period_text(period_m)}" if period_m is not None else ""
+        table.add_row(name, amplitude, phase, number(c.frc_half, ".2f") + period)
     return table
 
 
@@ -77,8 +82,8 @@ def assessment_rows(assessment: Assessment) -> list[tuple[str, str]]:
     outliers, n_patterns = len(assessment.outliers), len(assessment.residual_per_pattern)
     halves = assessment.halves
     agreement = (
-        f"agree up to {halves.resolution:.2f} of Nyquist; spread {halves.spread_amplitude:.2%} in amplitude, "
-        f"{halves.spread_phase_rad:.2g} rad in phase"
+        f"agree up to {resolution_text(halves.resolution, assessment.pixel_size_m)}; "
+        f"spread {halves.spread_amplitude:.2%} in amplitude, {halves.spread_phase_rad:.2g} rad in phase"
         if halves
         else f"not compared: {assessment.no_halves}"
     )

@@ -14,14 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.data.image import Experiment, Image
-from ptycho_backend.data.output import prepare_run_folder, require_writable_name
-from ptycho_backend.data.probe_guess import PROBE_GUESS
-from ptycho_backend.data.product import NUMBERS, Product, write_product
+from ptycho_backend.data.image_file import RECONSTRUCTION as RECONSTRUCTION
+from ptycho_backend.data.image_file import write_image_file
+from ptycho_backend.data.output import is_temporary, require_writable_name
+from ptycho_backend.data.run_folder import Contents, run_folder, updated_folder
 from ptycho_backend.data.scan import Scan
-from ptycho_backend.data.selection import Search, examined, measured_rows
+from ptycho_backend.data.selection import Search, examined
 from ptycho_backend.errors import ConfigError, OutputError, TrainingStopped
+from ptycho_backend.model_file.bundle import FILE_NAME
+from ptycho_backend.model_file.run import RUN_FILES
 from ptycho_backend.physics.calibration import Calibration
+from ptycho_backend.reconstruction import described
+from ptycho_backend.runtime.printable import printable
 from ptycho_backend.training.checkpoints import FOLDER as CHECKPOINTS
+from ptycho_backend.training.checkpoints import LAST
+from ptycho_backend.training.loggers import LOG_FILES
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -30,12 +37,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RECONSTRUCTION = "reconstruction.h5"
 EVALUATION = "evaluation.json"
 ASSESSMENT = "assessment.json"
 PICTURES = ("object.png", "probe.png", "baseline.png", "comparison.png", "assessment.png")
-EVALUATION_FILES = (EVALUATION, ASSESSMENT, *PICTURES)
+REPORT = "report.html"
+EVALUATION_FILES = (EVALUATION, ASSESSMENT, REPORT, *PICTURES)
 IMAGE_FILES = (RECONSTRUCTION, *EVALUATION_FILES)
+LOSSES = "losses.png"
+LAST_CHECKPOINT = f"{CHECKPOINTS}/{LAST}"
+RECONSTRUCTING = Contents(IMAGE_FILES, (RECONSTRUCTION,))
+TRAINING = Contents(
+    (*RUN_FILES, LOSSES, CHECKPOINTS, *LOG_FILES, *IMAGE_FILES), (FILE_NAME, RECONSTRUCTION), LAST_CHECKPOINT
+)
 RANGE = re.compile(r" *([0-9]{1,12}) *(?:- *([0-9]{1,12}) *)?")
 
 
@@ -48,36 +61,62 @@ class Interrupted(BaseException):
 
 
 @contextmanager
-def result_folder(path: str, overwrite: bool) -> Iterator[Path]:
+def result_folder(path: str, overwrite: bool, contents: Contents | None = None, resume: bool = False) -> Iterator[Path]:
     """
-    Yield a writable folder for results.
+    Yield a writable, claimed folder for results.
 
-    If the work fails, new folders that are still empty are removed.
+    Without `contents` the folder is written in place. With them, results that replace earlier ones are written to a
+    hidden folder, which takes the final place at the end of the block. New folders that stay empty are removed.
 
     Raises
     ------
     OutputError
-        If the folder holds files without `overwrite`, or cannot be written to.
+        If the folder is in use, holds files without `overwrite`, or cannot be written to.
     Interrupted
         On Ctrl-C or another signal, with the names of the completed files.
     """
-    target = Path(path)
-    new_folders = [folder for folder in (target / CHECKPOINTS, target, *target.parents) if not folder.exists()]
-    previous = _files_in(target)
+    target = work = usable_path(path)
+    new_parents = [folder for folder in target.parents if not folder.exists()]
+    previous, claim = {}, updated_folder(target, overwrite)
+    if contents is not None:
+        claim = run_folder(target, contents, overwrite, resume)
     try:
-        yield prepare_run_folder(target, overwrite)
+        with claim as work:
+            previous = _files_in(target)
+            yield work
     except BaseException as error:
-        for folder in new_folders:
+        for folder in new_parents:
             with suppress(OSError):  # a folder with files stays
                 folder.rmdir()
-        names = sorted(name for name, stamp in _files_in(target).items() if previous.get(name) != stamp)
-        saved = f"saved in '{target}': {', '.join(names)}" if names else ""
+        place = work if work.exists() else target  # a new run with results has replaced the old one
+        names = sorted(name for name, stamp in _files_in(place).items() if previous.get(name) != stamp)
+        saved = f"saved in '{place}': {', '.join(names)}" if names else ""
         if isinstance(error, (Interrupted, KeyboardInterrupt)):
             parts = (saved or "no file was complete", getattr(error, "saved", ""))
             raise Interrupted("; ".join(filter(None, parts)), getattr(error, "signal", signal.SIGINT)) from None
         if saved and not isinstance(error, TrainingStopped):
             logger.warning("%s", saved)
         raise
+
+
+def usable_path(path: str) -> Path:
+    """
+    Return a path for results that the system accepts, whether it exists or not.
+
+    Raises
+    ------
+    OutputError
+        For a name that is too long, or contains a null byte.
+    """
+    target = Path(path)
+    try:
+        target.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return target
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OutputError.not_writable(printable(str(target))[:80], reason, fix="choose another name") from error
+    return target
 
 
 def check_new_file(path: str, suffix: str, overwrite: bool) -> Path:
@@ -88,14 +127,14 @@ def check_new_file(path: str, suffix: str, overwrite: bool) -> Path:
     ------
     OutputError
     """
-    target = Path(path)
+    target = usable_path(path)
     require_writable_name(target)
     if target.suffix.lower() != suffix:
         raise OutputError(
             "The suffix of an output file gives its format.",
             expected=f"a name that ends with {suffix}",
             received=f"'{target}'",
-            fix=f"--output {target.with_suffix(suffix)}",
+            fix=f"--output {target.with_suffix(suffix) if target.name else target / f'scan{suffix}'}",
         )
     if not target.parent.is_dir():
         reason = f"folder '{target.parent}' does not exist"
@@ -199,35 +238,15 @@ def write_image(
 
     Probe and positions are those of the image, as the solver fitted them; the given positions stand beside them.
     """
-    experiment = image.experiment or Experiment.given(calibration.probe, scan.positions_px)
-    product = Product(
-        positions_px=experiment.positions_px,
-        probe=photon_probe(calibration, experiment.probe),
-        obj=image.obj,
-        obj_origin_px=image.origin_px,
-        pixel_size_m=scan.pixel_size_m,
-        indexes=measured_rows(len(scan), scan.attributes),
-        costs=np.asarray(costs, dtype=np.float64),
-        attributes={
-            **{key: value for key, value in scan.attributes.items() if key in (*NUMBERS, PROBE_GUESS)},
-            "probe_photon_count": calibration.photons_per_pattern,
-            "background_photons_per_pixel": experiment.background * calibration.counts_per_intensity,
-            "scan": scan.attributes,
-            "name": folder.resolve().name,
-            **attributes,
-        },
-    )
-    extras: dict[str, NDArray[Any]] = {
-        "coverage": image.coverage,
-        "given_positions_px": scan.positions_px,
-        "relative_flux": experiment.scales**2,
+    complete = described(image, scan, calibration)
+    provenance = {**complete.provenance, "scan": scan.attributes, **attributes}
+    fields = {
+        **vars(complete),
+        "experiment": image.experiment or Experiment.given(calibration.probe, scan.positions_px),
+        "provenance": provenance,
     }
-    write_product(folder / RECONSTRUCTION, product, extras, overwrite=True)
-
-
-def photon_probe(calibration: Calibration, probe: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """Return a probe in sqrt(photons): with it and the object, |far field|² is the expected counts."""
-    return np.asarray(probe * np.sqrt(calibration.counts_per_intensity), dtype=np.complex64)
+    extras = {"given_positions_px": scan.positions_px}
+    write_image_file(folder / RECONSTRUCTION, fields, folder.resolve().name, costs, extras, overwrite=True)
 
 
 def is_product(path: Path) -> bool:
@@ -256,6 +275,6 @@ def _files_in(folder: Path) -> dict[str, tuple[int, int]]:
         return {
             item.name: (item.stat().st_mtime_ns, item.stat().st_ino)
             for item in folder.iterdir()
-            if item.is_file() and not item.name.endswith(".tmp")
+            if item.is_file() and not is_temporary(item.name)
         }
     return {}

@@ -13,6 +13,7 @@ from ptycho_backend.data.product import read_product
 from ptycho_backend.errors import DataError
 from ptycho_backend.model_file.bundle import FILE_NAME, read_bundle
 from ptycho_backend.model_file.run import SUMMARY
+from ptycho_backend.runtime.quantities import period_text
 from ptycho_backend.training.checkpoints import FOLDER as CHECKPOINTS
 from ptycho_backend.training.checkpoints import LAST, SUFFIX
 
@@ -86,6 +87,8 @@ def _evaluation_rows(path: Path) -> Rows:
                 for key, (word, form, unit) in SCORES.items()
                 if key in figures
             ]
+            period_m = figures.get("resolution_m")
+            texts += [f"period {period_text(period_m)}"] if isinstance(period_m, float) else []
             rows.append((name.replace("_", " "), ", ".join(texts)))
         elif name == "truth":
             rows.append(("known object", str(figures)))

@@ -37,6 +37,12 @@ def command_line() -> CommandLine:
     line.add("--no-progress", action="store_true", help="Show no progress bar.")
     add_config_options(line)
     add_message_options(line)
+    line.usual = (
+        *("--preset", "--presets", "--patterns.dataset"),
+        *("--positions.y", "--positions.x", "--positions.text", "--positions.unit"),
+        *("--geometry.energy_kev", "--geometry.distance_m", "--geometry.detector_pixel_m"),
+        *("--output", "--overwrite", "--print-config"),
+    )
     return line
 
 

@@ -21,7 +21,7 @@ from ptycho_backend.training.signals import Stop
 
 logger = logging.getLogger(__name__)
 
-WRITE_EVERY_S = 60.0  # shortest time between two unfinished images
+WRITE_EVERY_S = 10.0  # shortest time between two unfinished images
 WRITING_SHARE = 0.05  # largest share of the time for writing them
 
 

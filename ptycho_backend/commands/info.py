@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,11 @@ from ptycho_backend.commands.describe import Rows, model_rows, product_rows, sca
 from ptycho_backend.commands.figures import show_rows
 from ptycho_backend.commands.files import add_selection_options, is_product, read_scan
 from ptycho_backend.commands.folders import Part, folder_kind, folder_parts
+from ptycho_backend.commands.json_output import show_json
 from ptycho_backend.commands.scan_checks import add_strict_option, require_good, show_report
 from ptycho_backend.data.product import read_product
 from ptycho_backend.data.readers import existing_file
+from ptycho_backend.data.run_folder import after_swap
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.selection import examined
 from ptycho_backend.errors import DataError
@@ -78,8 +79,7 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
     path = Path(line.require(options, "file", "FILE"))
     content = described(path, options)
     if options.json:
-        text = json.dumps(content.to_dict(path), indent=2, allow_nan=False, ensure_ascii=False)
-        terminal.out.print(text, markup=False, soft_wrap=True)
+        show_json(terminal, content.to_dict(path))
     else:
         for number, (title, rows) in enumerate(content.parts):
             if number:
@@ -93,6 +93,7 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
 
 def described(path: Path, options: Namespace) -> Described:
     """Return the kind and the content of a file or folder."""
+    path = after_swap(path)
     if path.is_dir():
         parts = folder_parts(path)
         return Described(folder_kind(parts), parts)

@@ -106,7 +106,7 @@ def run_reconstruction(incremental: IncrementalImage, request: Request, on_event
     folder, assessment = incremental.folder, result.assessment
     if assessment is not None:
         write_json(folder / ASSESSMENT, assessment.to_dict())
-        title = "Assessment of the reconstruction"
+        title = scan_title("Assessment", result)
         draw(plots.plot_assessment, folder / "assessment.png", assessment, result.reconstruction.scan, title=title)
     return result
 
@@ -195,12 +195,23 @@ def draw_result(folder: Path, result: Result) -> None:
         title = "Without a network" if reconstruction.start == "network" else "With a network"
         pictures.append(("baseline.png", result.other, title))
     for name, image, title in pictures:
-        draw(plots.plot_object, folder / name, image.obj, image.origin_px, pixel_size_m, title=title)
+        shown = (image.obj, image.origin_px, pixel_size_m, scan_title(title, result), image.coverage)
+        draw(plots.plot_object, folder / name, *shown)
     experiment = result.image.experiment
     probe = reconstruction.calibration.probe if experiment is None else experiment.probe
-    draw(plots.plot_probe, folder / "probe.png", probe, title="Probe")
+    draw(plots.plot_probe, folder / "probe.png", probe, scan_title("Probe", result), pixel_size_m)
     if result.comparisons:
-        draw(plots.plot_comparison, folder / "comparison.png", next(iter(result.comparisons.values())))
+        comparison = next(iter(result.comparisons.values()))
+        title = scan_title("Against the known object", result)
+        draw(plots.plot_comparison, folder / "comparison.png", comparison, title)
+
+
+def scan_title(text: str, result: Result) -> str:
+    """Return the title of a picture: a text with the name of the scan, its pixel and its dose."""
+    scan = result.reconstruction.scan
+    photons = result.reconstruction.calibration.photons_per_pattern
+    name = result.image.name or Path(scan.source).name
+    return plots.title_of(f"{text}: {name}", scan.pixel_size_m, photons or None)
 
 
 def provenance(request: Request, more: dict[str, Any]) -> dict[str, Any]:

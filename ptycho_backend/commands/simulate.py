@@ -24,6 +24,10 @@ def command_line() -> CommandLine:
     add_config_options(line)
     add_message_options(line)
     line.add_section("", SimulationConfig, "Simulation")
+    line.usual = (
+        *("--output", "--N", "--n_positions", "--photons_per_pattern", "--object_name", "--probe_name", "--scan_name"),
+        *("--seed", "--overwrite", "--config", "--print-config", "--quiet"),
+    )
     return line
 
 

@@ -23,14 +23,16 @@ from ptycho_backend.commands.describe import Rows
 from ptycho_backend.commands.engines import captured_library_messages
 from ptycho_backend.commands.figures import loss_rows, number, seconds, show_rows
 from ptycho_backend.commands.files import (
-    IMAGE_FILES,
+    LAST_CHECKPOINT,
+    LOSSES,
+    TRAINING,
     add_scan_options,
     draw,
     load,
-    remove_files,
     result_folder,
 )
 from ptycho_backend.commands.incremental_image import IncrementalImage
+from ptycho_backend.commands.reports import add_report_option, write_run_report
 from ptycho_backend.commands.results import (
     Request,
     Result,
@@ -42,16 +44,19 @@ from ptycho_backend.commands.results import (
     show_result,
 )
 from ptycho_backend.commands.scan_checks import add_strict_option, load_checked
+from ptycho_backend.commands.stages import training_stages
 from ptycho_backend.commands.worker import silent_process
 from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig, validate
+from ptycho_backend.data.run_folder import resumable_folder
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines.registry import FRAMEWORKS, network_backend
 from ptycho_backend.errors import ConfigError, ShapeError
 from ptycho_backend.events import OnEvent, ignore
+from ptycho_backend.live.record import recorded
 from ptycho_backend.model_file.run import CONFIG, Run
 from ptycho_backend.reconstruction import kernels_of
 from ptycho_backend.runtime.progress import Terminal
-from ptycho_backend.training.checkpoints import FOLDER, SUFFIX
+from ptycho_backend.training.checkpoints import FOLDER
 from ptycho_backend.training.parallel import launched_rank, process_rank
 
 SECTIONS: dict[str, type[Any]] = {
@@ -87,15 +92,22 @@ def command_line() -> CommandLine:
     line.add("--resume", action="store_true", help="Continue the stopped training in the output folder.")
     line.add("--no-reconstruct", action="store_true", help="Stop after training.")
     add_compare_option(line)
+    add_report_option(line)
     add_message_options(line)
     line.base_settings = stopped_run_settings
+    line.usual = (
+        *("--output", "--epochs", "--from-scratch", "--backend", "--device", "--exclude", "--resize", "--strict"),
+        *("--compare", "--no-reconstruct", "--resume", "--overwrite", "--config", "--print-config", "--quiet"),
+    )
     return line
 
 
 def stopped_run_settings(options: Namespace) -> str | None:
     """Return the configuration file of the run to resume; the command line may repeat its settings, not change them."""
-    file = Path(options.output or "") / FOLDER / CONFIG
-    return str(file) if options.resume and options.output and file.exists() else None
+    if not (options.resume and options.output):
+        return None
+    file = resumable_folder(options.output, LAST_CHECKPOINT) / FOLDER / CONFIG
+    return str(file) if file.exists() else None
 
 
 def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
@@ -105,29 +117,32 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
     output = line.require(options, "output", "--output FOLDER")
     if process_rank(settings["execution"]).rank > 0:
         return train_as_worker(options, settings, load(options, scan_path))
-    with result_folder(output, options.overwrite or options.resume) as folder:
+    with result_folder(output, options.overwrite, TRAINING, options.resume) as folder:
         scan = load_checked(options, scan_path)
         training = with_scan_size(settings["training"], scan)
         with captured_library_messages(terminal):
             network_backend(training.backend).devices()
-        with terminal.progress(settings["execution"].progress) as on_event:
-            checkpoints = checkpoint_folder(folder, options.resume)
-            trained = api.train(scan, training, settings["execution"], on_event, checkpoints, options.resume)
-            remove_files(folder, (*IMAGE_FILES, "losses.png"))
+        plan = training_stages(settings["inference"], not options.no_reconstruct)
+        with terminal.progress(settings["execution"].progress, plan) as shown, recorded(output, shown) as on_event:
+            trained = api.train(scan, training, settings["execution"], on_event, folder / FOLDER, options.resume)
             trained.write_into(folder)
             result = None
             if not options.no_reconstruct:
                 request = request_of(trained, settings["inference"], options.compare)
                 result = reconstruct(folder, trained, scan, request, on_event)
         draw_losses(folder, trained)
-        show_rows(terminal, "Training", training_rows(trained, scan) + (result_rows(result) if result else []))
-        show_result(terminal, folder, result) if result else show_files(terminal, folder)
+        if not options.no_report:
+            rows = training_rows(trained, scan)
+            write_run_report(folder, terminal, settings, result, trained.history, rows)
+    show_rows(terminal, "Training", training_rows(trained, scan) + (result_rows(result) if result else []))
+    show_result(terminal, Path(output), result) if result else show_files(terminal, Path(output))
 
 
 def train_as_worker(options: Namespace, settings: Mapping[str, Any], scan: Scan) -> None:
     """Train and reconstruct in a process of rank above 0; the process of rank 0 writes the files."""
     training = with_scan_size(settings["training"], scan)
-    trained = api.train(scan, training, settings["execution"], ignore, Path(options.output) / FOLDER, options.resume)
+    folder = resumable_folder(options.output, LAST_CHECKPOINT) if options.resume else Path(options.output)
+    trained = api.train(scan, training, settings["execution"], ignore, folder / FOLDER, options.resume)
     if launched_rank().world > 1 and not options.no_reconstruct:
         with silent_process():
             compute_result(scan, request_of(trained, settings["inference"], options.compare))
@@ -136,15 +151,6 @@ def train_as_worker(options: Namespace, settings: Mapping[str, Any], scan: Scan)
 def request_of(trained: Run, inference: InferenceConfig, compare: bool) -> Request:
     """Return the settings of the reconstruction after the training."""
     return Request(trained.model, inference, kernels_of(trained.model), compare, trained.model)
-
-
-def checkpoint_folder(folder: Path, resume: bool) -> Path:
-    """Return the folder of the checkpoints; without `resume` earlier checkpoints are removed."""
-    checkpoints = folder / FOLDER
-    if not resume:
-        for path in checkpoints.glob(f"*{SUFFIX}"):
-            path.unlink()
-    return checkpoints
 
 
 def with_scan_size(training: TrainingConfig, scan: Scan) -> TrainingConfig:
@@ -192,7 +198,7 @@ def draw_losses(folder: Path, trained: Run) -> None:
     pure = trained.model.loss_name == "poisson" and training.nll_weight == 1.0
     pure = pure and training.mae_weight == training.realspace_weight == training.realspace_mae_weight == 0.0
     floor = trained.summary["shot_noise_floor"] if pure else None
-    draw(plots.plot_losses, folder / "losses.png", trained.history, floor, title="Training")
+    draw(plots.plot_losses, folder / LOSSES, trained.history, floor, title="Training")
 
 
 def training_rows(trained: Run, scan: Scan) -> Rows:

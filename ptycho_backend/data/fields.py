@@ -120,7 +120,10 @@ def unexpected_patterns(path: Path, patterns: object) -> DataError:
 
 def numbers(values: Any, key: str, source: str, kinds: str = "biuf") -> NDArray[Any]:
     """Return a checked array of numbers, unchanged; `kinds` lists the allowed kinds of dtype."""
-    array: NDArray[Any] = np.asanyarray(values)
+    try:
+        array: NDArray[Any] = np.asanyarray(values)
+    except (ValueError, TypeError, OverflowError) as error:  # lists of unequal lengths, objects that are no array
+        raise not_numeric("numbers", first_line(error), key, source) from error
     if array.dtype.kind not in kinds:
         expected = "real numbers" if kinds == "biuf" else "numbers"
         raise not_numeric(expected, f"dtype {array.dtype}", key, source)
@@ -301,6 +304,11 @@ def hdf5_array(file: Any, key: str, source: str) -> NDArray[Any]:
     require_sources(dataset, key, source)
     if dataset.nbytes < IN_MEMORY_BYTES:
         return read_values(dataset, (), key, source)
+    if dataset.id.get_storage_size() == 0 and not dataset.is_virtual and dataset.external is None:
+        received = f"a header of shape {dataset.shape}, dtype {dtype}, and none of its {dataset.nbytes} bytes"
+        fix = "copy or export the file again; check that it was written completely"
+        rule = "Values of a large array are in the file."
+        raise DataError.in_field(rule, "stored values", received, fix, key, source)
     offset = dataset.id.get_offset()  # None for values in several pieces
     if offset is not None and dataset.external is None and dtype == dataset.dtype:
         return np.memmap(dataset.file.filename, dtype, mode="r", offset=offset, shape=dataset.shape)

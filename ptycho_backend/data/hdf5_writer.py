@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ptycho_backend.data.fields import to_window_middles
 from ptycho_backend.data.hdf5 import EXPERIMENT, OBJECT_PIXEL, TRAINING_POSITIONS
+from ptycho_backend.data.hdf5_output import FaultRecorder, new_hdf5
 from ptycho_backend.data.output import atomic_path, json_text
 from ptycho_backend.data.product import EXTRA_GROUP
 from ptycho_backend.data.scan import Scan, canonical_probe
@@ -125,18 +126,13 @@ def write_hdf5_blocks(
     -----
     Spec: data 3.3, 3.4.4 (group ``ptychopinn``), 6.1, 8.1.
     """
-    import h5py
-
     text = json_text(fields.attributes, "attributes", str(path))
     probe = None if fields.probe is None else canonical_probe(fields.probe, len(fields.mask), str(path))
-    with atomic_path(path, overwrite) as unfinished:
-        try:
-            with h5py.File(unfinished, "w") as file:
-                _write_fields(file, fields, probe, text)
-                patterns = _reserved(file, (len(fields.positions_px), *fields.mask.shape), np.dtype(dtype), unfinished)
-                _write_patterns(patterns, blocks, path)
-        except RuntimeError as error:  # h5py raises it for a full disk when it closes a file
-            raise OSError(str(error)) from error
+    shape = (len(fields.positions_px), *fields.mask.shape)
+    with atomic_path(path, overwrite) as unfinished, new_hdf5(unfinished) as (file, stream):
+        _write_fields(file, fields, probe, text)
+        patterns = _reserved(file, shape, np.dtype(dtype), stream)
+        _write_patterns(patterns, blocks, path, stream)
     return Path(path)
 
 
@@ -161,7 +157,7 @@ def _write_fields(file: Any, fields: ScanFields, probe: NDArray[np.complex64] | 
     group["attributes"] = text
 
 
-def _reserved(file: Any, shape: tuple[int, ...], dtype: np.dtype[Any], path: Path) -> Any:
+def _reserved(file: Any, shape: tuple[int, ...], dtype: np.dtype[Any], stream: FaultRecorder) -> Any:
     """Return a contiguous dataset whose space on the disk is reserved."""
     import h5py
 
@@ -173,17 +169,17 @@ def _reserved(file: Any, shape: tuple[int, ...], dtype: np.dtype[Any], path: Pat
     dataset = h5py.Dataset(h5py.h5d.create(file.id, b"patterns", kind, h5py.h5s.create_simple(shape), creation))
     if hasattr(os, "posix_fallocate"):
         file.flush()
-        with path.open("rb+") as stream:
-            os.posix_fallocate(stream.fileno(), 0, dataset.id.get_offset() + dataset.nbytes)
+        os.posix_fallocate(stream.fileno(), 0, dataset.id.get_offset() + dataset.nbytes)
     return dataset
 
 
-def _write_patterns(dataset: Any, blocks: Iterable[NDArray[Any]], path: Path | str) -> None:
+def _write_patterns(dataset: Any, blocks: Iterable[NDArray[Any]], path: Path | str, stream: FaultRecorder) -> None:
     n, first = len(dataset), 0
     for block in _read_safely(blocks):
         if block.shape[1:] != dataset.shape[1:] or first + len(block) > n:
             raise _unpaired(n, f"a block of shape {block.shape} after {first} patterns", path)
         dataset[first : first + len(block)] = block
+        stream.check()
         first += len(block)
     if first < n:
         raise _unpaired(n, f"{first} patterns", path)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import os
+import re
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +17,11 @@ from typing import Any
 
 from ptycho_backend.errors import OVERWRITE, DataError, OutputError
 from ptycho_backend.runtime.plain_values import to_plain
+from ptycho_backend.runtime.process_owner import ProcessOwner, start_of
+
+# .NAME.<process>-<machine>-<random>.tmp; earlier versions wrote the random part alone.
+TEMPORARY = re.compile(r"\.(?P<target>.+)\.(?:(?P<pid>[0-9]{1,10})-(?P<machine>[0-9a-f]{8})-)?[0-9a-f]{8}\.tmp", re.S)
+LEFTOVER_AGE_S = 86_400.0  # older than any file that is still being written
 
 
 @contextmanager
@@ -44,8 +53,9 @@ def atomic_path(path: Path | str, overwrite: bool = True) -> Iterator[Path]:
     if target.exists() and not overwrite:
         raise OutputError.exists(target)
     # Same folder, because renaming is atomic only within one file system.
-    unfinished = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
+    unfinished = target.parent / _temporary_name(target.name)
     try:
+        remove_leftovers(target)
         yield unfinished
         with unfinished.open("rb+") as stream:
             os.fsync(stream.fileno())
@@ -79,6 +89,49 @@ def require_writable_name(path: Path) -> None:
         raise OutputError.not_writable(shown.encode(errors="replace").decode(), reason, fix) from error
     if special:
         raise OutputError.not_writable(path, "a folder, pipe or device", "choose the name of a file")
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a name is one of :func:`atomic_path`'s temporary files."""
+    return TEMPORARY.fullmatch(name) is not None
+
+
+def remove_leftovers(target: Path) -> None:
+    """
+    Remove temporary files of `target` whose process was killed.
+
+    A process on this machine is looked up by the number in the name. Files of other machines, and of earlier versions
+    without a number, are removed when they are older than a day.
+
+    Notes
+    -----
+    Spec: data 6.7.
+    """
+    with suppress(OSError), os.scandir(target.parent) as entries:
+        # A folder may hold many files, so only names that fit are examined.
+        for entry in (item for item in entries if item.name.startswith(f".{target.name}.")):
+            match = TEMPORARY.fullmatch(entry.name)
+            if match and match["target"] == target.name:
+                with suppress(OSError):  # another process has removed it, or this one may not
+                    if _is_leftover(match, time.time() - entry.stat(follow_symlinks=False).st_mtime):
+                        os.unlink(entry.path)
+
+
+def _temporary_name(name: str) -> str:
+    return f".{name}.{os.getpid()}-{_machine()}-{secrets.token_hex(4)}.tmp"
+
+
+def _is_leftover(match: re.Match[str], age_s: float) -> bool:
+    if age_s > LEFTOVER_AGE_S:
+        return True
+    return match["machine"] == _machine() and start_of(int(match["pid"])) is None
+
+
+@functools.cache
+def _machine() -> str:
+    """Return a short hash of the host and its space of process numbers."""
+    owner = ProcessOwner.current()
+    return hashlib.sha256(f"{owner.host} {owner.namespace}".encode()).hexdigest()[:8]
 
 
 def prepare_run_folder(path: Path | str, overwrite: bool = False) -> Path:

@@ -31,9 +31,11 @@ from ptycho_backend.data.fields import (
     whole_numbers,
     wrong_shape,
 )
+from ptycho_backend.data.hdf5_output import new_hdf5
 from ptycho_backend.data.hdf5_sources import holds, resolved
 from ptycho_backend.data.output import atomic_path, json_text
 from ptycho_backend.errors import DataError
+from ptycho_backend.runtime.printable import printable
 
 logger = logging.getLogger(__name__)
 
@@ -175,8 +177,6 @@ def write_product(
     -----
     Spec: data 3.4, 3.5, 6.3.
     """
-    import h5py
-
     if product.obj is None:
         raise DataError(
             "A product holds an object.",
@@ -185,19 +185,15 @@ def write_product(
             fix="write the scan with write_npz instead",
         )
     text = json_text(product.attributes, "attributes", str(path))
-    with atomic_path(path, overwrite) as unfinished:
-        try:
-            with h5py.File(unfinished, "w") as file:
-                _write_head(file, product, Path(path).stem)
-                _write_arrays(file, product, product.obj)
-                group = file.create_group(EXTRA_GROUP)
-                group.attrs["pixel_size_known"] = product.pixel_size_m is not None
-                group["origin_px"] = np.asarray(product.obj_origin_px, dtype=np.float64)
-                group["attributes"] = text
-                for name, array in (extras or {}).items():
-                    group[name] = array
-        except RuntimeError as error:  # h5py raises it for a full disk when it closes a file
-            raise OSError(str(error)) from error
+    with atomic_path(path, overwrite) as unfinished, new_hdf5(unfinished) as (file, _):
+        _write_head(file, product, Path(path).stem)
+        _write_arrays(file, product, product.obj)
+        group = file.create_group(EXTRA_GROUP)
+        group.attrs["pixel_size_known"] = product.pixel_size_m is not None
+        group["origin_px"] = np.asarray(product.obj_origin_px, dtype=np.float64)
+        group["attributes"] = text
+        for name, array in (extras or {}).items():
+            group[name] = array
     return Path(path)
 
 
@@ -272,8 +268,8 @@ def _attributes(file: Any, source: str) -> dict[str, Any]:
 
 def _write_head(file: Any, product: Product, name: str) -> None:
     values = product.attributes
-    file.attrs["name"] = str(values.get("name", name))
-    file.attrs["comments"] = str(values.get("comments", ""))
+    file.attrs["name"] = printable(str(values.get("name", name)))
+    file.attrs["comments"] = printable(str(values.get("comments", "")))
     for key in NUMBERS:
         file.attrs[key] = float(values.get(key) or 0.0)
     file.attrs["far_field"] = True

@@ -8,6 +8,7 @@ import numpy as np
 
 from ptycho_backend.data.fields import Fields, unexpected_patterns
 from ptycho_backend.data.resize import resized
+from ptycho_backend.data.run_folder import after_swap
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.selection import PIXELS, Rows, Search, searched, without_bad_pixels, without_rows
 from ptycho_backend.errors import DataError, nearest_name
@@ -91,7 +92,7 @@ def _resized(fields: Fields, N: int) -> Fields:
 
 def existing_file(path: Path | str) -> Path:
     """Return the path of an existing file; a missing file or a folder is an error."""
-    file = Path(path)
+    file = after_swap(path)
     try:
         is_file, is_folder, is_other = file.is_file(), file.is_dir(), file.exists()
     except (OSError, ValueError) as error:  # a name that the system refuses

@@ -12,22 +12,26 @@ import copy
 import hashlib
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.data.fields import unpaired_patterns, wrong_shape
+from ptycho_backend.data.fields import numbers, unpaired_patterns, wrong_shape
+from ptycho_backend.data.number_checks import check_range, largest_value, not_finite, object_origin, object_pixel
 from ptycho_backend.data.pixel_statistics import always_marked
 from ptycho_backend.data.probe_guess import FROM_PATTERNS, PROBE_GUESS, guess_of, out_of_corner
+from ptycho_backend.data.rows import EXCLUDED, checked_rows
+from ptycho_backend.data.scan_summary import scan_facts, scan_picture
 from ptycho_backend.errors import DataError
+from ptycho_backend.plots.notebook import html_summary
 from ptycho_backend.runtime.memory_map import CHUNK, chunks, gather_rows, release
 
 logger = logging.getLogger(__name__)
 
 Measurement = Literal["counts", "amplitude"]
 MEASUREMENTS = ("counts", "amplitude")
-EXCLUDED = "excluded_patterns"  # attribute of a scan: numbers in its file
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +95,12 @@ class Scan:
             put(self, "probe", out_of_corner(canonical_probe(self.probe, self.N, self.source), self.source))
         mask = _checked_mask(self.mask, self.N, self.source)
         put(self, "mask", _without_markers(self.patterns, mask, self.source))
-        _check_values(self.patterns, self.mask, self.source)
+        largest = largest_value(self.patterns, self.mask, self.source)
         put(self, "inferred", self.inferred or self.measurement is None)
         put(self, "measurement", _checked_measurement(self))
+        check_range(largest, self.measurement, self.source)
+        put(self, "pixel_size_m", object_pixel(self.pixel_size_m, self.source))
+        put(self, "obj_origin_px", object_origin(self.obj_origin_px, self.source))
         if self.obj is not None:
             put(self, "obj", _checked_object(self.obj, self.source))
         probe, attributes = _guessed_probe(self)
@@ -117,6 +124,12 @@ class Scan:
         values = self._real(rows)
         # Cast before squaring: a squared uint16 would overflow.
         return values if self.measurement == "counts" else values * values
+
+    def __repr__(self) -> str:
+        return f"<Scan '{self.source}': {', '.join(scan_facts(self).values())}>"
+
+    def _repr_html_(self) -> str:
+        return html_summary(f"Scan {self.source}", scan_facts(self), partial(scan_picture, self))
 
     def subset(self, rows: NDArray[np.intp] | slice) -> Scan:
         """Return a scan of some of the positions."""
@@ -166,32 +179,6 @@ class Scan:
         return values
 
 
-def checked_rows(rows: Any, n: int, source: str) -> NDArray[np.intp]:
-    """
-    Return numbers of excluded patterns, ascending, each once.
-
-    Raises
-    ------
-    DataError
-        If one is no whole number from 0 to `n` − 1, or all patterns are excluded.
-
-    Notes
-    -----
-    Spec: data 10.5.
-    """
-    numbers = np.unique(np.atleast_1d(np.asarray(rows)))
-    whole = numbers.dtype.kind in "iu"
-    outside = numbers[(numbers < 0) | (numbers >= n)] if whole else numbers
-    if len(outside):
-        rule, fix = "Excluded patterns belong to the scan.", "count patterns from 0"
-        expected, received = f"whole numbers from 0 to {n - 1}", f"{outside[0].item()!r}"
-        raise DataError.in_field(rule, expected, received, fix, "patterns", source)
-    if len(numbers) == n:
-        rule, fix = "A scan holds at least one pattern.", "exclude fewer patterns"
-        raise DataError.in_field(rule, "some patterns left", f"all {n} excluded", fix, "patterns", source)
-    return numbers.astype(np.intp)
-
-
 def masked_as_zero(patterns: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
     """
     Return patterns (..., y, x) with masked pixels as 0, in their own dtype.
@@ -224,12 +211,16 @@ def canonical_probe(probe: Any, N: int, source: str = "memory") -> NDArray[np.co
         rule, expected = "Probe and diffraction patterns have the same side length.", f"({N}, {N}) or (mode, {N}, {N})"
         fix = f"crop or pad the probe, or the patterns, to one common size (now {N})"
         raise wrong_shape(probe, "probe", source, rule, f"a probe of shape {expected}", fix)
-    if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
-        raise _not_finite("probe", source)
-    if not np.any(array):
+    if not np.issubdtype(array.dtype, np.number):
+        raise not_finite("probe", source)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        canonical = np.ascontiguousarray(array, dtype=np.complex64)
+    if not np.isfinite(canonical).all():
+        raise not_finite("probe", source)
+    if not np.any(canonical):
         fix = "give a probe guess, for example of the beamline's optics"
         raise DataError.in_field("A probe is not dark.", "some non-zero values", "zeros only", fix, "probe", source)
-    return np.ascontiguousarray(array, dtype=np.complex64)
+    return canonical
 
 
 def _guessed_probe(scan: Scan) -> tuple[NDArray[np.complex64], dict[str, Any]]:
@@ -261,7 +252,7 @@ def _gathered(patterns: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
 
 
 def _checked_patterns(patterns: Any, source: str) -> NDArray[Any]:
-    array = _checked_stack(patterns if isinstance(patterns, np.ndarray) else np.asarray(patterns), source)
+    array = _checked_stack(numbers(patterns, "patterns", source, kinds="biufcO"), source)
     if array.dtype.kind not in "uif":
         rule, fix = "Diffraction patterns are real numbers.", "store counts or amplitudes, not complex waves"
         received = f"dtype {array.dtype}"
@@ -279,21 +270,8 @@ def _checked_stack(array: NDArray[Any], source: str) -> NDArray[Any]:
     return array
 
 
-def _check_values(patterns: NDArray[Any], mask: NDArray[np.bool_], source: str) -> None:
-    if patterns.dtype.kind == "u":
-        return
-    for number, chunk in enumerate(chunks(patterns)):
-        bad = (~np.isfinite(chunk) | (chunk < 0)) & mask
-        if bad.any():
-            position, y, x = np.argwhere(bad)[0]
-            rule = "Diffraction patterns are finite and not negative on good pixels."
-            fix = "subtract the dark field with clipping at 0 and mark bad pixels in 'bad_pixels'"
-            received = f"{chunk[position, y, x]} at pattern {number * CHUNK + position}, pixel ({y}, {x})"
-            raise DataError.in_field(rule, "numbers ≥ 0", received, fix, "patterns", source)
-
-
 def _checked_positions(positions_px: Any, n_patterns: int, source: str) -> NDArray[np.float64]:
-    positions = np.asarray(positions_px, dtype=np.float64)
+    positions = np.asarray(numbers(positions_px, "positions_px", source), dtype=np.float64)
     if positions.ndim != 2 or positions.shape[1] != 2:
         rule, fix = "Positions are (y, x) pairs.", "stack y and x: numpy.stack([y_px, x_px], axis=1)"
         raise wrong_shape(positions, "positions_px", source, rule, "shape (position, 2)", fix)
@@ -301,7 +279,7 @@ def _checked_positions(positions_px: Any, n_patterns: int, source: str) -> NDArr
         expected = f"{n_patterns} positions, one for every pattern"
         raise unpaired_patterns(expected, f"{len(positions)} positions in '{source}'")
     if not np.isfinite(positions).all():
-        raise _not_finite("positions_px", source)
+        raise not_finite("positions_px", source)
     return positions
 
 
@@ -384,16 +362,13 @@ def _checked_object(obj: Any, source: str) -> NDArray[np.complex64]:
     if array.ndim != 2:
         rule, fix = "An object is one image.", "give one layer of the object"
         raise wrong_shape(array, "obj", source, rule, "shape (y, x)", fix)
-    if not np.isfinite(array).all():
-        raise _not_finite("obj", source)
-    return array.astype(np.complex64)
+    with np.errstate(over="ignore"):
+        canonical: NDArray[np.complex64] = numbers(array, "obj", source, kinds="biufc").astype(np.complex64)
+    if not np.isfinite(canonical).all():
+        raise not_finite("obj", source)
+    return canonical
 
 
 def _wrong_domain(expected: str, received: str, fix: str, source: str) -> DataError:
     rule = "The declared measurement domain must agree with the data."
     return DataError.in_field(rule, expected, received, fix, "patterns", source)
-
-
-def _not_finite(key: str, source: str) -> DataError:
-    rule, fix = "Numbers in a scan are finite.", "repair the program that wrote the file"
-    return DataError.in_field(rule, "no NaN and no infinity", "non-finite values", fix, key, source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,9 @@ from ptycho_backend.data.detector_faults import find_bad_pixels
 from ptycho_backend.data.fields import Fields
 from ptycho_backend.data.odd_frames import usable
 from ptycho_backend.data.probe_guess import FROM_PATTERNS, PROBE_GUESS, guess_of
-from ptycho_backend.data.scan import EXCLUDED, Scan, checked_rows
+from ptycho_backend.data.rows import EXCLUDED, checked_rows
+from ptycho_backend.data.rows import measured_rows as measured_rows
+from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import ConfigError
 from ptycho_backend.runtime.memory_map import gather_rows
 
@@ -60,12 +62,6 @@ def without_rows(fields: Fields, rows: Rows) -> Fields:
         "positions_px": positions[left],
         "attributes": {**attributes, EXCLUDED: excluded.tolist()},
     }
-
-
-def measured_rows(n: int, attributes: dict[str, Any]) -> NDArray[np.intp]:
-    """Return the numbers in their file of the `n` patterns of a scan."""
-    excluded = np.asarray(attributes.get(EXCLUDED, []), dtype=np.intp)
-    return np.setdiff1d(np.arange(n + len(excluded)), excluded)
 
 
 def examined(scan: Scan) -> Scan:

@@ -40,6 +40,10 @@ class Model(ABC):
     execution: ExecutionConfig
     training_domain: Conditions | None = None  # scan conditions of its training; None: those of its calibration
 
+    def __repr__(self) -> str:
+        sides = f"N={self.config.N}, gridsize={self.config.gridsize}"
+        return f"<Model: {self.config.architecture}, {sides}, loss {self.loss_name}, engine {self.backend}>"
+
     @property
     def loss_name(self) -> str:
         """Name of the loss: "poisson", "mae", "realspace" or "supervised" (clause 3.1)."""

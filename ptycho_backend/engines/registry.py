@@ -14,6 +14,7 @@ from ptycho_backend.engines.parallel_solver import ParallelKernels
 from ptycho_backend.engines.solver_contract import SolverKernels
 from ptycho_backend.errors import BackendNotInstalledError, UnknownBackendError, nearest_name
 from ptycho_backend.runtime.devices import choose_device, gpu_driver_present
+from ptycho_backend.runtime.forks import require_own_process
 from ptycho_backend.training.parallel import ProcessRank, launched_rank, on_own_device
 
 GROUP = "ptycho_backend.backends"
@@ -23,7 +24,6 @@ NUMPY = "numpy"  # part of this package, so without an entry point; it has no ne
 FRAMEWORKS = {"pytorch": (("torch", "lightning"), "torch"), "tensorflow": (("tensorflow", "keras"), "tensorflow")}
 
 
-@functools.cache
 def get_backend(name: str = "auto") -> Backend:
     """
     Return an engine, importing its framework on first use.
@@ -40,9 +40,18 @@ def get_backend(name: str = "auto") -> Backend:
         If no engine has this name.
     BackendNotInstalledError
         If its framework is missing; the message names the extra to install.
+    ProcessError
+        In a child that was made by fork after its parent had used the engine.
     """
     chosen = _checked_name(name)
-    backend: Backend = NumpyBackend() if chosen == NUMPY else _registered()[chosen].load()()
+    if chosen != NUMPY:
+        require_own_process(chosen)
+    return _backend(chosen)
+
+
+@functools.cache
+def _backend(name: str) -> Backend:
+    backend: Backend = NumpyBackend() if name == NUMPY else _registered()[name].load()()
     return backend
 
 

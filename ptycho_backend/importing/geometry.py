@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ptycho_backend.data.cxi import JOULE_PER_EV, PLANCK_LIGHT_J_M
 from ptycho_backend.errors import ConfigError, DataError
 from ptycho_backend.importing.description import GeometryDescription
+from ptycho_backend.runtime.quantities import Pair, length_text, pixel_text
 
 ELECTRON_REST_ENERGY_EV = 510_998.950_69  # CODATA 2022
 PHOTON_EV = (1.0, 2e5)  # from the near infrared to hard X-rays
@@ -22,9 +23,7 @@ MIN_DISC_RADIUS_PX = 3.0
 MAX_ELONGATION = 1.1  # radius from the second moment over that from the area: 1 for a disc
 MAX_UNEVENNESS = 2.4  # brightness in a disc at the quantiles 0.9 and 0.1, divided: 3 for a Gaussian
 EDGE_BAND_PX = 2  # width of the blurred edge of a disc, on both sides
-LENGTHS = (("m", 1.0), ("mm", 1e-3), ("µm", 1e-6), ("nm", 1e-9), ("pm", 1e-12))
 
-Pair = tuple[float, float]
 # Fields of each way to the object's pixel, besides the wavelength.
 ROUTES = {
     "distance": ("distance_m", "detector_pixel_m"),
@@ -142,19 +141,6 @@ def geometry_text(pixel_m: Pair | None, wavelength: float | None = None) -> str:
         parts.append(f"object pixel {pixel_text(pixel_m)}")
         parts.append(f"the resolution of the detector's edge is {edge} (Nyquist: two pixels)")
     return ", ".join(parts)
-
-
-def length_text(length_m: float) -> str:
-    """Return a length with four digits and a fitting unit, as 8.4 nm."""
-    size = abs(length_m)
-    factor, unit = next(((value, name) for name, value in LENGTHS if size >= value), (1e-12, "pm"))
-    return f"{length_m / factor:.4g} {unit}"
-
-
-def pixel_text(pixel_m: Pair) -> str:
-    """Return the sides (y, x) of a pixel as text: one length for a square pixel."""
-    texts = [length_text(side) for side in pixel_m]
-    return texts[0] if texts[0] == texts[1] else f"{texts[0]} × {texts[1]} (y, x)"
 
 
 def option(name: str) -> str:

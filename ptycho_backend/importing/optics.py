@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from ptycho_backend.errors import ConfigError
 from ptycho_backend.importing.description import GeometryDescription, ProbeDescription
-from ptycho_backend.importing.geometry import length_text, wavelength_m
+from ptycho_backend.importing.geometry import wavelength_m
 from ptycho_backend.physics.propagation import far_field, near_field
+from ptycho_backend.runtime.quantities import length_text
 from ptycho_backend.simulation.probes import edge
 
 Wave = NDArray[np.complex128]

@@ -14,8 +14,8 @@ from ptycho_backend.data.fields import matched_positions, numbers
 from ptycho_backend.errors import ConfigError, DataError, ShapeError
 from ptycho_backend.importing.arrays import ArraySource, open_array, split_address
 from ptycho_backend.importing.description import PositionsDescription
-from ptycho_backend.importing.geometry import length_text
 from ptycho_backend.importing.text_columns import chosen_columns, text_columns
+from ptycho_backend.runtime.quantities import length_text
 
 logger = logging.getLogger(__name__)
 

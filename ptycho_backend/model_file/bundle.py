@@ -3,7 +3,7 @@ Model file ``wts.h5.zip``: readable by every engine, without pickle (spec: model
 
 Members: ``manifest.json``, ``config.json``, ``weights.h5``, ``history.json``, and ``trainer_state.h5`` in a
 checkpoint. The file is read as a zip, as a folder that holds the zip, or as the folder of the unpacked zip.
-Members are read by name into memory. Nothing is extracted, so no name in an archive can reach the file system.
+Members are read by name into memory (:mod:`ptycho_backend.model_file.zip_members`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ptycho_backend._version import __version__
 from ptycho_backend.config import TrainingConfig, from_dict, to_dict
 from ptycho_backend.data.output import atomic_path
+from ptycho_backend.data.run_folder import after_swap
 from ptycho_backend.errors import ConfigError, ModelFileError
 from ptycho_backend.model_file.hdf5_weights import (
     state_from_bytes,
@@ -29,6 +30,7 @@ from ptycho_backend.model_file.hdf5_weights import (
     weights_to_bytes,
 )
 from ptycho_backend.model_file.trainer_state import TrainerState
+from ptycho_backend.model_file.zip_members import MAX_MEMBER_BYTES, opened_archive, read_file, read_member
 from ptycho_backend.physics.calibration import Calibration
 
 FILE_NAME = "wts.h5.zip"
@@ -36,7 +38,7 @@ FORMAT = "ptychopinn-model"
 FORMAT_VERSION = 2
 MEMBERS = ("config.json", "weights.h5", "history.json")
 STATE = "trainer_state.h5"
-MAX_MEMBER_BYTES = 2 * 2**30  # a model has megabytes; a larger member is damaged or an attack
+MAX_JSON_BYTES = 64 * 2**20
 FIXED_DATE = (1980, 1, 1, 0, 0, 0)  # so that equal models give equal files
 
 
@@ -112,23 +114,45 @@ def read_bundle(path: Path | str) -> Bundle:
     ModelFileError
         If it is missing, damaged, of another package or version, or does not match its checksums.
     """
-    contents = _read_members(Path(path))
+    contents = _read_members(after_swap(path))
     manifest = _from_json(contents["manifest.json"], path, "manifest.json")
     _check_manifest(manifest, contents, path)
     training = _config_from(contents["config.json"], path)
     try:
         calibration, weights = weights_from_bytes(contents["weights.h5"])
         state = state_from_bytes(contents[STATE]) if STATE in contents else None
+        _check_sizes(training, calibration, state)
+        history = _checked_history(_from_json(contents["history.json"], path, "history.json"))
     except ValueError as error:
-        raise _damaged(path, str(error)) from None
-    return Bundle(
-        training=training,
-        calibration=calibration,
-        weights=weights,
-        history=_from_json(contents["history.json"], path, "history.json"),
-        provenance=manifest["provenance"],
-        state=state,
-    )
+        raise error if isinstance(error, ModelFileError) else _damaged(path, str(error)) from None
+    return Bundle(training, calibration, weights, history, manifest["provenance"], state)
+
+
+def _check_sizes(training: TrainingConfig, calibration: Calibration, state: TrainerState | None) -> None:
+    """Check that the probes have the side of the model's window."""
+    for probe in (calibration.probe, None if state is None else state.probe):
+        if probe is not None and training.model.N not in (0, probe.shape[-1]):
+            raise ValueError(f"the probe has the shape {probe.shape} for a model of N={training.model.N}")
+
+
+def _checked_history(history: Any) -> list[dict[str, float]]:
+    """Return a history unchanged if it is a list with numbers by name for each epoch."""
+    rows = history if isinstance(history, list) else [history]
+    for number, row in enumerate(rows):
+        if history is not rows or not isinstance(row, dict):
+            raise ValueError(f"member 'history.json' holds {row!r:.60} instead of metrics by name for each epoch")
+        for name, value in row.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not _fits_float(value):
+                raise ValueError(f"member 'history.json', epoch {number + 1}: '{name}' is {value!r:.60}, no number")
+    return rows
+
+
+def _fits_float(value: float) -> bool:
+    try:
+        float(value)
+    except OverflowError:  # a whole number with hundreds of digits
+        return False
+    return True
 
 
 def _config_from(content: bytes, path: Path | str) -> TrainingConfig:
@@ -146,47 +170,31 @@ def _config_from(content: bytes, path: Path | str) -> TrainingConfig:
 
 def _read_members(path: Path) -> dict[str, bytes]:
     names: tuple[str, ...] = ("manifest.json", *MEMBERS)
-    if path.is_dir() and not (path / FILE_NAME).exists():
-        missing = [name for name in names if not (path / name).is_file()]
-        if missing:
-            raise _damaged(path, f"no {FILE_NAME} and no {', '.join(missing)} in this folder")
-        names = (*names, STATE) if (path / STATE).is_file() else names
-        return {name: (path / name).read_bytes() for name in names}
-    file = path / FILE_NAME if path.is_dir() else path
     try:
-        archive = zipfile.ZipFile(file)
-    except FileNotFoundError:
-        raise _damaged(file, "no such file") from None
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise _damaged(file, f"not a readable zip archive ({error})") from None
-    with archive:
-        names = (*names, STATE) if STATE in archive.namelist() else names
-        try:
-            return {name: read_member(archive, name, MAX_MEMBER_BYTES) for name in names}
-        except ValueError as error:
-            raise _damaged(file, str(error)) from None
+        if _is_folder(path) and not (path / FILE_NAME).exists():
+            missing = [name for name in names if not (path / name).is_file()]
+            if missing:
+                raise ValueError(f"no {FILE_NAME} and no {', '.join(missing)} in this folder")
+            names = (*names, STATE) if (path / STATE).is_file() else names
+            return {name: read_file(path / name, _limit(name)) for name in names}
+        path = path / FILE_NAME if _is_folder(path) else path
+        with opened_archive(path) as archive:
+            names = (*names, STATE) if STATE in archive.namelist() else names
+            return {name: read_member(archive, name, _limit(name)) for name in names}
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
 
 
-def read_member(archive: zipfile.ZipFile, name: str, limit: int = MAX_MEMBER_BYTES) -> bytes:
-    """
-    Read one member of a zip archive into memory.
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError) as error:  # a name that the system refuses
+        raise ValueError(getattr(error, "strerror", None) or str(error)) from None
 
-    Raises
-    ------
-    ValueError
-        If it is missing, damaged, or larger than `limit` bytes.
-    """
-    try:
-        info = archive.getinfo(name)
-    except KeyError:
-        found = ", ".join(archive.namelist()[:6])
-        raise ValueError(f"no member '{name}' (found: {found or 'nothing'})") from None
-    if info.file_size > limit:
-        raise ValueError(f"member '{name}' claims {info.file_size} bytes")
-    try:
-        return archive.read(info)
-    except Exception as error:  # zlib and zipfile raise many classes for damaged data
-        raise ValueError(f"member '{name}' is damaged ({error})") from None
+
+def _limit(name: str) -> int:
+    """Return the largest size of a member, bytes."""
+    return MAX_MEMBER_BYTES if name.endswith(".h5") else MAX_JSON_BYTES
 
 
 def _check_manifest(manifest: Any, contents: dict[str, bytes], path: Path | str) -> None:
@@ -214,8 +222,10 @@ def _to_json(value: Any) -> bytes:
 
 def _from_json(content: bytes, path: Path | str, member: str) -> Any:
     try:
-        return json.loads(content)
-    except (ValueError, UnicodeDecodeError, RecursionError) as error:
+        values = json.loads(content)
+        json.dumps(values, ensure_ascii=False).encode()  # escapes may spell text that UTF-8 lacks
+        return values
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, f"member '{member}' is not JSON ({error})") from None
 
 

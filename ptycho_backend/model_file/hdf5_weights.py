@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import io
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ptycho_backend.model_file.hdf5_values import (
+    LARGEST,
+    SMALLEST,
+    array_at,
+    arrays_at,
+    group_at,
+    number_at,
+    opened_values,
+    positive_at,
+    text_at,
+)
 from ptycho_backend.model_file.trainer_state import ARRAYS, MAPPINGS, NUMBERS, Arrays, TrainerState
 from ptycho_backend.physics.calibration import Calibration
 
@@ -39,17 +48,19 @@ def weights_from_bytes(content: bytes) -> tuple[Calibration, Arrays]:
     Raises
     ------
     ValueError
-        If it is damaged, holds other data than numbers, or links to other files.
+        If it is damaged, holds other data than finite numbers, or refers to other files.
     """
-    with _opened("weights.h5", content) as file:
-        weights = _load(file, "weights")
-        group = file["calibration"]
-        numbers = {name: _positive(name, float(group.attrs[name])) for name in CALIBRATION_NUMBERS}
+    with opened_values("weights.h5", content) as file:
+        weights = arrays_at(file, "weights")
+        group = group_at(file, "calibration")
         calibration = Calibration(
-            probe=np.asarray(group["probe"][()], dtype=np.complex64),
-            probe_guess_sha256=str(group.attrs["probe_guess_sha256"]),
-            **numbers,
+            probe=_probe_at(group),
+            probe_guess_sha256=text_at(group, "probe_guess_sha256"),
+            **{name: positive_at(group, name) for name in CALIBRATION_NUMBERS},
         )
+        counts = calibration.counts_per_intensity
+        if not SMALLEST <= counts <= LARGEST:
+            raise ValueError(f"photon_scale / rms_input_scale² is {counts:g}, which float32 cannot hold")
     return calibration, weights
 
 
@@ -78,26 +89,14 @@ def state_from_bytes(content: bytes) -> TrainerState:
     ValueError
         For the same reasons as in :func:`weights_from_bytes`.
     """
-    with _opened("trainer_state.h5", content) as file:
-        fields: dict[str, Any] = {name: _finite(name, float(file.attrs[name])) for name in NUMBERS}
+    with opened_values("trainer_state.h5", content) as file:
+        fields: dict[str, Any] = {name: _checked_number(name, number_at(file, name)) for name in NUMBERS}
         fields |= {name: int(fields[name]) for name in INTEGERS}
-        fields |= {name: {key: float(value) for key, value in file[name].attrs.items()} for name in MAPPINGS}
-        fields |= {name: _load(file, name) for name in ARRAYS}
+        fields |= {name: _numbers_at(group_at(file, name)) for name in MAPPINGS}
+        fields |= {name: arrays_at(file, name) for name in ARRAYS}
         if "probe" in file:
-            fields["probe"] = np.asarray(file["probe"][()], dtype=np.complex64)
+            fields["probe"] = _probe_at(file)
     return TrainerState(**fields)
-
-
-@contextmanager
-def _opened(member: str, content: bytes) -> Iterator[Any]:
-    """Open the content of a member; every error inside the block becomes a ValueError."""
-    import h5py
-
-    try:
-        with h5py.File(io.BytesIO(content), "r") as file:
-            yield file
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"member '{member}' cannot be read ({error})") from None
 
 
 def _store(file: Any, name: str, arrays: Arrays, dtype: str = "float32") -> None:
@@ -106,35 +105,25 @@ def _store(file: Any, name: str, arrays: Arrays, dtype: str = "float32") -> None
         group.create_dataset(key, data=np.asarray(array, dtype=dtype))
 
 
-def _load(file: Any, name: str) -> Arrays:
-    arrays: Arrays = {}
-    _read_group(file[name], "", arrays)
-    return arrays
+def _probe_at(group: Any) -> NDArray[np.complex64]:
+    probe = array_at(group, "probe", kind="c")
+    if probe.ndim != 3 or probe.shape[1] != probe.shape[2]:
+        raise ValueError(f"'probe' has the shape {probe.shape} instead of (mode, N, N)")
+    if not probe.any():
+        raise ValueError("'probe' holds zeros only")
+    return probe
 
 
-def _positive(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} is {value} instead of a positive number")
-    return value
+def _numbers_at(group: Any) -> dict[str, float]:
+    """Return the attributes of a group; a monitored value may be infinite before the first epoch, or NaN."""
+    values = {name: np.asarray(value) for name, value in group.attrs.items()}
+    for name, value in values.items():
+        if value.shape != () or value.dtype.kind not in "iuf":
+            raise ValueError(f"attribute '{name}' is no number")
+    return {name: float(value) for name, value in values.items()}
 
 
-def _finite(name: str, value: float) -> float:
-    if not math.isfinite(value) or (name != "loss_sum" and value < 0):
+def _checked_number(name: str, value: float) -> float:
+    if (name != "loss_sum" and value < 0) or (name in INTEGERS and not (value < 2**53 and value % 1 == 0)):
         raise ValueError(f"{name} is {value}, which is no state of a training")
     return value
-
-
-def _read_group(group: Any, prefix: str, arrays: Arrays) -> None:
-    """Add the data sets of a group to `arrays`; links to other files are errors."""
-    import h5py
-
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"'{prefix}{name}' is a link out of the file")
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            _read_group(item, f"{prefix}{name}/", arrays)
-        elif item.dtype.kind != "f" or item.external or item.is_virtual:
-            raise ValueError(f"'{prefix}{name}' does not hold plain numbers")
-        else:
-            arrays[f"{prefix}{name}"] = np.asarray(item[()], dtype=np.float32)

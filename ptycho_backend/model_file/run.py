@@ -14,14 +14,17 @@ import numpy as np
 
 from ptycho_backend._version import __version__
 from ptycho_backend.config import ExecutionConfig, TrainingConfig, save_yaml, to_dict
-from ptycho_backend.data.output import atomic_path, prepare_run_folder
+from ptycho_backend.data.output import atomic_path
+from ptycho_backend.data.run_folder import Contents, run_folder
 from ptycho_backend.engines.model import History, Model
 from ptycho_backend.model_file.bundle import FILE_NAME, Bundle, write_bundle
+from ptycho_backend.plots.notebook import curves_png, html_summary
 from ptycho_backend.runtime.plain_values import to_plain
 
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"
 SUMMARY = "summary.json"
+RUN_FILES = (FILE_NAME, CONFIG, METRICS, SUMMARY)
 
 
 @dataclass(eq=False)
@@ -55,17 +58,49 @@ class Run:
     provenance: dict[str, Any] = field(default_factory=dict)
     checkpoint: Path | None = None
 
+    def facts(self) -> dict[str, str]:
+        """Return label and short text: model, epochs, last losses, duration and model file."""
+        model, last = self.model, self.history[-1] if self.history else {}
+        texts = {"model": repr(model)[len("<Model: ") : -1], "epochs": f"{len(self.history)} epochs"}
+        losses = [name for name in (model.train_loss_name, model.val_loss_name) if name in last]
+        texts |= {name: f"{name} {last[name]:.4g}" for name in losses}
+        if "training_seconds" in self.summary:
+            texts["duration"] = f"{self.summary['training_seconds']:.3g} s"
+        if self.checkpoint is not None:
+            texts["file"] = f"saved in '{self.checkpoint}'"
+        return texts
+
+    def __repr__(self) -> str:
+        return f"<Run: {', '.join(self.facts().values())}>"
+
+    def _repr_html_(self) -> str:
+        return html_summary("Run", self.facts(), self._picture if self.history else None)
+
+    def _picture(self) -> bytes:
+        """Return a small PNG of the losses of every epoch."""
+        names = (self.model.train_loss_name, self.model.val_loss_name)
+        curves = {
+            name: np.array([epoch[name] for epoch in self.history if name in epoch])
+            for name in names
+            if name in self.history[-1]
+        }
+        return curves_png(curves, "epoch")
+
     def save(self, folder: Path | str, overwrite: bool = False) -> Path:
         """
         Write ``wts.h5.zip``, ``config.yaml``, ``metrics.csv`` and ``summary.json`` into a run folder.
 
+        Readers see all files of the earlier run or all files of this one. Other files in the folder stay.
+
         Raises
         ------
         OutputError
-            If the folder cannot be written, or is not empty and `overwrite` is off.
+            If the folder is in use or cannot be written, or is not empty and `overwrite` is off.
         """
-        target = prepare_run_folder(folder, overwrite)
-        self.write_into(target)
+        target = Path(folder)
+        with run_folder(target, Contents(RUN_FILES, ()), overwrite) as unfinished:
+            self.write_into(unfinished)
+        self.checkpoint = target / FILE_NAME
         return target
 
     def write_into(self, folder: Path) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ptycho_backend.config import ExecutionConfig
 from ptycho_backend.engines.model import Model
 from ptycho_backend.engines.registry import available_backends, network_backend
-from ptycho_backend.model_file.bundle import read_bundle
+from ptycho_backend.errors import ConfigError, ModelFileError
+from ptycho_backend.model_file.bundle import Bundle, read_bundle
 from ptycho_backend.network.shipped import shipped_bundle
 from ptycho_backend.network.training_domain import training_domain_of
+from ptycho_backend.network.weights import check_weights, weight_shapes
 
 
 def load_model(
@@ -31,7 +35,7 @@ def load_model(
     ------
     ModelFileError, BackendNotInstalledError
     """
-    bundle = shipped_bundle() if path is None else read_bundle(path)
+    bundle = checked_bundle(path)
     written_by = bundle.training.backend
     engine = network_backend(written_by if backend == "auto" and written_by in available_backends() else backend)
     training = dataclasses.replace(bundle.training, backend=engine.name)
@@ -39,3 +43,29 @@ def load_model(
     model.set_weights(bundle.weights)
     model.training_domain = training_domain_of(bundle.provenance, bundle.calibration)
     return model
+
+
+def checked_bundle(path: Path | str | None = None) -> Bundle:
+    """
+    Read a model file whose weights and provenance suit its configuration.
+
+    The check comes before a network of the claimed size takes memory. None reads the shipped network.
+
+    Raises
+    ------
+    ModelFileError
+    """
+    bundle = shipped_bundle() if path is None else read_bundle(path)
+    with _naming("the shipped network" if path is None else f"'{path}'"):
+        check_weights(bundle.weights, weight_shapes(bundle.training, bundle.calibration))
+        training_domain_of(bundle.provenance, bundle.calibration)
+    return bundle
+
+
+@contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Add the file to the errors of its values."""
+    try:
+        yield
+    except (ModelFileError, ConfigError) as error:  # the latter for an architecture that is not registered
+        raise ModelFileError(error.rule, error.expected, f"{error.received}, in {source}", error.fix) from error

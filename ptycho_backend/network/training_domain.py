@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.data.scan import Scan
+from ptycho_backend.errors import ModelFileError
 from ptycho_backend.physics.calibration import Calibration
 
 Range = tuple[float, float]
@@ -101,18 +102,42 @@ def training_domain_of(provenance: Mapping[str, Any], calibration: Calibration) 
 
     Pretraining covers the ranges of its recipe. Training on one scan covers the conditions of that scan, expanded by
     :data:`SINGLE_SCAN_FACTORS`. Without stored conditions the calibration gives them.
+
+    Raises
+    ------
+    ModelFileError
+        If the provenance holds conditions that are no ranges of positive numbers.
     """
+    try:
+        return _stored_domain(provenance, calibration)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+        raise ModelFileError(
+            "The provenance of a model holds the scan conditions of its training.",
+            expected=f"ranges of positive numbers by name: {', '.join(DESCRIPTIONS)}",
+            received=f"{type(error).__name__} for {error}",
+            fix="copy the model file again from the run folder, or train again",
+        ) from None
+
+
+def _stored_domain(provenance: Mapping[str, Any], calibration: Calibration) -> Conditions:
     recipe = provenance.get("pretraining", {}).get("recipe")
     if recipe:
         return _recipe_conditions(recipe).expanded(RECIPE_FACTORS)
     stored = provenance.get(SCAN_CONDITIONS)
     if stored:
-        conditions = Conditions(**{name: (value[0], value[1]) for name, value in stored.items()})
+        conditions = Conditions(**{name: _range(name, value) for name, value in stored.items()})
     else:
         N, photons = float(calibration.N), calibration.photons_per_pattern
         size = probe_diameter_px(calibration.probe) / N
         conditions = Conditions((N, N), (photons, photons), (size, size))
     return conditions.expanded(SINGLE_SCAN_FACTORS)
+
+
+def _range(name: str, limits: Any) -> Range:
+    low, high = (float(value) for value in limits)
+    if not 0 <= low <= high < np.inf:
+        raise ValueError(f"{name} from {low} to {high}")
+    return low, high
 
 
 def outside(conditions: Conditions, domain: Conditions) -> list[str]:
@@ -128,7 +153,6 @@ def outside(conditions: Conditions, domain: Conditions) -> list[str]:
 def _recipe_conditions(recipe: Mapping[str, Any]) -> Conditions:
     sizes = [float(N) for N, share in recipe["sizes"].items() if share > 0]
     photons, probe_size, step = (
-        (float(low), float(high))
-        for low, high in (recipe[key] for key in ("photons_per_pattern", "diameter_fraction", "step_of_diameter"))
+        _range(key, recipe[key]) for key in ("photons_per_pattern", "diameter_fraction", "step_of_diameter")
     )
     return Conditions((min(sizes), max(sizes)), photons, probe_size, step)

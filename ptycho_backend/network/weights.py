@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ptycho_backend.config import TrainingConfig
 from ptycho_backend.engines.model import LOG_SCALE, PROBE, parts_of
 from ptycho_backend.errors import ModelFileError, nearest_name
-from ptycho_backend.network.architectures import initial_weights
+from ptycho_backend.network.architectures import initial_weights, parameters
 from ptycho_backend.physics.calibration import Calibration
 
 
@@ -33,6 +33,12 @@ def starting_weights(training: TrainingConfig, calibration: Calibration) -> dict
         LOG_SCALE: np.zeros((), np.float32),
         PROBE: parts_of(calibration.probe).astype(np.float32),
     }
+
+
+def weight_shapes(training: TrainingConfig, calibration: Calibration) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all weights of a model by canonical name, without taking memory for them."""
+    shapes = {parameter.name: parameter.shape for parameter in parameters(training.model)}
+    return {**shapes, LOG_SCALE: (), PROBE: (*calibration.probe.shape, 2)}
 
 
 def check_weights(weights: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:

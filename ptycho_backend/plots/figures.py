@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.data.output import atomic_path
+from ptycho_backend.runtime.quantities import length_unit, photons_text, pixel_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 Real = NDArray[np.float64]
 Extent = tuple[float, float, float, float]
 Limits = tuple[float, float]
+Pair = tuple[float, float]
 
 DPI = 150
 ROBUST_PERCENT = (0.5, 99.5)  # a few wild pixels at the rim must not set the grey scale
 NO_DATA = "#d9d9d9"
 HIGHLIGHT = "tab:red"
 SMALL, NORMAL, LARGE = 8, 9, 11
+PIXELS = "px"
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
@@ -37,7 +40,7 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
     figure = Figure(figsize=(width, height), layout="constrained")
     if title:
-        figure.suptitle(title, fontsize=LARGE)
+        figure.suptitle(title, fontsize=LARGE, parse_math=False)  # names of files may contain $
     return figure
 
 
@@ -47,15 +50,37 @@ def write_figure(figure: Figure, path: Path | str) -> None:
         figure.savefig(unfinished, format="png", dpi=DPI)
 
 
-def extent_of(
-    shape: tuple[int, ...], origin_px: tuple[float, float], pixel_size_m: tuple[float, float] | None
-) -> tuple[Extent, str]:
-    """Return left, right, bottom, top of an image in scan coordinates, and their unit."""
-    scale, unit = (1.0, 1.0), "px"
+def title_of(name: str, pixel_size_m: Pair | None = None, photons_per_pattern: float | None = None) -> str:
+    """
+    Return the title of a picture: name of the scan, object pixel and dose.
+
+    Parameters
+    ----------
+    name : str
+    pixel_size_m : (float, float), optional
+        (y, x), metres.
+    photons_per_pattern : float, optional
+        Mean number of photons in a pattern.
+    """
+    parts = [name]
     if pixel_size_m is not None:
-        span_m = max(n * size for n, size in zip(shape, pixel_size_m, strict=True))
-        factor, unit = (1e6, "µm") if span_m >= 1e-6 else (1e9, "nm")
-        scale = (pixel_size_m[0] * factor, pixel_size_m[1] * factor)
+        parts.append(f"pixel {pixel_text(pixel_size_m)}")
+    if photons_per_pattern is not None:
+        parts.append(f"{photons_text(photons_per_pattern)} photons per pattern")
+    return " · ".join(part for part in parts if part)
+
+
+def scale_of(span_px: tuple[float, ...], pixel_size_m: Pair | None) -> tuple[Pair, str]:
+    """Return the size (y, x) of a pixel in the unit of the axes of a picture, and this unit: µm, nm, … or px."""
+    if pixel_size_m is None:
+        return (1.0, 1.0), PIXELS
+    unit, size_m = length_unit(max(n * size for n, size in zip(span_px, pixel_size_m, strict=True)))
+    return (pixel_size_m[0] / size_m, pixel_size_m[1] / size_m), unit
+
+
+def extent_of(shape: tuple[int, ...], origin_px: Pair, pixel_size_m: Pair | None) -> tuple[Extent, str]:
+    """Return left, right, bottom, top of an image in scan coordinates, and their unit."""
+    scale, unit = scale_of(shape, pixel_size_m)
     # Integer coordinates are pixel centres, so the picture begins half a pixel before.
     low = [(o - 0.5) * s for o, s in zip(origin_px, scale, strict=True)]
     high = [(o - 0.5 + n) * s for o, n, s in zip(origin_px, shape, scale, strict=True)]
@@ -71,16 +96,15 @@ def robust_limits(values: Real) -> Limits:
     return (low, high) if high - low > 1e-9 else (low - 0.5, high + 0.5)
 
 
-def draw_map(axes: Axes, values: Real, extent: Extent, colours: str, limits: Limits) -> Axes:
-    """Draw a map with its colour bar; values that are not finite stay light grey."""
+def draw_map(axes: Axes, values: Real, extent: Extent, colours: str, limits: Limits) -> Colorbar:
+    """Draw a map with its colour bar, and return the bar; values that are not finite stay light grey."""
     import matplotlib
 
     colormap = matplotlib.colormaps[colours].with_extremes(bad=NO_DATA)
     low, high = limits
     image = axes.imshow(values, cmap=colormap, vmin=low, vmax=high, extent=extent, interpolation="nearest")
-    add_colour_bar(axes, image)
     axes.tick_params(labelsize=SMALL)
-    return axes
+    return add_colour_bar(axes, image)
 
 
 def add_colour_bar(axes: Axes, mappable: Any) -> Colorbar:
@@ -88,29 +112,6 @@ def add_colour_bar(axes: Axes, mappable: Any) -> Colorbar:
     bar = axes.figure.colorbar(mappable, ax=axes, fraction=0.046, pad=0.02)
     bar.ax.tick_params(labelsize=SMALL, which="both")
     return bar
-
-
-def draw_ring_correlation(axes: Axes, frequency: Real, correlation: Real, crossing: float, level: float) -> Axes:
-    """
-    Draw a Fourier ring correlation, the level that counts as resolved, and its first crossing.
-
-    Parameters
-    ----------
-    axes : Axes
-    frequency, correlation : float64, shape (ring,)
-        Frequency as a fraction of Nyquist.
-    crossing : float
-        Frequency of the first crossing; 1 for none.
-    level : float
-    """
-    axes.plot(frequency, correlation, color="tab:blue", linewidth=1.6)
-    axes.axhline(level, color="0.5", linestyle="--", linewidth=1)
-    axes.axvline(crossing, color=HIGHLIGHT, linestyle=":", linewidth=1.4)
-    axes.set(xlim=(0, 1), ylim=(min(-0.05, float(correlation.min())), 1.05))
-    axes.set_xlabel("spatial frequency, fraction of Nyquist", fontsize=SMALL)
-    axes.tick_params(labelsize=SMALL)
-    axes.grid(alpha=0.25)
-    return axes
 
 
 def label_axes(axes: Axes, unit: str) -> Axes:

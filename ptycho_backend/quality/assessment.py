@@ -23,12 +23,14 @@ from ptycho_backend.engines.model import Model
 from ptycho_backend.events import OnEvent, ignore, without_images
 from ptycho_backend.network.prediction import Predicted
 from ptycho_backend.network.training_domain import Conditions, outside, scan_conditions, training_domain_of
+from ptycho_backend.plots.notebook import curves_png, html_summary
 from ptycho_backend.quality.causes import ExperimentFigures, listed
 from ptycho_backend.quality.half_datasets import HalfDatasets, half_datasets
 from ptycho_backend.quality.patch_agreement import PatchAgreement, patch_agreement
 from ptycho_backend.quality.residuals import Residuals, Variation, residuals
 from ptycho_backend.reconstruction import Reconstruction, prepare
 from ptycho_backend.runtime.plain_values import to_plain
+from ptycho_backend.runtime.quantities import resolution_m, resolution_text
 
 Real = NDArray[np.float64]
 
@@ -83,6 +85,8 @@ class Assessment:
         Number in its file of every pattern that took part.
     warnings : tuple of str
         Problems with the image, each with a remedy.
+    pixel_size_m : (float, float), optional
+        Object pixel (y, x), metres, for the resolution as a length; None where it is unknown.
     """
 
     residual: float
@@ -104,6 +108,40 @@ class Assessment:
     experiment: ExperimentFigures = field(default_factory=ExperimentFigures)
     numbers: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
+    pixel_size_m: tuple[float, float] | None = None
+
+    @property
+    def resolution_m(self) -> float | None:
+        """Return the period up to which half datasets agree, metres; None without halves, or for an unknown pixel."""
+        return None if self.halves is None else resolution_m(self.halves.resolution, self.pixel_size_m)
+
+    def facts(self) -> dict[str, str]:
+        """Return label and short text: residual, unexplained variance, resolution, outliers and number of warnings."""
+        ratio = self.residual / max(self.shot_noise_floor, 1e-30)
+        texts = {
+            "residual": f"residual {ratio:.3g} × shot noise",
+            "unexplained": f"{self.unexplained_variance:.2%} of the variance unexplained",
+        }
+        if self.halves is not None:
+            agreed = resolution_text(self.halves.resolution, self.pixel_size_m)
+            texts["resolution"] = f"half datasets agree to {agreed}"
+        if self.outliers:
+            texts["outliers"] = f"{len(self.outliers)} of {len(self.residual_per_pattern)} patterns fit much worse"
+        n = len(self.warnings)
+        texts["warnings"] = f"{n} warning{'s' * (n != 1)}" if n else "no warnings"
+        return texts
+
+    def __repr__(self) -> str:
+        lines = [f"<Assessment: {', '.join(self.facts().values())}>", *self.warnings[:1]]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return html_summary("Assessment", self.facts(), self._picture, self.warnings)
+
+    def _picture(self) -> bytes:
+        """Return a small PNG of the residual of every pattern and its expectation."""
+        curves = {"residual": self.residual_per_pattern, "shot noise": self.floor_per_pattern}
+        return curves_png(curves, "pattern", logarithmic=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures but the difference image as plain values, ready for JSON."""
@@ -114,7 +152,8 @@ class Assessment:
         if self.training_domain is not None:
             values["training_domain"] = self.training_domain.to_dict()
         if self.halves is not None:
-            values["halves"] = {name: value for name, value in vars(self.halves).items() if name != "difference"}
+            halves = {name: value for name, value in vars(self.halves).items() if name != "difference"}
+            values["halves"] = {"resolution_m": self.resolution_m, **halves}
         # Warnings first and long lists last, for a human reader.
         order = sorted(values, key=lambda name: (name != "warnings", isinstance(values[name], np.ndarray | tuple)))
         return {name: to_plain(values[name]) for name in order}
@@ -183,7 +222,7 @@ def assessment_of(
     summary = _summarised(found, network, halves, scan_conditions(scan, calibration.probe, found.photons))
     figures = ExperimentFigures.of(reconstruction.given_scan, image, reconstruction.better_orientation)
     numbers = tuple(measured_rows(len(scan), scan.attributes).tolist())
-    summary = dataclasses.replace(summary, numbers=numbers, experiment=figures)
+    summary = dataclasses.replace(summary, numbers=numbers, experiment=figures, pixel_size_m=scan.pixel_size_m)
     return dataclasses.replace(summary, warnings=tuple(_warnings(summary, found.variation)))
 
 
@@ -242,7 +281,7 @@ def _warnings(assessment: Assessment, variation: Variation) -> Iterator[str]:
     yield from _image_warnings(assessment, _is_flat(variation))
     yield from _pattern_warnings(assessment)
     if variation.measured > _least_variation(variation):
-        yield from _resolution_warnings(assessment.halves)
+        yield from _resolution_warnings(assessment.halves, assessment.pixel_size_m)
     yield from _domain_warnings(assessment)
 
 
@@ -295,11 +334,11 @@ def _pattern_warnings(assessment: Assessment) -> Iterator[str]:
         )
 
 
-def _resolution_warnings(halves: HalfDatasets | None) -> Iterator[str]:
+def _resolution_warnings(halves: HalfDatasets | None, pixel_size_m: tuple[float, float] | None) -> Iterator[str]:
     if halves is not None and 0.0 < halves.resolution <= POOR_RESOLUTION:
         yield (
-            f"Half datasets agree only up to {halves.resolution:.2f} of Nyquist: finer detail is noise or depends on "
-            "the choice of patterns. More photons, more overlap or a better probe would help."
+            f"Half datasets agree only up to {resolution_text(halves.resolution, pixel_size_m)}: finer detail is noise "
+            "or depends on the choice of patterns. More photons, more overlap or a better probe would help."
         )
 
 

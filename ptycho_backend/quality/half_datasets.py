@@ -14,8 +14,9 @@ from ptycho_backend.errors import DataError
 from ptycho_backend.events import Event, OnEvent, StageEvent, ignore
 from ptycho_backend.network.prediction import Predicted
 from ptycho_backend.network.training_domain import probe_diameter_px
-from ptycho_backend.quality.metrics import RESOLVED_BY_HALVES, compare, first_crossing
+from ptycho_backend.quality.metrics import compare, first_crossing
 from ptycho_backend.reconstruction import Reconstruction
+from ptycho_backend.runtime.quantities import RESOLVED_BY_HALVES
 
 Rows = NDArray[np.intp] | slice
 LINK_OVER_DIAMETER = 0.7  # longest link of two patterns over the probe diameter: 30 % linear overlap

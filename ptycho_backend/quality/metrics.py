@@ -9,9 +9,11 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from ptycho_backend.data.phase_plane import fit_plane, level
 from ptycho_backend.errors import DataError
 from ptycho_backend.runtime.plain_values import to_plain
-from ptycho_backend.solver.registration import find_shift, fit_plane, level, remove_ramp, sample, windowed_spectrum
+from ptycho_backend.runtime.quantities import RESOLVED, resolution_m
+from ptycho_backend.solver.registration import find_shift, remove_ramp, sample, windowed_spectrum
 
 __all__ = ["Comparison", "agreement_db", "compare", "first_crossing", "fourier_ring_correlation", "remove_ramp"]
 
@@ -19,9 +21,6 @@ Complex = NDArray[np.complex128]
 Real = NDArray[np.float64]
 Origin = tuple[float, float]
 
-RESOLVED = 0.5  # ring correlation with the truth that counts as resolved
-# Ring correlation of half datasets: the image of all patterns then correlates with the truth at 0.5.
-RESOLVED_BY_HALVES = 1 / 7
 FIRST_RING = 3  # smaller rings hold few coefficients, mixed by the window
 MAX_PSNR_DB = 200.0  # reported for identical images
 MIN_RELATIVE_CONTRAST = 0.05  # an image below this share of the truth's contrast counts as constant
@@ -61,6 +60,8 @@ class Comparison:
         Limits of the scores, one sentence each.
     image, truth : complex128, shape (y, x)
         The compared images: registered, scaled, without relative phase plane.
+    pixel_size_m : (float, float), optional
+        Pixel (y, x), metres, for the resolution as a length; None where it is unknown.
     """
 
     amplitude_psnr_db: float
@@ -79,10 +80,17 @@ class Comparison:
     frc: Real = field(repr=False, default_factory=lambda: np.zeros(0))
     image: Complex = field(repr=False, default_factory=lambda: np.zeros((0, 0), complex))
     truth: Complex = field(repr=False, default_factory=lambda: np.zeros((0, 0), complex))
+    pixel_size_m: tuple[float, float] | None = None
+
+    @property
+    def resolution_m(self) -> float | None:
+        """Return the period at `frc_half`, metres; None for an unknown pixel or an image without contrast."""
+        return resolution_m(self.frc_half, self.pixel_size_m)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the images as plain values, ready for JSON."""
-        return {k: to_plain(v) for k, v in vars(self).items() if k not in ("image", "truth")}
+        """Return everything but the images as plain values, ready for JSON, with `resolution_m`."""
+        values = vars(self) | {"resolution_m": self.resolution_m}
+        return {k: to_plain(v) for k, v in values.items() if k not in ("image", "truth")}
 
 
 def compare(
@@ -137,6 +145,7 @@ def compare(
         shift_px=(float(shift[0]), float(shift[1])),
         ramp_rad_per_px=(float(ramp[0]), float(ramp[1])),
         amplitude_scale=scale,
+        pixel_size_m=None,
         area=(float(corner[0] + truth_origin_px[0]), float(corner[1] + truth_origin_px[1]), *shape),
         warnings=tuple(warnings),
         frc_frequency=frequency,

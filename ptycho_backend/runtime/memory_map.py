@@ -7,6 +7,7 @@ each chunk; the values stay in the file.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import tempfile
@@ -46,7 +47,7 @@ def scratch_array(shape: tuple[int, ...], dtype: DTypeLike, order: str = "C") ->
     -----
     Spec: data 8.2.
     """
-    n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize  # Python's integers do not overflow
     if n_bytes < IN_MEMORY_BYTES:
         return np.empty(shape, dtype=dtype, order="F" if order == "F" else "C")
     folder = scratch_folder()
@@ -54,11 +55,11 @@ def scratch_array(shape: tuple[int, ...], dtype: DTypeLike, order: str = "C") ->
         with tempfile.TemporaryFile(dir=folder) as file:
             _reserve(file.fileno(), n_bytes)
             return np.memmap(file, dtype=dtype, mode="r+", shape=shape, order="F" if order == "F" else "C")
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # OverflowError: more bytes than any file may have
         raise OutputError(
             "Arrays that do not fit in memory need space on a disk.",
             expected=f"{n_bytes / 2**30:.1f} GiB free in '{folder}'",
-            received=error.strerror or str(error),
+            received=getattr(error, "strerror", None) or str(error),
             fix="free space there, or let the environment variable TMPDIR name a folder on a larger disk",
         ) from error
 

@@ -21,6 +21,7 @@ from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import ConfigError, ShapeError
 from ptycho_backend.physics.propagation import far_field
 from ptycho_backend.runtime.plain_values import to_plain
+from ptycho_backend.simulation.limits import check_expected, check_size
 from ptycho_backend.simulation.objects import make_object
 from ptycho_backend.simulation.positions import make_positions
 from ptycho_backend.simulation.probes import make_probe, shifted_probes
@@ -72,17 +73,17 @@ class SimulationConfig:
 
     N: Annotated[int, Ge(16), Le(1024)] = 64
     n_positions: Annotated[int, Ge(1)] = 1024
-    photons_per_pattern: Annotated[float, Gt(0.0)] = 1e6
+    photons_per_pattern: Annotated[float, Interval(gt=0.0, le=1e30)] = 1e6
     object_name: str = "photographs"
     probe_name: str = "disc"
     scan_name: str = "raster"
     step_px: Annotated[float, Gt(0.0)] | None = None
-    diameter_fraction: Annotated[float, Interval(gt=0.0, le=1.0)] = 0.35
+    diameter_fraction: Annotated[float, Interval(ge=1e-4, le=1.0)] = 0.35
     modes: Annotated[int, Ge(1), Le(8)] = 1
     probe_error: Annotated[float, Interval(gt=-0.9, lt=1.0)] = 0.0
     noise: bool = True
     bad_pixels: Annotated[float, Interval(ge=0.0, lt=0.5)] = 0.0
-    phase_range_rad: Annotated[float, Gt(0.0)] = 1.2
+    phase_range_rad: Annotated[float, Interval(gt=0.0, le=1e4)] = 1.2
     seed: Annotated[int, Ge(0)] = 0
 
 
@@ -105,13 +106,14 @@ def simulate_scan(config: SimulationConfig | None = None, **fields: Any) -> Scan
     Raises
     ------
     ConfigError
-        For unknown fields and values out of range.
+        For unknown fields, values out of range, and a scan that does not fit in memory or in its dtype.
 
     Notes
     -----
     Spec: simulation 4.1 to 4.6.
     """
     config = _settings(config, fields)
+    check_size(config.n_positions, config.N, _step_px(config))
     streams = _streams(config.seed)
     step_px, mask_rng = _step_px(config), _rng(streams, "mask")
     positions_px = make_positions(config.scan_name, config.n_positions, step_px, _rng(streams, "positions"))
@@ -121,6 +123,7 @@ def simulate_scan(config: SimulationConfig | None = None, **fields: Any) -> Scan
     probe = _probe(config, config.diameter_fraction, _rng(streams, "probe"))
     scale = photon_scale(obj, origin_px, probe, positions_px, config.photons_per_pattern)
     expected = expected_counts(obj, origin_px, probe * scale, positions_px)
+    check_expected(expected, config.photons_per_pattern, config.noise)
     patterns = detected(expected, _rng(streams, "noise")) if config.noise else expected.astype(np.float32)
     guess = _probe(config, config.diameter_fraction * (1 + config.probe_error), _rng(streams, "probe"))
     mask = mask_rng.random((config.N, config.N)) >= config.bad_pixels

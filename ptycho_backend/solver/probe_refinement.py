@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.config import TrainingConfig
-from ptycho_backend.data.probe_guess import FROM_PATTERNS, PROBE_GUESS
+from ptycho_backend.data.probe_guess import FROM_PATTERNS, PROBE_GUESS, centred
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines.numpy.solver import NumpyKernels
 from ptycho_backend.engines.solver_contract import SolverKernels
@@ -148,7 +148,9 @@ def refine_probe(
         return Refinement(calibration.probe, False, best.over_noise)
     several = len(best.probe) > 1 and np.isfinite(best.probe).all()
     probe = orthogonal_modes(best.probe) if several else best.probe
-    return Refinement(centred_like(probe, calibration.probe), True, best.over_noise)
+    # A spot that was made from the patterns has no outline of its own to correlate with: a ring would move onto it.
+    probe = centred(probe) if made else centred_like(probe, calibration.probe)
+    return Refinement(probe, True, best.over_noise)
 
 
 def _beyond_the_guess(trials: _Trials, refined: _Trial, made: bool, on_event: OnEvent) -> _Trial:

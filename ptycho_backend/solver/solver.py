@@ -290,7 +290,7 @@ class _Iteration:
     def _report_iteration(self, error: float) -> None:
         total = self._done if self.finished else self._total(self._done)
         current = partial(self.image, self.obj)
-        self._on_event(StageEvent(self._options.stage, self._done, total, f"error {error:.3g}", current))
+        self._on_event(StageEvent(self._options.stage, self._done, total, f"error {error:.3g}", current, float(error)))
 
     def image(self, obj: Any = None) -> Image:
         """Return the object on the pixels of the initial image, with the experiment."""

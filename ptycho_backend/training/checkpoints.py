@@ -6,11 +6,13 @@ import dataclasses
 import logging
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from ptycho_backend.config import ExecutionConfig, TrainingConfig, to_dict
+from ptycho_backend.data.run_claim import claimed
 from ptycho_backend.engines.model import History, Model
 from ptycho_backend.errors import ConfigError, DataError, ModelFileError, OutputError
 from ptycho_backend.model_file.bundle import Bundle, read_bundle, write_bundle
@@ -53,7 +55,7 @@ class CheckpointWriter:
     ) -> None:
         self._execution = execution or ExecutionConfig()
         self.folder, self.save_top_k, self.silent = Path(folder), self._execution.save_top_k, silent
-        self._provenance, self._config_written = dict(provenance), False
+        self._provenance, self._config_written, self._removed_earlier = dict(provenance), False, False
         if silent:
             return
         try:
@@ -65,6 +67,19 @@ class CheckpointWriter:
                 received=f"'{self.folder}': {error.strerror}",
                 fix="choose another folder",
             ) from error
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """
+        Hold the claim of the folder, so that no other training writes to it.
+
+        Raises
+        ------
+        OutputError
+            If another training writes to it.
+        """
+        with nullcontext() if self.silent else claimed(self.folder, inside=True):
+            yield
 
     @property
     def last(self) -> Path:
@@ -92,14 +107,19 @@ class CheckpointWriter:
                 fix="free some space, choose another folder, or lower save_top_k",
             )
 
-    def write(self, path: Path, model: Model, history: History, state: TrainerState) -> None:
+    def write(self, path: Path, model: Model, history: History, state: TrainerState) -> bool:
         """
         Write one checkpoint; it replaces the file at `path` only when it is complete.
 
         A failure is a warning, because a full disk may have space again after the next epoch.
+
+        Returns
+        -------
+        bool
+            True if the checkpoint is on the disk.
         """
         if self.silent:
-            return
+            return False
         state.probe = model.calibration.probe
         bundle = dataclasses.replace(bundle_of(model, history, self._provenance), state=state)
         try:
@@ -109,6 +129,8 @@ class CheckpointWriter:
             write_bundle(path, bundle)
         except OutputError as error:
             logger.warning("checkpoint of epoch %d not written: %s", state.epoch, error.received)
+            return False
+        return True
 
     def write_epoch(self, model: Model, history: History, state: TrainerState, best: BestEpoch) -> None:
         """Write the last checkpoint, and before it a best one if the epoch is among the `save_top_k` best."""
@@ -124,7 +146,15 @@ class CheckpointWriter:
             self.write(self.folder / name, model, history, state)
             if displaced and displaced != name:
                 (self.folder / displaced).unlink(missing_ok=True)
-        self.write(self.last, model, history, state)
+        if self.write(self.last, model, history, state) and not self._removed_earlier:
+            self._remove_earlier(state)
+
+    def _remove_earlier(self, state: TrainerState) -> None:
+        """Remove the best epochs of an earlier training, once the last checkpoint is this training's."""
+        for path in self.folder.glob(f"epoch=*{SUFFIX}"):
+            if path.name not in state.saved:
+                path.unlink(missing_ok=True)
+        self._removed_earlier = True
 
 
 def checkpoint_name(epoch: int, monitor_name: str, value: float) -> str:

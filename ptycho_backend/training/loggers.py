@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 EVENTS = "tensorboard"  # folder of the event files
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlruns"
+LOG_FILES = (EVENTS, DATABASE, ARTIFACTS)  # in a run folder, beside METRICS
 PACKAGES = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow",)}
 DATABASE_PACKAGES = ("sqlalchemy", "alembic")  # MLflow refuses new runs in its own file format
 METRICS_PER_REQUEST = 1000  # MLflow's limit

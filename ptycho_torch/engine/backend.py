@@ -16,7 +16,7 @@ from ptycho_backend.training.options import FitOptions
 from ptycho_backend.training.parallel import ProcessRank, check_processes, must_launch
 from ptycho_backend.training.processes import fit_in_processes
 from ptycho_torch.engine.callbacks import replayed
-from ptycho_torch.engine.device import devices, resolve_device
+from ptycho_torch.engine.device import devices, resolve_device, unchanged_random_state
 from ptycho_torch.engine.model import TorchModel
 from ptycho_torch.engine.operators import TorchOperators
 from ptycho_torch.engine.process_group import TorchProcessGroup, joined_group
@@ -41,7 +41,8 @@ class TorchBackend(Backend):
         self, training: TrainingConfig, calibration: Calibration, execution: ExecutionConfig | None = None
     ) -> TorchModel:
         """Build an untrained model."""
-        return TorchModel(training, calibration, execution or ExecutionConfig())
+        with unchanged_random_state():
+            return TorchModel(training, calibration, execution or ExecutionConfig())
 
     def fit(
         self,
@@ -59,7 +60,8 @@ class TorchBackend(Backend):
         if must_launch(execution):
             listener = replayed(options.callbacks, model, on_event)
             return fit_in_processes(type(self), model, (train, validation), execution, listener, options)
-        return fit(model, train, validation, execution, on_event, options)
+        with unchanged_random_state():
+            return fit(model, train, validation, execution, on_event, options)
 
     def operators(self, device: str = "auto") -> TorchOperators:
         """Return the physics operators on a device."""

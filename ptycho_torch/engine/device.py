@@ -54,3 +54,8 @@ def apply_process_settings(execution: ExecutionConfig) -> None:
     """Set the number of threads, which torch has once per process; Lightning sets determinism."""
     if execution.threads is not None:
         torch.set_num_threads(execution.threads)
+
+
+def unchanged_random_state() -> contextlib.AbstractContextManager[None]:
+    """Return a block that restores torch's random numbers, which modules and data loaders draw."""
+    return torch.random.fork_rng(range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0))

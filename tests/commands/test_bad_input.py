@@ -220,9 +220,9 @@ class TestOutput:
 def no_framework(monkeypatch):
     """Remove all frameworks from the registry."""
     monkeypatch.setattr(registry, "find_spec", lambda package: None)
-    registry.get_backend.cache_clear()
+    registry._backend.cache_clear()
     yield
-    registry.get_backend.cache_clear()
+    registry._backend.cache_clear()
 
 
 @pytest.mark.usefixtures("no_framework")

@@ -25,7 +25,7 @@ from ptycho_backend.quality.metrics import Comparison
 
 CORE = {"wts.h5.zip", "config.yaml", "metrics.csv", "summary.json", "checkpoints"}
 PICTURES = {"object.png", "probe.png", "comparison.png", "assessment.png"}
-IMAGE = {"reconstruction.h5", "evaluation.json", "assessment.json"} | PICTURES
+IMAGE = {"reconstruction.h5", "evaluation.json", "assessment.json", "report.html"} | PICTURES
 COMPARED = {"baseline.png"}  # with --compare only
 PNG = b"\x89PNG\r\n"
 
@@ -73,7 +73,8 @@ class TestTrain:
             scores = figures[key]
             assert f"{scores['amplitude_psnr_db']:.1f} dB  {scores['amplitude_ssim']:.3f}" in line
             assert f"{scores['phase_psnr_db']:.1f} dB  {scores['phase_ssim']:.3f}" in line
-            assert line.rstrip().endswith(f"{scores['frc_half']:.2f}")
+            period = f"{scores['resolution_m'] * 1e9:.3g} nm"
+            assert line.rstrip().endswith(f"{scores['frc_half']:.2f}  {period}")
         assert "patterns/s" in outcome.out
         assert f"Written to {folder}:" in outcome.out
 
@@ -114,7 +115,7 @@ class TestTrain:
         argv = ("--config", trained[0] / "config.yaml", "--no-reconstruct", "--output", tmp_path / "again")
         outcome = ptychopinn("train", scan_file, *argv)
         assert outcome.status == 0, outcome.err
-        assert names(tmp_path / "again") == CORE | {"losses.png"}
+        assert names(tmp_path / "again") == CORE | {"losses.png", "report.html"}
         for name in ("config.yaml", "metrics.csv"):
             assert (tmp_path / "again" / name).read_bytes() == (trained[0] / name).read_bytes()
 
@@ -129,7 +130,7 @@ class TestTrain:
             (tmp_path / name).write_text("earlier", encoding="utf-8")
         argv = ("train", scan_file, "--output", tmp_path, "--overwrite", "--no-reconstruct", *quick)
         assert ptychopinn(*argv).status == 0
-        assert names(tmp_path) == CORE | {"losses.png", "notes.txt"}
+        assert names(tmp_path) == CORE | {"losses.png", "report.html", "notes.txt"}
         assert (tmp_path / "notes.txt").read_text() == "earlier"
 
     def test_failed_run_keeps_earlier_results(self, scan_file, ptychopinn, tmp_path):
@@ -282,7 +283,7 @@ class TestEvaluate:
         argv = (trained[0] / "reconstruction.h5", scan_file, "--compare", "--output", tmp_path / "scores")
         outcome = ptychopinn("evaluate", *argv)
         assert outcome.status == 0, outcome.err
-        assert names(tmp_path / "scores") == {"evaluation.json", "comparison.png"}
+        assert names(tmp_path / "scores") == {"evaluation.json", "comparison.png", "report.html"}
         ours = json.loads((tmp_path / "scores/evaluation.json").read_text())
         theirs = json.loads((trained[0] / "evaluation.json").read_text())
         for mine, its in (("reconstruction", "network"), ("no_network", "no_network")):

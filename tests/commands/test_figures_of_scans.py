@@ -66,7 +66,7 @@ def test_probe_overlap():
     positions = np.stack(np.mgrid[0:3, 0:4], axis=-1).reshape(-1, 2) * 5.0
     rows = dict(geometry_rows(positions, disc(64, 20.0), (1e-8, 2e-8)))
     assert rows["probe overlap"] == "75% of its diameter"
-    assert rows["scan extent"] == "10 × 15 px (y × x), 0.1 × 0.3 µm; pixel 10 × 20 nm"
+    assert rows["scan extent"] == "10 × 15 px (y × x), 100 × 300 nm; pixel 10 nm × 20 nm (y, x)"
     assert dict(geometry_rows(positions * 10, disc(64, 20.0), None))["probe overlap"] == "0% of its diameter"
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import h5py
+import matplotlib.image
 import numpy as np
 import pytest
 import tifffile
 
 import ptycho_backend as pb
+from ptycho_backend import plots
 from ptycho_backend.commands import COMMANDS, MODULES
 from ptycho_backend.commands.files import IMAGE_FILES
 from ptycho_backend.data.orientation import AS_GIVEN, ORIENTATIONS, oriented
@@ -28,7 +32,7 @@ from ..importing import layouts
 FOLDER = Path(__file__).parents[2] / "docs/how-to"
 TEXT = (FOLDER / "command-line.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
-EXAMPLES = [line for block in BLOCKS for line in block.splitlines()]
+EXAMPLES = [line for block in BLOCKS for line in block.splitlines() if not line.startswith("source ")]
 MINE = "The layout of your beamline"
 RASTER = (5, 6)
 
@@ -55,7 +59,7 @@ def test_commands_and_files_are_listed():
 
 
 def test_named_options_exist():
-    named = set(re.findall(r"`(--[\w-]+)", TEXT))
+    named = set(re.findall(r"`(--[\w-]+)(?![\w.-])", TEXT))  # fields of a section, as --training.nepochs, are elsewhere
     known = {option for command in COMMANDS for option in command_line_of(command).options}
     assert named - known == set()
 
@@ -240,6 +244,23 @@ def test_a_beamline_adds_the_layout_of_the_page(tmp_path, monkeypatch, true, run
     assert_imported(true)
 
 
+# --- plots.md ------------------------------------------------------------------------------------------------------
+
+PLOTS = "plots.md"
+
+
+def test_the_figure_of_the_page_is_drawn(tmp_path, monkeypatch, run_section):
+    monkeypatch.chdir(tmp_path)
+    run_section(PLOTS, "One figure of a result")
+    assert matplotlib.image.imread("lines.png").shape[:2] == (1200, 1800)
+
+
+def test_functions_of_the_page_exist():
+    named = re.findall(r"plots\.(\w+)\(", (FOLDER / PLOTS).read_text(encoding="utf-8"))
+    assert len(named) >= 7
+    assert set(named) <= set(plots.__all__)
+
+
 # --- axes-and-orientation.md ---------------------------------------------------------------------------------------
 
 AXES = "axes-and-orientation.md"
@@ -278,3 +299,26 @@ def test_pictures_are_small():
     pictures = re.findall(r"\]\(\.\./images/(.*?)\)", (FOLDER / AXES).read_text(encoding="utf-8"))
     assert len(pictures) == 3
     assert all((FOLDER.parent / "images" / name).stat().st_size < 60_000 for name in pictures)
+
+
+# --- watch-a-training.md -------------------------------------------------------------------------------------------
+
+WATCH = "watch-a-training.md"
+
+
+def test_progress_and_events_of_the_page(tmp_path, monkeypatch, scan_file, run_section):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(scan_file, "scan.npz")
+    shown = run_section(WATCH, "In Python and in a notebook")
+    assert re.fullmatch(r"\d+ iterations, error 0\.\d+", shown)
+    assert matplotlib.image.imread("growing.png").size > 0
+
+
+def test_events_of_the_page_have_their_fields():
+    rows = re.findall(
+        r"^\| `pb\.(\w+Event)` \|.*\| (.*) \|$", (FOLDER / WATCH).read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert {name: re.findall(r"`(\w+)`", fields) for name, fields in rows} == {
+        event.__name__: [field.name for field in dataclasses.fields(event)]
+        for event in (pb.StageEvent, pb.BatchEvent, pb.EpochEvent)
+    }

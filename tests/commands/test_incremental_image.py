@@ -16,7 +16,7 @@ from ptycho_backend.runtime import progress
 
 RECONSTRUCTION = "reconstruction.h5"
 PICTURES = {"object.png", "probe.png", "comparison.png", "assessment.png"}
-FINISHED = {RECONSTRUCTION, "evaluation.json", "assessment.json", *PICTURES}
+FINISHED = {RECONSTRUCTION, "evaluation.json", "assessment.json", "report.html", *PICTURES}
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 
 import pytest
 import yaml
@@ -19,7 +20,7 @@ from ptycho_backend.config import (
     fields_of,
     to_dict,
 )
-from ptycho_backend.errors import ConfigError
+from ptycho_backend.errors import ConfigError, DeprecatedNameWarning
 from ptycho_backend.model_file.run import write_config
 from ptycho_backend.simulation.simulate import SimulationConfig
 
@@ -79,13 +80,59 @@ def test_help_of_every_command(command, ptychopinn):
 
 def test_help_lists_every_field(ptychopinn, monkeypatch):
     monkeypatch.setenv("COLUMNS", "112")
-    text = ptychopinn("train", "--help").out
+    text = ptychopinn("train", "--help-all").out
     for prefix, config_type in (("training", TrainingConfig), ("training.model", ModelConfig)):
         for name, kind in fields_of(config_type).items():
-            assert dataclasses.is_dataclass(kind) or f"--{prefix}.{name} " in text
+            assert dataclasses.is_dataclass(kind) or f"--{prefix}.{name.replace('_', '-')} " in text
     assert "Groups per evaluation of the network. (default: 32)" in text
     assert "0 takes the scan's. (default: 0)" in text
     assert max(map(len, text.splitlines())) <= 112
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_on_one_page(command, ptychopinn, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = ptychopinn(command, "--help").out.splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 80
+    assert not any(line.endswith("...") for line in lines)
+    assert "--help-all" in lines[-1] + lines[-2]
+    complete = ptychopinn(command, "--help-all").out
+    assert complete.startswith(f"usage: ptychopinn {command}")
+    options = re.findall(r"^  (?:-\w, )?(--[\w.-]+)", "\n".join(lines), re.M)
+    assert all(re.search(rf"(?<![\w-]){option}(?![\w-])", complete) for option in options)
+
+
+def test_help_has_one_spelling(ptychopinn):
+    for command in COMMANDS:
+        text = ptychopinn(command, "--help-all").out
+        assert re.findall(r"--[\w.-]*_[\w.-]*", text) == []
+        assert re.findall(r"--[\w.-]+\+", text) == []
+        assert not re.search(r"\bNone\b", text)
+
+
+def test_texts_belong_to_their_own_option(ptychopinn, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    text = " ".join(ptychopinn("train", "--help-all").out.split())
+    for option, own in (
+        ("--training.batch-size INT", "Groups per batch."),
+        ("--inference.batch-size INT", "Groups per evaluation of the network."),
+        ("--training.nll-weight FLOAT", "Weight of the Poisson half-deviance of the counts."),
+        ("--training.probe-trainable {true,false}", "Training of the probe."),
+        ("--inference.probe-iterations INT", "Iterations of probe refinement before the initial object"),
+        ("--training.probe-iterations INT", "Iterations of probe refinement before training"),
+    ):
+        assert f"{option} {own}" in text
+    reconstruct_text = ptychopinn("reconstruct", "--help-all").out
+    assert "--execution.scheduler" not in reconstruct_text, "an option of the training"
+    assert "--execution.device" in reconstruct_text
+
+
+def test_options_without_effect_are_accepted(ptychopinn):
+    outcome = ptychopinn("reconstruct", "--print-config", "--execution.scheduler=constant", "--execution.save-top-k=3")
+    assert outcome.status == 0, outcome.err
+    execution = yaml.safe_load(outcome.out)["execution"]
+    assert (execution["scheduler"], execution["save_top_k"]) == ("constant", 3)
 
 
 def test_overview_lists_every_command(ptychopinn):
@@ -139,6 +186,19 @@ def test_hyphens_and_underscores_are_equal():
     assert parsed("--bad_pixels", "off", command=reconstruct).bad_pixels == "off"
     assert parsed("--bad-pixels", "off", command=reconstruct).bad_pixels == "off"
     assert parsed("--n-positions", 9, command=simulate).n_positions == 9
+    for name in ("probe-iterations", "probe_iterations"):
+        assert training_of(f"--training.{name}", 3).probe_iterations == 3
+        assert training_of(f"--training.{name}=4").probe_iterations == 4
+    for name in ("--print-config", "--print_config"):
+        assert parsed(name).print_config
+    assert parsed("--training.model.n-filters_scale", 2).training.model.n_filters_scale == 2
+    with pytest.warns(DeprecatedNameWarning):
+        assert parsed("--execution.accum-steps", 3).execution.accumulate_grad_batches == 3
+
+
+def test_suggestions_have_hyphens():
+    with pytest.raises(ConfigError, match=r"did you mean '--training\.probe-iterations'"):
+        parsed("--training.probe_iteration", 3)
 
 
 def test_numbers_in_a_file(tmp_path):

@@ -14,7 +14,7 @@ from ptycho_backend.compat.predecessor.archive import read_archive
 from ptycho_backend.compat.predecessor.conversion import convert
 from ptycho_backend.compat.predecessor.keras_file import read_keras
 from ptycho_backend.errors import ModelFileError
-from ptycho_backend.model_file.bundle import read_member
+from ptycho_backend.model_file.zip_members import read_member
 
 
 def zipped(members):

@@ -4,11 +4,13 @@ import errno
 import os
 import subprocess
 import sys
+import time
 
 import h5py
 import numpy as np
 import pytest
 
+from ptycho_backend.data.hdf5_output import new_hdf5
 from ptycho_backend.data.output import atomic_path, prepare_run_folder
 from ptycho_backend.data.product import Product, read_product, write_product
 from ptycho_backend.errors import DataError, OutputError
@@ -48,6 +50,71 @@ def test_failure_keeps_only_the_old_file(tmp_path):
         write_half(target, KeyboardInterrupt())
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+class TestLeftovers:
+    """Temporary files of a killed process are removed by the next one that writes the same file."""
+
+    @staticmethod
+    def left(target, pid, age_s=0.0, machine=None):
+        words = unfinished_name(target).split("-")
+        name = words[0].rpartition(".")[0]
+        path = target.parent / f"{name}.{pid}-{machine or words[1]}-{words[2]}"
+        path.write_text("half")
+        os.utime(path, (time.time() - age_s,) * 2)
+        return path
+
+    def test_a_file_of_an_ended_process_is_removed(self, tmp_path):
+        target = tmp_path / "a[1].txt"
+        self.left(target, 2**31 - 1)
+        write_text(target)
+        assert list(tmp_path.iterdir()) == [target]
+
+    def test_a_file_of_a_running_process_stays(self, tmp_path):
+        other = self.left(tmp_path / "a.txt", os.getppid())
+        write_text(tmp_path / "a.txt")
+        assert other.is_file()
+
+    @pytest.mark.parametrize(("age_s", "stays"), [(0.0, True), (90_000.0, False)])
+    def test_a_file_of_another_machine_stays_for_a_day(self, tmp_path, age_s, stays):
+        other = self.left(tmp_path / "a.txt", 2**31 - 1, age_s, machine="00000000")
+        write_text(tmp_path / "a.txt")
+        assert other.is_file() == stays
+
+    @pytest.mark.parametrize(("age_s", "stays"), [(0.0, True), (90_000.0, False)])
+    def test_a_file_without_a_process_stays_for_a_day(self, tmp_path, age_s, stays):
+        other = tmp_path / ".a.txt.0a1b2c3d.tmp"
+        other.write_text("half")
+        os.utime(other, (time.time() - age_s,) * 2)
+        write_text(tmp_path / "a.txt")
+        assert other.is_file() == stays
+
+    def test_files_of_other_targets_and_of_the_user_stay(self, tmp_path):
+        self.left(tmp_path / "a.txt.b", 2**31 - 1)
+        (tmp_path / ".a.txt.mine.tmp").write_text("mine")
+        write_text(tmp_path / "a.txt")
+        assert len(list(tmp_path.iterdir())) == 3
+
+    def test_a_killed_writer(self, tmp_path):
+        code = "import os, sys; from ptycho_backend.data.output import atomic_path\n"
+        code += "with atomic_path(sys.argv[1]) as path:\n    path.write_text('half'); os.kill(os.getpid(), 9)"
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.txt")], check=False)
+        assert [item.name for item in tmp_path.iterdir()] != ["a.txt"]
+        write_text(tmp_path / "a.txt")
+        assert [item.name for item in tmp_path.iterdir()] == ["a.txt"]
+
+
+def write_text(target):
+    with atomic_path(target) as unfinished:
+        unfinished.write_text("new")
+
+
+def unfinished_name(target):
+    """Return the name of a temporary file."""
+    with atomic_path(target) as unfinished:
+        unfinished.write_text("x")
+    target.unlink()
+    return unfinished.name
 
 
 def test_replacing_can_be_forbidden(tmp_path):
@@ -173,25 +240,61 @@ def test_attributes_without_json_form_are_refused(tmp_path):
 
 
 FULL_DISK = """
-import resource, sys
+import resource, signal, sys
+from pathlib import Path
 import numpy as np
+from ptycho_backend.data.hdf5_writer import write_hdf5
+from ptycho_backend.data.npz import write_npz
 from ptycho_backend.data.product import Product, write_product
 from ptycho_backend.errors import OutputError
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-result = Product(np.zeros((1, 2)), np.ones((8, 8)), np.ones((300, 300), complex), (0.0, 0.0), None, np.zeros(1, int),
-                 np.zeros(0))
-try:
-    write_product(sys.argv[1], result, {"coverage": np.ones((300, 300))})
-except OutputError as error:
-    sys.exit(0 if "File too large" in str(error) else str(error))
-sys.exit("nothing was raised")
+from ptycho_backend.testing.scans import small_scan
+
+scan = small_scan(n_positions=40)
+product = Product(np.zeros((1, 2)), np.ones((8, 8)), np.ones((300, 300), complex), (0.0, 0.0), None, np.zeros(1, int),
+                  np.zeros(0))
+writers = {
+    "product.h5": lambda path: write_product(path, product, {"coverage": np.ones((300, 300))}),
+    "scan.h5": lambda path: write_hdf5(scan, path),
+    "scan.npz": lambda path: write_npz(scan, path),
+}
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+for limit in (0, 500, 2_500, 20_000, 50_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        writers[Path(sys.argv[1]).name](sys.argv[1])
+    except OutputError as error:
+        assert "File too large" in str(error), error
+    else:
+        sys.exit(f"nothing was raised at {limit}")
 """
 
 
-def test_full_disk_during_hdf5_writing_is_an_output_error(tmp_path):
+@pytest.mark.parametrize("name", ["product.h5", "scan.h5", "scan.npz"])
+def test_a_full_disk_is_an_output_error_and_no_crash(tmp_path, name):
+    """Without the file object below the HDF5 library, SIGSEGV ends the process."""
     pytest.importorskip("resource", reason="needs a limit of the file size")
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path / "a.h5")], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_caller_is_not_changed_by_the_hdf5_file(tmp_path):
+    with pytest.raises(ZeroDivisionError), new_hdf5(tmp_path / "a.h5"):
+        _ = 1 / 0
+
+
+def test_hdf5_through_a_file_object_equals_a_file_of_the_library(tmp_path):
+    values = np.random.default_rng(0).normal(size=(300, 70))
+    with new_hdf5(tmp_path / "a.h5") as (file, _):
+        file["group/values"] = values
+        file.create_dataset("packed", data=values, chunks=(10, 10), compression="gzip")
+        for number in range(200):
+            file.attrs[f"attribute {number}"] = "x" * 200
+            file[f"many/{number}"] = number
+    with h5py.File(tmp_path / "a.h5") as file:
+        np.testing.assert_array_equal(file["group/values"], values)
+        np.testing.assert_array_equal(file["packed"], values)
+        assert len(file.attrs) == 200
+        assert sorted(item[()] for item in file["many"].values()) == list(range(200))

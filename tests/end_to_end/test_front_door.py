@@ -1,11 +1,9 @@
-"""Public functions on every engine: train, save, load, reconstruct, evaluate, and the README example."""
+"""Public functions on every engine: train, save, load, reconstruct, evaluate."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +24,6 @@ from ptycho_backend.solver.solver import MiniBatches, SolverOptions, solve
 from ptycho_backend.testing.assertions import assert_close, relative_error
 from ptycho_backend.testing.tolerances import EXACT32, Tolerance
 
-ROOT = Path(__file__).parents[2]
 N = 32
 OTHER_ENGINE = Tolerance(1e-4, "float32 on two engines, through a whole network and one more division by the data")
 SAVED = Tolerance(1e-6, "weights and probe are stored as they are; a sum may be taken in another order")
@@ -70,34 +67,6 @@ def patches(model, scan: pb.Scan, gridsize: int = 1):
     """Return the predicted patches of some groups of a scan."""
     groups = group_positions(scan.positions_px, gridsize, 7, 12, np.random.default_rng(0))
     return model.predict_patches(next(Samples(scan, groups, model.calibration).batches(12)))
-
-
-# --- the README ----------------------------------------------------------------------------------------------------
-
-
-def test_readme_example(backend, execution, tmp_path, monkeypatch, capsys):
-    """The text itself, with smaller sizes and fewer epochs."""
-    (text,) = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
-    assert len([line for line in text.splitlines() if line.strip()]) == 10
-    simulate, train = pb.simulate_scan, pb.train
-
-    def tiny_train(scan, config):
-        assert (config.model.N, config.nepochs) == (0, 4)
-        config.nepochs, config.probe_iterations, config.model.n_filters_scale = 1, 2, 1
-        config.backend = backend.name
-        return train(scan, config, execution)
-
-    monkeypatch.setattr(pb, "simulate_scan", lambda **fields: simulate(**{**fields, "N": N, "n_positions": 64}))
-    monkeypatch.setattr(pb, "train", tiny_train)
-    monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    exec(compile(text, "README.md", "exec"), names)
-    assert re.search(r"phase: \d+\.\d dB", capsys.readouterr().out)
-    assert (tmp_path / "runs/first/wts.h5.zip").exists()
-    assert names["model"].backend == backend.name
-    np.testing.assert_array_equal(names["model"].get_weights()["probe"], names["run"].model.get_weights()["probe"])
 
 
 # --- training ------------------------------------------------------------------------------------------------------

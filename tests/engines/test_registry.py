@@ -25,9 +25,9 @@ def world(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: state.points)
     monkeypatch.setattr(registry, "find_spec", lambda name: None if name in state.missing else object())
     monkeypatch.setattr(EntryPoint, "load", lambda point: lambda: state.loaded.append(point.name) or point.name)
-    registry.get_backend.cache_clear()
+    registry._backend.cache_clear()
     yield state
-    registry.get_backend.cache_clear()
+    registry._backend.cache_clear()
 
 
 @pytest.mark.parametrize(

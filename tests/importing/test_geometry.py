@@ -11,7 +11,6 @@ from ptycho_backend.importing.geometry import (
     bright_field_radius,
     electron_wavelength_m,
     geometry_text,
-    length_text,
     needs_bright_field_radius,
     object_pixel_m,
     wavelength_m,
@@ -120,9 +119,6 @@ def test_the_text_gives_pixel_and_resolution():
     )
     assert "8.4 nm × 10 nm (y, x)" in geometry_text((8.4e-9, 1e-8), 1e-10)
     assert geometry_text(None, 1.9687e-12) == "wavelength 1.969 pm, object pixel unknown"
-    assert [length_text(value) for value in (2.0, 1.5e-3, 1e-6, 999e-9, 5e-15)] == [
-        *("2 m", "1.5 mm", "1 µm", "999 nm", "0.005 pm"),
-    ]
 
 
 def disc(N, radius, centre, blur=0.0):

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+from ptycho_backend.data.phase_plane import fit_plane, level
 from ptycho_backend.errors import DataError
 from ptycho_backend.quality.metrics import agreement_db, compare, fourier_ring_correlation, remove_ramp
 from ptycho_backend.simulation.objects import make_object
-from ptycho_backend.solver.registration import find_shift, fit_plane, level, sample
+from ptycho_backend.solver.registration import find_shift, sample
 
 SIDE = 128
 ORIGIN = (-40.0, 25.0)

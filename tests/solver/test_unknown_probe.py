@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ptycho_backend.data.scan import Scan
 from ptycho_backend.simulation.probes import edge, focused, radius
-from ptycho_backend.simulation.simulate import expected_counts
+from ptycho_backend.simulation.simulate import expected_counts, simulate_scan
 from ptycho_backend.solver import unknown_probe
 from ptycho_backend.solver.probe_refinement import centred_like, refine_probe
 from ptycho_backend.solver.problem import Problem
@@ -147,3 +148,15 @@ def test_held_out_patterns_are_explained_as_by_the_true_probe(magnification, shi
 )
 def test_vertex_of_a_parabola(errors, expected):
     assert vertex(*errors) == pytest.approx(expected)
+
+
+def test_a_ring_that_is_found_without_a_guess_stands_in_the_middle():
+    """Its correlation with the spot that was made from the patterns is largest on the ring, not in its middle."""
+    ring = {"probe_name": "zone-plate", "diameter_fraction": 0.5}
+    true = simulate_scan(N=48, n_positions=120, seed=3, photons_per_pattern=1e6, **ring)
+    scan = Scan(patterns=true.patterns, positions_px=true.positions_px, measurement="counts")
+    found = refine_probe(scan, calibration_of_scan(scan), 20)
+    light = (np.abs(found.probe) ** 2).sum(axis=0)
+    y, x = np.indices(light.shape) - 24
+    assert found.used
+    assert np.hypot((y * light).sum(), (x * light).sum()) < light.sum()  # within a pixel

@@ -170,6 +170,49 @@ def test_a_full_disk_is_a_warning_and_the_last_file_stays(writer, monkeypatch, c
     assert [path.name for path in writer.folder.iterdir() if path.name.endswith(".tmp")] == []
 
 
+def epoch_of(writer, number, loss, trainer_state):
+    best = SimpleNamespace(monitor_name="m", mode="min")
+    writer.write_epoch(MODEL, [{"epoch": number, "m": loss}], trainer_state, best)
+    return sorted(path.name for path in writer.folder.glob("*.zip"))
+
+
+def test_best_epochs_of_an_earlier_training_are_removed_with_the_first_checkpoint(writer):
+    earlier, later = checkpoint_name(1, "m", 0.1), checkpoint_name(1, "m", 0.5)
+    assert epoch_of(writer, 1, 0.1, state(saved={})) == [earlier, LAST]
+    new = CheckpointWriter(writer.folder, {}, ExecutionConfig(save_top_k=1))
+    assert epoch_of(new, 1, 0.5, state(saved={})) == [later, LAST]
+
+
+def test_a_resumed_training_keeps_its_best_epochs(writer):
+    best = checkpoint_name(1, "m", 0.1)
+    epoch_of(writer, 1, 0.1, state(saved={}))
+    resumed = CheckpointWriter(writer.folder, {}, ExecutionConfig(save_top_k=1))
+    assert epoch_of(resumed, 2, 0.5, state(saved={best: 0.1})) == [best, LAST]
+
+
+def test_a_failed_checkpoint_removes_no_earlier_one(writer, monkeypatch):
+    before = epoch_of(writer, 1, 0.1, state(saved={}))
+    new = CheckpointWriter(writer.folder, {}, ExecutionConfig(save_top_k=1))
+
+    def full(*_, **__):
+        raise OutputError("rule", "expected", "no space left", "fix")
+
+    monkeypatch.setattr(module, "write_bundle", full)
+    assert epoch_of(new, 1, 0.5, state(saved={})) == before
+
+
+def test_two_trainings_with_one_folder(writer, tmp_path):
+    other = CheckpointWriter(writer.folder, {})
+    with writer.claimed(), pytest.raises(OutputError, match="one command at a time"), other.claimed():
+        pytest.fail("two trainings")
+    silent = CheckpointWriter(writer.folder, {}, silent=True)
+    with writer.claimed(), silent.claimed():
+        pass
+    with other.claimed():
+        pass
+    assert [item.name for item in tmp_path.iterdir()] == ["checkpoints"]
+
+
 def test_too_little_free_space_is_an_error_before_training(writer, monkeypatch):
     model = SimpleNamespace(get_weights=lambda: {"kernel": np.zeros(250_000, np.float32)})
     writer.check_free_space(model)

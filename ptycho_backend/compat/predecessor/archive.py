@@ -11,7 +11,8 @@ from ptycho_backend.compat.predecessor.arrays import array_of, number_of
 from ptycho_backend.compat.predecessor.keras_file import KerasFile, read_keras
 from ptycho_backend.compat.predecessor.pickles import MAX_BYTES, read_pickle
 from ptycho_backend.errors import ModelFileError
-from ptycho_backend.model_file.bundle import FILE_NAME, read_member
+from ptycho_backend.model_file.bundle import FILE_NAME
+from ptycho_backend.model_file.zip_members import opened_archive, read_file, read_member
 
 MODELS = ("diffraction_to_obj", "autoencoder")  # in order of preference; PtychoPINN reconstructs with the first
 TORCH = (".ckpt", ".pt", ".pth")
@@ -69,11 +70,11 @@ def read_archive(path: Path | str) -> Archive:
         file = file / FILE_NAME
     _check_file(file)
     try:
-        with zipfile.ZipFile(file) as archive:
+        with opened_archive(file) as archive:
             names = archive.namelist()
             _check_members(file, names)
             if "config.json" in names:
-                return Archive(file, file.name, read_keras(file.read_bytes()), {}, None)
+                return Archive(file, file.name, read_keras(read_file(file)), {}, None)
             return _read(file, archive)
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise not_convertible(file, f"not a readable zip archive ({error})") from None

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ptycho_backend.compat.predecessor.keras_weights import Convolution, read_convolutions
-from ptycho_backend.model_file.bundle import read_member
+from ptycho_backend.model_file.zip_members import read_member
 
 MAX_JSON = 64 * 2**20
+MAX_LAYERS = 2000  # the published networks have fewer than 200
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ def _json(archive: zipfile.ZipFile, member: str) -> dict[str, Any]:
 def _layers(config: Mapping[str, Any]) -> dict[str, Layer]:
     try:
         listed = config["config"]["layers"]
+        if len(listed) > MAX_LAYERS:
+            raise ValueError(f"{len(listed)} layers, more than {MAX_LAYERS}")
         names = {item["config"]["name"] for item in listed}
         return {
             item["config"]["name"]: Layer(
@@ -128,11 +131,11 @@ def _input_layers(nodes: Any, names: set[str]) -> Iterator[str]:
     """
     waiting = [nodes]
     while waiting:
-        item = waiting.pop(0)
+        item = waiting.pop()  # a stack: the first item lies on top
         if isinstance(item, dict):
             history = item.get("keras_history")
-            waiting[:0] = [history] if history else list(item.values())
+            waiting += [history] if history else reversed(item.values())
         elif isinstance(item, list) and len(item) >= 3 and isinstance(item[0], str) and item[0] in names:
             yield item[0]
         elif isinstance(item, list):
-            waiting[:0] = item
+            waiting += reversed(item)
