@@ -6,7 +6,7 @@ import logging
 import warnings
 from typing import Any
 
-from ptycho_backend.config import ModelConfig, TrainingConfig
+from ptycho_backend.config import ModelConfig, TrainingConfig, validate
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.errors import ConfigError, InertOptionWarning, ShapeError
 
@@ -60,6 +60,28 @@ def check_size(model: ModelConfig, scan: Scan) -> None:
             scan.source,
             f"set model.N={scan.N}, or load with load_scan(path, N={model.N}) to crop or pad",
         )
+
+
+def check_network_side(scan: Scan) -> None:
+    """
+    Check that a network can take the patterns of a scan, before any work.
+
+    Raises
+    ------
+    ShapeError
+    """
+    try:
+        validate(ModelConfig(N=scan.N))
+    except ConfigError as error:
+        nearest = min(512, max(32, round(scan.N / 16) * 16))
+        raise ShapeError.of_patterns(
+            "The side length of the patterns must suit the network.",
+            "a multiple of 16, from 32 to 512 px",
+            scan.N,
+            scan.source,
+            f"N={nearest} in load_scan, --resize {nearest} on the command line, crops or zero-pads the detector; "
+            "the start 'flat' takes any side",
+        ) from error
 
 
 def inert_options(training: TrainingConfig) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_backend.checks import check_network_side
 from ptycho_backend.config import InferenceConfig, ModelConfig, TrainingConfig, to_dict
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.orientation import AS_GIVEN, NAMES, better_orientation_text, oriented
@@ -184,7 +185,9 @@ def prepare(
         Receives StageEvents of the probe refinement.
     """
     start: Start = ("network" if model else "flat") if inference.start == "auto" else inference.start
-    model = load_model() if start == "network" and model is None else model
+    if start == "network":
+        check_network_side(scan)
+        model = model or load_model()
     kernels = kernels or kernels_of(model)
     scan, calibration, record = _examined_and_refined(scan, model, inference, on_event, kernels)
     if start == "network" and model is not None:
@@ -235,6 +238,7 @@ def other_start(reconstruction: Reconstruction, network: Model | None = None) ->
     """
     if reconstruction.start == "network" or network is None:
         return dataclasses.replace(reconstruction, start="flat", model=None)
+    check_network_side(reconstruction.scan)
     check_size_of(network, reconstruction.scan)
     model = _calibrated(network, reconstruction.calibration)
     return dataclasses.replace(reconstruction, start="network", model=model)

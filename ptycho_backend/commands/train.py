@@ -11,6 +11,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from ptycho_backend import api, plots
+from ptycho_backend.checks import check_network_side
 from ptycho_backend.commands.command_line import CommandLine
 from ptycho_backend.commands.common import (
     add_compare_option,
@@ -46,11 +47,11 @@ from ptycho_backend.commands.results import (
 from ptycho_backend.commands.scan_checks import add_strict_option, load_checked
 from ptycho_backend.commands.stages import training_stages
 from ptycho_backend.commands.worker import silent_process
-from ptycho_backend.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig, validate
+from ptycho_backend.config import ExecutionConfig, InferenceConfig, TrainingConfig
 from ptycho_backend.data.run_folder import resumable_folder
 from ptycho_backend.data.scan import Scan
 from ptycho_backend.engines.registry import FRAMEWORKS, network_backend
-from ptycho_backend.errors import ConfigError, ShapeError
+from ptycho_backend.errors import ShapeError
 from ptycho_backend.events import OnEvent, ignore
 from ptycho_backend.live.record import recorded
 from ptycho_backend.model_file.run import CONFIG, Run
@@ -171,16 +172,7 @@ def with_scan_size(training: TrainingConfig, scan: Scan) -> TrainingConfig:
             scan.source,
             f"--training.model.N 0 takes the scan's size, --resize {size} crops or zero-pads the scan",
         )
-    try:
-        validate(ModelConfig(N=size))
-    except ConfigError as error:
-        raise ShapeError.of_patterns(
-            "The side length of the patterns must suit the network.",
-            "a multiple of 16, from 32 to 512 px",
-            scan.N,
-            scan.source,
-            f"--resize {min(512, max(32, round(scan.N / 16) * 16))} crops or zero-pads the detector",
-        ) from error
+    check_network_side(scan)
     training.model.N = size
     return training
 
