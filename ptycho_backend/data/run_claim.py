@@ -70,7 +70,8 @@ def claimed(target: Path, inside: bool = False) -> Iterator[Path]:
         yield control
     finally:
         with suppress(OSError), _exclusive(control):
-            for name in (PROGRESS, f"{PROGRESS}.part", LOCK):
+            parts = (item.name for item in control.glob(f"{LOCK}.*.part"))  # of processes that were killed
+            for name in (PROGRESS, f"{PROGRESS}.part", *parts, LOCK):
                 (control / name).unlink(missing_ok=True)
             control.rmdir()  # a folder with a stopped run stays
 
@@ -103,13 +104,19 @@ def _acquire(control: Path, target: Path) -> None:
 
 
 def _create(lock: Path, text: str) -> None:
-    with lock.open("x", encoding="utf-8") as stream:
+    """Create the lock file with its content at once: a process that is killed here leaves no unreadable lock."""
+    complete = lock.with_name(f"{lock.name}.{os.getpid()}.part")
+    try:
+        complete.write_text(text, encoding="utf-8")
         try:
-            stream.write(text)
-            stream.flush()
-        except OSError:  # no space
-            lock.unlink(missing_ok=True)
+            os.link(complete, lock)  # an existing name is a FileExistsError
+        except FileExistsError:
             raise
+        except (OSError, NotImplementedError):  # a file system without links
+            with lock.open("x", encoding="utf-8") as stream:
+                stream.write(text)
+    finally:
+        complete.unlink(missing_ok=True)
 
 
 @contextmanager

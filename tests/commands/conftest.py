@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 import subprocess
 import sys
 from typing import NamedTuple
@@ -121,11 +122,11 @@ def started():
 
 @pytest.fixture
 def wait_for():
-    """Return a function that reads the messages of a process until a line begins with some words."""
+    """Return a function that reads the messages of a process until a line begins with some words, after a number."""
 
     def wait(process, words):
         lines = []
-        while not (lines and lines[-1].startswith(words)):
+        while not (lines and re.sub(r"^[0-9]+/[0-9]+ ", "", lines[-1]).startswith(words)):
             line = process.stderr.readline()
             assert line, "".join(lines)
             lines.append(line)

@@ -174,7 +174,8 @@ def test_ctrl_c_in_the_first_second(argv, small):
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=60)
         assert b"Traceback" not in err
-        assert process.returncode in (0, 1, 130)
+        # Python removes all handlers at its own end: a signal then ends the process as the system does.
+        assert process.returncode in (0, 1, 130, -signal.SIGINT)
         if process.returncode == 130:
             assert err.decode().splitlines()[-1:] == ["Interrupted"]
 
