@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ptycho_backend.commands.figures import number
 from ptycho_backend.engines.model import LOG_SCALE, PROBE
 from ptycho_backend.quality.scan_check import neighbour_distance_px, photons_per_pattern, probe_diameter_px
-from ptycho_backend.runtime.quantities import length_unit, pixel_text
+from ptycho_backend.runtime.quantities import length_unit, mode_shares, pixel_text
 
 if TYPE_CHECKING:
     from ptycho_backend.data.product import Product
@@ -96,8 +96,7 @@ def geometry_rows(
 def probe_text(probe: NDArray[Any]) -> str:
     """Return modes, window and diameter of a probe."""
     modes = np.asarray(probe).reshape(-1, *np.shape(probe)[-2:])
-    energy = (np.abs(modes) ** 2).sum(axis=(1, 2))
-    shares = ", ".join(f"{share:.0%}" for share in energy / max(float(energy.sum()), 1e-300))
+    shares = ", ".join(f"{share:.0%}" for share in mode_shares(modes))
     n_modes = f"{len(modes)} modes ({shares})" if len(modes) > 1 else "1 mode"
     return f"{n_modes}, about {probe_diameter_px(modes):.3g} px wide in a window of {modes.shape[-1]} px"
 

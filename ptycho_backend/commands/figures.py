@@ -116,3 +116,13 @@ def _floor_note(loss: Any, floor: Any, overfitted: bool) -> str:
     if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in (loss, floor)) or not floor:
         return ""
     return f"(loss / floor: {loss / floor:.3g})"
+
+
+def comparison_figures(comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
+    """Return comparisons as plain values by name, with underscores, as all JSON documents have them."""
+    return {name.replace(" ", "_"): comparison.to_dict() for name, comparison in comparisons.items()}
+
+
+def comparison_warnings(comparisons: Mapping[str, Comparison]) -> list[str]:
+    """Return the warnings of comparisons, with their names."""
+    return [f"{name}: {warning}" for name, comparison in comparisons.items() for warning in comparison.warnings]

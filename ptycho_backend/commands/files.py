@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_backend.commands.interruption import Interrupted
 from ptycho_backend.data.image import Experiment, Image
 from ptycho_backend.data.image_file import RECONSTRUCTION as RECONSTRUCTION
 from ptycho_backend.data.image_file import write_image_file
@@ -50,14 +51,6 @@ TRAINING = Contents(
     (*RUN_FILES, LOSSES, CHECKPOINTS, *LOG_FILES, *IMAGE_FILES), (FILE_NAME, RECONSTRUCTION), LAST_CHECKPOINT
 )
 RANGE = re.compile(r" *([0-9]{1,12}) *(?:- *([0-9]{1,12}) *)?")
-
-
-class Interrupted(BaseException):
-    """Command that ended on a signal; `saved` describes the files that it leaves."""
-
-    def __init__(self, saved: str = "", number: int = signal.SIGINT) -> None:
-        self.saved, self.signal = saved, number
-        super().__init__(saved)
 
 
 @contextmanager
@@ -127,7 +120,7 @@ def check_new_file(path: str, suffix: str, overwrite: bool) -> Path:
     ------
     OutputError
     """
-    target = usable_path(path)
+    target = Path(path)
     require_writable_name(target)
     if target.suffix.lower() != suffix:
         raise OutputError(

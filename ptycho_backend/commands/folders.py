@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from ptycho_backend.commands.describe import Rows, model_rows, product_rows
 from ptycho_backend.commands.figures import loss_rows, number, seconds
@@ -13,6 +11,7 @@ from ptycho_backend.data.product import read_product
 from ptycho_backend.errors import DataError
 from ptycho_backend.model_file.bundle import FILE_NAME, read_bundle
 from ptycho_backend.model_file.run import SUMMARY
+from ptycho_backend.report.content import read_results
 from ptycho_backend.runtime.quantities import period_text
 from ptycho_backend.training.checkpoints import FOLDER as CHECKPOINTS
 from ptycho_backend.training.checkpoints import LAST, SUFFIX
@@ -72,7 +71,7 @@ def _checkpoint_rows(folder: Path) -> Rows:
 
 
 def _training_rows(path: Path) -> Rows:
-    summary = _json(path)
+    summary = read_results(path)
     rows = loss_rows(summary, "at the end") if "half_deviance" in summary else []
     duration = summary.get("training_seconds")
     return rows + ([("training time", seconds(float(duration)))] if isinstance(duration, (int, float)) else [])
@@ -80,7 +79,7 @@ def _training_rows(path: Path) -> Rows:
 
 def _evaluation_rows(path: Path) -> Rows:
     rows = []
-    for name, figures in _json(path).items():
+    for name, figures in read_results(path).items():
         if isinstance(figures, dict):
             texts = [
                 f"{word} {number(figures[key], form)}{unit}"
@@ -96,27 +95,11 @@ def _evaluation_rows(path: Path) -> Rows:
 
 
 def _assessment_rows(path: Path) -> Rows:
-    figures = _json(path)
+    figures = read_results(path)
     rows = [(name, number(figures.get(name), ".4g")) for name in ("residual", "shot_noise_floor") if name in figures]
     warnings = figures.get("warnings")
     texts = [str(text) for text in warnings] if isinstance(warnings, list) else []
     return [(name.replace("_", " "), text) for name, text in rows] + [("warning", text) for text in texts]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file that a command wrote."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        values = str(error).splitlines()[0]
-    if not isinstance(values, dict):
-        raise DataError(
-            "Results in JSON are one object.",
-            expected="a file that 'ptychopinn train' or 'ptychopinn reconstruct' wrote",
-            received=f"'{path}': {values}" if isinstance(values, str) else f"'{path}', another kind of value",
-            fix="remove the file, or write it again",
-        )
-    return values
 
 
 def _no_results(folder: Path) -> DataError:

@@ -14,7 +14,7 @@ from ptycho_backend.commands.figures import show_rows
 from ptycho_backend.commands.files import check_new_file
 from ptycho_backend.config import from_dict
 from ptycho_backend.data.readers import HDF5, NPZ
-from ptycho_backend.importing.convert import describe, import_layout
+from ptycho_backend.importing.convert import describe, import_layout, output_of
 from ptycho_backend.importing.description import ImportConfig
 from ptycho_backend.importing.layout import layout_of
 from ptycho_backend.importing.presets import presets
@@ -69,9 +69,10 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
         output = check_new_file(str(output), HDF5[0], options.overwrite)
     check_new_file(str(output), output.suffix.lower(), options.overwrite)
     layout = layout_of(options.files, description(options))
+    target = output_of(layout, output, options.overwrite)
     described = None if layout.by_load_scan else describe(layout)
     with terminal.progress(not options.no_progress) as on_event:
-        scan = import_layout(layout, described, output, options.overwrite, on_event)
+        scan = import_layout(layout, described, target, options.overwrite, on_event)
     title = f"layout '{layout.preset.name}'" if layout.preset else "layout as described"
     notes = described.notes if described else []
     show_rows(terminal, f"Imported scan, {output}", [("layout", title), *(("note", note) for note in notes)])

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptycho_backend.commands.files import EVALUATION_FILES, Interrupted, remove_files, write_image
+from ptycho_backend.commands.files import EVALUATION_FILES, remove_files, write_image
+from ptycho_backend.commands.interruption import Interrupted
 from ptycho_backend.data.image import Image
 from ptycho_backend.data.product import INCOMPLETE
 from ptycho_backend.data.scan import Scan

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ptycho_backend.commands.figures import comparison_figures, comparison_warnings
 from ptycho_backend.model_file.run import without_nan
 from ptycho_backend.quality.metrics import Comparison
+from ptycho_backend.report.content import file_names
 from ptycho_backend.runtime.progress import Terminal
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def result_document(folder: Path, result: Result, warnings: Sequence[str]) -> di
         "start": reconstruction.start,
         "device": reconstruction.kernels.device,
         "seconds": result.seconds,
-        "comparisons": _comparisons(result.comparisons),
+        "comparisons": comparison_figures(result.comparisons),
         "assessment": assessment.to_dict() if assessment is not None else None,
     }
     found = assessment.warnings if assessment is not None else ()
@@ -56,7 +58,7 @@ def result_document(folder: Path, result: Result, warnings: Sequence[str]) -> di
         "folder": str(folder),
         "files": files_of(folder),
         "figures": figures,
-        "warnings": [*warnings, *found, *_warnings(result.comparisons)],
+        "warnings": [*warnings, *found, *comparison_warnings(result.comparisons)],
     }
 
 
@@ -74,19 +76,11 @@ def comparison_document(
         "reference": str(reference),
         "folder": None if folder is None else str(folder),
         "files": [] if folder is None else files_of(folder),
-        "figures": {"comparisons": _comparisons(comparisons)},
-        "warnings": [*warnings, *_warnings(comparisons)],
+        "figures": {"comparisons": comparison_figures(comparisons)},
+        "warnings": [*warnings, *comparison_warnings(comparisons)],
     }
 
 
 def files_of(folder: Path) -> list[str]:
     """Return the paths of the result files in a folder."""
-    return sorted(str(item) for item in folder.iterdir() if item.is_file() and not item.name.startswith("."))
-
-
-def _comparisons(comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
-    return {name.replace(" ", "_"): comparison.to_dict() for name, comparison in comparisons.items()}
-
-
-def _warnings(comparisons: Mapping[str, Comparison]) -> list[str]:
-    return [f"{name}: {warning}" for name, comparison in comparisons.items() for warning in comparison.warnings]
+    return [str(folder / name) for name in file_names(folder)]

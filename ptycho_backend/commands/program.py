@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ptycho_backend._version import __version__
 from ptycho_backend.commands import COMMANDS, command_module
+from ptycho_backend.commands.interruption import Interrupted
 from ptycho_backend.errors import (
     ConfigError,
     DeprecatedNameWarning,
@@ -43,7 +44,6 @@ def run_program(arguments: list[str]) -> int:
     arguments : list of str
         Arguments after the program's name.
     """
-    from ptycho_backend.commands.files import Interrupted
     from ptycho_backend.runtime.progress import Terminal
 
     terminal = Terminal(quiet="--quiet" in arguments, debug="--debug" in arguments)
@@ -146,7 +146,6 @@ def _sigint_raises() -> Iterator[None]:
 
     Lightning handles KeyboardInterrupt itself and ends the process with status 1.
     """
-    from ptycho_backend.commands.files import Interrupted
 
     def handler(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends the process at once

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptycho_backend.commands.describe import geometry_rows
+from ptycho_backend.commands.figures import comparison_figures, comparison_warnings
 from ptycho_backend.commands.files import REPORT
 from ptycho_backend.commands.results import Result, result_rows
 from ptycho_backend.config import to_dict
 from ptycho_backend.quality.metrics import Comparison
-from ptycho_backend.quality.scan_report import AXES, FRAMES, NETWORK, scan_report
+from ptycho_backend.quality.scan_report import FRAMES, NETWORK, scan_report
 from ptycho_backend.report.content import (
     Content,
     content_of_run,
@@ -90,7 +91,7 @@ def write_evaluation_report(
             described,
             title=f"{image_path} against {reference}",
             evaluation=evaluation_of(str(reference), comparisons),
-            warnings=(*described.warnings, *terminal.warnings, *_comparison_warnings(comparisons)),
+            warnings=(*described.warnings, *terminal.warnings, *comparison_warnings(comparisons)),
             files=tuple(sorted({*file_names(folder), REPORT})),
         )
 
@@ -102,7 +103,7 @@ def content_of_result(given: Content, result: Result) -> Content:
     reconstruction, image = result.reconstruction, result.image
     scan, assessment = reconstruction.given_scan, result.assessment
     figures = {} if assessment is None else assessment.to_dict()
-    checks = scan_report(scan, skip=(FRAMES, NETWORK, AXES)).checks
+    checks = scan_report(scan, skip=(FRAMES, NETWORK)).checks
     # A check in the list needs no second warning of the same words.
     repeated = tuple(f"'{scan.source}': {check.name}: " for check in checks)
     shown = [text for text in given.warnings if not text.startswith(repeated)]
@@ -114,7 +115,7 @@ def content_of_result(given: Content, result: Result) -> Content:
         image=image,
         assessment=figures,
         evaluation=evaluation_of(scan.source, result.comparisons) if result.comparisons else {},
-        warnings=(*found, *shown, *_comparison_warnings(result.comparisons)),
+        warnings=(*found, *shown, *comparison_warnings(result.comparisons)),
         checks=checks,
         measured=(
             *measured_rows(image),
@@ -128,11 +129,7 @@ def content_of_result(given: Content, result: Result) -> Content:
 
 def evaluation_of(truth: str, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
     """Return comparisons as plain values, as in ``evaluation.json``."""
-    return {"truth": truth, **{name: comparison.to_dict() for name, comparison in comparisons.items()}}
-
-
-def _comparison_warnings(comparisons: Mapping[str, Comparison]) -> list[str]:
-    return [f"{name}: {warning}" for name, comparison in comparisons.items() for warning in comparison.warnings]
+    return {"truth": truth, **comparison_figures(comparisons)}
 
 
 def _try_to_write(path: Path, content: Callable[[], Content]) -> None:

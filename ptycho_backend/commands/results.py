@@ -12,6 +12,7 @@ from typing import Any
 from ptycho_backend import api, plots
 from ptycho_backend.commands.figures import (
     assessment_rows,
+    comparison_figures,
     comparison_table,
     network_comparison,
     number,
@@ -179,7 +180,7 @@ def compare_with_truth(images: dict[str, Image], truth: Scan) -> dict[str, Compa
 
 def write_evaluation(path: Path, comparisons: dict[str, Comparison], truth: str) -> None:
     """Write comparisons as JSON; NaN becomes null."""
-    figures: dict[str, Any] = {name.replace(" ", "_"): comparison.to_dict() for name, comparison in comparisons.items()}
+    figures = comparison_figures(comparisons)
     if len(comparisons) == 2:
         sentence = _network_sentence(comparisons)
         figures["comparison"] = sentence or "The network beats the reconstruction without one."

@@ -12,7 +12,7 @@ from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.selection import examined
 from ptycho_backend.errors import DataError
 from ptycho_backend.quality.scan_check import Check
-from ptycho_backend.quality.scan_report import AXES, NETWORK, WARNED_ELSEWHERE, ScanReport, scan_report, text_of
+from ptycho_backend.quality.scan_report import NETWORK, WARNED_ELSEWHERE, ScanReport, scan_report, text_of
 from ptycho_backend.runtime.progress import Terminal
 from ptycho_backend.solver.canvas import check_canvas
 
@@ -46,7 +46,7 @@ def load_checked(options: Namespace, path: Path | str) -> Scan:
     scan = read_scan(options, path)
     check_canvas(scan)
     if options.strict:
-        require_good(scan, scan_report(scan, skip=(NETWORK, AXES)).of("doubtful", "wrong"))
+        require_good(scan, scan_report(scan, skip=(NETWORK,)).of("doubtful", "wrong"))
         return examined(scan)
     scan = examined(scan)
     for check in scan_report(scan, skip=WARNED_ELSEWHERE).of("doubtful", "wrong"):

@@ -132,10 +132,10 @@ def run(options: Namespace, terminal: Terminal, line: CommandLine) -> None:
                 request = request_of(trained, settings["inference"], options.compare)
                 result = reconstruct(folder, trained, scan, request, on_event)
         draw_losses(folder, trained)
+        rows = training_rows(trained, scan)
         if not options.no_report:
-            rows = training_rows(trained, scan)
             write_run_report(folder, terminal, settings, result, trained.history, rows)
-    show_rows(terminal, "Training", training_rows(trained, scan) + (result_rows(result) if result else []))
+    show_rows(terminal, "Training", rows + (result_rows(result) if result else []))
     show_result(terminal, Path(output), result) if result else show_files(terminal, Path(output))
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ptycho_backend.commands.files import Interrupted
+from ptycho_backend.commands.interruption import Interrupted
 from ptycho_backend.errors import ProcessError
 from ptycho_backend.training.signals import Stop
 

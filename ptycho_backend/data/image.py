@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.data.product import INCOMPLETE
-from ptycho_backend.runtime.quantities import photons_text, pixel_text
+from ptycho_backend.runtime.quantities import mode_shares, photons_text, pixel_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,10 +133,7 @@ class Image:
     @property
     def probe_shares(self) -> NDArray[np.float64] | None:
         """Share of every probe mode in the intensity, float64, shape (mode,); None without an experiment."""
-        if self.experiment is None:
-            return None
-        energies = (np.abs(self.experiment.probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
-        return np.asarray(energies / max(energies.sum(), 1e-30))
+        return None if self.experiment is None else mode_shares(self.experiment.probe)
 
     @property
     def positions_px(self) -> NDArray[np.float64] | None:

@@ -152,9 +152,17 @@ def unit_curvature(mean: Real) -> float:
 
 def centred(probe: NDArray[np.complex64]) -> NDArray[np.complex64]:
     """Return a probe (mode, y, x), rolled by whole pixels so that the centre of its light is ``[N//2, N//2]``."""
-    light = (np.abs(probe) ** 2).sum(axis=0)
+    y, x = offset_px((np.abs(probe) ** 2).sum(axis=0))
+    return np.asarray(np.roll(probe, (-round(y), -round(x)), AXES))
+
+
+def offset_px(light: NDArray[Any]) -> tuple[float, float]:
+    """
+    Return the centre of light (y, x) on a circle, pixels from ``[N//2, N//2]``.
+
+    It is the mean direction: a probe in the corner of its array has four pieces.
+    """
     N = light.shape[-1]
-    # The mean direction on a circle: a probe in the corner of its array has four pieces.
     circle = np.exp(2j * np.pi * (np.arange(N) - N // 2) / N)
-    angles = np.angle(light.sum(axis=1) @ circle), np.angle(light.sum(axis=0) @ circle)
-    return np.asarray(np.roll(probe, [-round(float(angle) * N / (2 * np.pi)) for angle in angles], AXES))
+    y, x = (float(np.angle(light.sum(axis=axis) @ circle)) * N / (2 * np.pi) for axis in (1, 0))
+    return y, x

@@ -25,7 +25,6 @@ from ptycho_backend.data.probe_guess import FROM_PATTERNS, PROBE_GUESS, guess_of
 from ptycho_backend.data.rows import EXCLUDED, checked_rows
 from ptycho_backend.data.scan_summary import scan_facts, scan_picture
 from ptycho_backend.errors import DataError
-from ptycho_backend.plots.notebook import html_summary
 from ptycho_backend.runtime.memory_map import CHUNK, chunks, gather_rows, release
 
 logger = logging.getLogger(__name__)
@@ -129,6 +128,8 @@ class Scan:
         return f"<Scan '{self.source}': {', '.join(scan_facts(self).values())}>"
 
     def _repr_html_(self) -> str:
+        from ptycho_backend.plots.notebook import html_summary
+
         return html_summary(f"Scan {self.source}", scan_facts(self), partial(scan_picture, self))
 
     def subset(self, rows: NDArray[np.intp] | slice) -> Scan:

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.plots.notebook import pattern_png
 from ptycho_backend.runtime.quantities import photons_text, pixel_text
 
 SAMPLE = 16  # patterns, spread over the scan, whose mean stands for all in a description
@@ -84,4 +83,6 @@ def sampled_counts(scan: ScanLike) -> NDArray[np.float32]:
 
 def scan_picture(scan: ScanLike) -> bytes:
     """Return a small PNG of the mean of some patterns, and of the positions."""
+    from ptycho_backend.plots.notebook import pattern_png
+
     return pattern_png(sampled_counts(scan).mean(axis=0), scan.positions_px)

@@ -28,7 +28,7 @@ from ptycho_backend.data.readers import existing_file
 from ptycho_backend.errors import DataError, ShapeError, nearest_name
 from ptycho_backend.importing.array_formats import format_of
 from ptycho_backend.importing.description import PatternsDescription
-from ptycho_backend.importing.opened import ArrayInfo, Opened
+from ptycho_backend.importing.opened import ArrayInfo, Format, Opened
 from ptycho_backend.importing.raw import raw_array
 
 MAX_BYTES = 2**32  # of an array that is read whole
@@ -148,7 +148,7 @@ def open_array(address: str, raw: PatternsDescription | None = None, axes_at_lea
         name = _only_array(path, reader.infos(path, True), axes_at_least)
     elif name and not reader.named:
         raise _without_names(path, name)
-    opened = _opened(path, name)
+    opened = _opened(reader, path, name)
     text = f"{path}:{name}" if name else str(path)
     return _with_axes(ArraySource(text, opened.shape, opened.dtype, opened.read), axes_at_least)
 
@@ -225,8 +225,7 @@ def _is_file(text: str) -> bool:
         return False
 
 
-def _opened(path: Path, name: str) -> Opened:
-    reader = format_of(path)
+def _opened(reader: Format, path: Path, name: str) -> Opened:
     opened = reader.open(path, name)
     if opened is not None:
         return opened

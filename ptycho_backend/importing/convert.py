@@ -50,7 +50,6 @@ logger = logging.getLogger(__name__)
 DESCRIPTION = "import"  # attribute of a scan: the description of its files
 STAGE = "import"
 MASKS_AT_ONCE = 64  # of a stack, in memory
-KEPT = ("positions_px", "probe", "measurement", "mask", "pixel_size_m", "attributes")  # fields of a scan
 Pair = tuple[float, float]
 
 
@@ -92,8 +91,7 @@ class Described:
             patterns[done : done + len(block)] = block
             done += len(block)
             release(patterns)
-        fields = {name: getattr(self.fields, name) for name in KEPT}
-        return Scan(patterns=patterns, source=self.source, **fields)
+        return Scan(patterns=patterns, source=self.source, **vars(self.fields))
 
 
 def import_scan(
@@ -140,27 +138,42 @@ def import_scan(
     Spec: data 12. Patterns are read block by block, and never twice in memory. The files stay as they are.
     """
     layout = layout_of(files, config)
+    output = output_of(layout, output, overwrite)
     described = None if layout.by_load_scan else describe(layout)
     return import_layout(layout, described, output, overwrite, on_event)
+
+
+def output_of(layout: Layout, output: Path | str | None, overwrite: bool) -> Path | None:
+    """
+    Return the output of an import after a check before any work; None without one.
+
+    Raises
+    ------
+    OutputError
+        If it exists without `overwrite`, is one of the files that are read, or has another suffix.
+    """
+    return None if output is None else checked_target(output, _read_files(layout), overwrite)
 
 
 def import_layout(
     layout: Layout,
     described: Described | None,
-    output: Path | str | None = None,
+    output: Path | None = None,
     overwrite: bool = False,
     on_event: OnEvent = ignore,
 ) -> Scan:
-    """Return the scan of a layout, written to a file if there is an output; None for one that ``load_scan`` reads."""
-    if output is not None:
-        output = checked_target(output, _read_files(layout), overwrite)
+    """
+    Return the scan of a layout, written to a file if there is an output of :func:`output_of`.
+
+    `described` is None for a layout that ``load_scan`` reads.
+    """
     if described is None:
         path, *others = layout.filled.patterns if layout.filled else layout.paths
         scan = load_scan(path, patterns=others[0] if others else None)
         return scan if output is None else load_scan(_written(scan, output, overwrite))
     if output is None:
         return described.scan(on_event)
-    if Path(output).suffix.lower() in NPZ_SUFFIXES:
+    if output.suffix.lower() in NPZ_SUFFIXES:
         return load_scan(write_npz(described.scan(on_event), output, overwrite))
     blocks, dtype = described.blocks(on_event), described.frames.dtype
     return load_scan(write_hdf5_blocks(output, blocks, dtype, described.fields, overwrite))
@@ -217,7 +230,7 @@ def _patterns(layout: Layout) -> ArraySource:
         addresses = [_with_name(path, description.dataset) for path in layout.paths]
     least = 2 if len(addresses) > 1 else 3
     sources = [_as_stack(open_array(address, description, axes_at_least=least)) for address in addresses]
-    return sources[0] if len(sources) == 1 else concatenated(sources)
+    return concatenated(sources)
 
 
 def _with_name(path: Path, dataset: str) -> str:
@@ -249,7 +262,8 @@ def _mask(detector: DetectorDescription, n_patterns: int) -> NDArray[Any] | None
         return None
     source = open_array(detector.mask, axes_at_least=2)
     if len(source.shape) != 3 or len(source) == 1:
-        return _image(detector.mask)
+        values = source.all()
+        return values[0] if values.ndim == 3 else values
     if len(source) > n_patterns:
         raise ShapeError(
             "A stack of masks has one for every pattern.",

@@ -91,10 +91,11 @@ def frame_statistics(
         n_invalid += invalid.sum(axis=0)
         of_pattern.append(invalid.sum(axis=(1, 2)))
         with np.errstate(invalid="ignore"):
-            n_negative += (chunk < 0).sum(axis=0)
+            negative = chunk < 0
+            n_negative += negative.sum(axis=0)
             if saturation is not None:
                 saturated |= (chunk >= saturation).any(axis=0)
-            values = np.where(invalid | (chunk < 0), 0, chunk)
+            values = np.where(invalid | negative, 0, chunk)
         if chunk.dtype.kind == "f":
             fractional |= (values != np.rint(values)).any(axis=0)
         highest = np.maximum(highest, values.max(axis=0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,6 @@ from ptycho_backend.errors import DataError, PtychoError, first_line
 from ptycho_backend.importing.opened import ArrayInfo, Format, Opened, damaged, of_array, require_numbers
 
 KIND = "a TIFF file"
-TIFF_DAMAGE = (LookupError, ArithmeticError, AssertionError, AttributeError, struct.error, ImportError)  # of tifffile
 
 
 def tiff_infos(path: Path, complete: bool = True) -> list[ArrayInfo]:

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_backend.errors import first_line
+from ptycho_backend.model_file.zip_members import MAX_MEMBER_BYTES, MAX_RATIO
+
 MAX_ARRAYS = 20_000
 MAX_DEPTH = 32  # nested groups
-MAX_BYTES = 2 * 2**30  # of one array
-MAX_RATIO = 1100  # DEFLATE packs 1032 bytes into one at most
 SMALLEST, LARGEST = float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).max)
 
 
@@ -39,7 +40,7 @@ def opened_values(member: str, content: bytes) -> Iterator[Any]:
         with h5py.File(io.BytesIO(content), "r") as file:
             yield file
     except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError, MemoryError) as error:
-        text = (str(error).splitlines() or [type(error).__name__])[0]
+        text = first_line(error, type(error).__name__)
         raise ValueError(f"member '{member}' cannot be read ({text})") from None
 
 
@@ -170,7 +171,7 @@ def _check_size(item: Any, name: str) -> None:
     """Compare the size of an array with its bytes in the file, before memory is taken."""
     stored, filters = item.id.get_storage_size(), item.id.get_create_plist().get_nfilters()
     held = stored * MAX_RATIO if filters else stored
-    if item.nbytes > min(held, MAX_BYTES):
+    if item.nbytes > min(held, MAX_MEMBER_BYTES):
         raise ValueError(f"'{name}' claims {item.nbytes} bytes of shape {item.shape}, of which {stored} are stored")
 
 

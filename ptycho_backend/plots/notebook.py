@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_backend.data.phase_plane import fit_plane, level
 from ptycho_backend.plots.figures import NO_DATA, Pair, Real, new_figure, robust_limits
-from ptycho_backend.plots.objects import illuminated_part
+from ptycho_backend.plots.objects import view_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,15 +73,13 @@ def object_png(obj: NDArray[Any], coverage: NDArray[Any] | None = None, pixel_si
     pixel_size_m : (float, float), (y, x), optional
         Gives the aspect of a pixel.
     """
-    rows, columns = illuminated_part(obj, coverage)
-    drawn = thinned(np.asarray(obj)[rows, columns]).astype(np.complex128)
-    covered = (drawn != 0) & np.isfinite(drawn)
-    levelled = level(drawn, fit_plane(np.where(covered, drawn, 0)))
+    view = view_of(obj, coverage, max_px=MAX_SIDE_PX)
+    levelled, _ = view.levelled()
     figure = new_figure(WIDTH, HEIGHT, "")
     aspect = 1.0 if pixel_size_m is None else pixel_size_m[0] / pixel_size_m[1]
     panels = (("amplitude", "gray", np.abs(levelled)), ("phase", "cividis", np.angle(levelled)))
     for axes, (name, colours, values) in zip(figure.subplots(1, 2), panels, strict=True):
-        _draw(axes, np.where(covered, values, np.nan), colours, name, aspect)
+        _draw(axes, np.where(view.covered, values, np.nan), colours, name, aspect)
     return small_png(figure)
 
 

@@ -61,6 +61,11 @@ class View:
     unit: str
     step_px: int
 
+    def levelled(self) -> tuple[NDArray[np.complex128], Real]:
+        """Return the object without piston and ramp, and the removed plane."""
+        plane = fit_plane(np.where(self.covered, self.obj, 0))
+        return level(self.obj, plane), plane
+
 
 def illuminated_part(obj: NDArray[Any], coverage: NDArray[Any] | None = None) -> tuple[slice, slice]:
     """
@@ -96,11 +101,12 @@ def view_of(
     coverage: NDArray[Any] | None = None,
     origin_px: Pair = (0.0, 0.0),
     pixel_size_m: Pair | None = None,
+    max_px: int | None = None,
 ) -> View:
-    """Return the illuminated part of an object, ready to be drawn (parameters of :func:`draw_amplitude`)."""
+    """Return the illuminated part of an object with at most `max_px` or 2048 pixels a side."""
     rows, columns = illuminated_part(obj, coverage)
     shape = rows.stop - rows.start, columns.stop - columns.start
-    step = max(1, -(-max(shape) // MAX_DRAWN_PX))
+    step = max(1, -(-max(shape) // (max_px or MAX_DRAWN_PX)))
     drawn = np.asarray(obj[rows, columns][::step, ::step], dtype=np.complex128)
     covered = (drawn != 0) & np.isfinite(drawn)
     extent, unit = extent_of(shape, (origin_px[0] + rows.start, origin_px[1] + columns.start), pixel_size_m)
@@ -180,8 +186,8 @@ def draw_phase(
     Spec: metrics 7.
     """
     view = view_of(obj, coverage, origin_px, pixel_size_m)
-    plane = fit_plane(np.where(view.covered, view.obj, 0))
-    values = np.where(view.covered, np.angle(level(view.obj, plane)), np.nan)
+    levelled, plane = view.levelled()
+    values = np.where(view.covered, np.angle(levelled), np.nan)
     draw_phase_map(axes, values, view.extent, limits or robust_limits(values))
     ramp = f"y {plane[1] / view.step_px:+.1e}, x {plane[2] / view.step_px:+.1e} rad/px"
     axes.set_title(f"Phase without constant and ramp\n{ramp}", fontsize=NORMAL)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.plots import figures
-from ptycho_backend.plots.figures import HIGHLIGHT, NORMAL, SMALL, Pair, Real, label_axes, scale_of
+from ptycho_backend.plots.figures import HIGHLIGHT, NORMAL, SMALL, Limits, Pair, Real, label_axes, scale_of
 from ptycho_backend.plots.scale_bar import round_length
 from ptycho_backend.runtime.quantities import length_text
 
@@ -94,9 +94,7 @@ def draw_residuals(
     span = np.ceil(np.ptp(positions_px, axis=0)).astype(int) + 1
     scale, unit = scale_of(tuple(span), pixel_size_m)
     y, x = (np.asarray(positions_px) * scale).T
-    low, high = max(1e-3, float(np.percentile(ratio, 1))), float(np.percentile(ratio, 99))
-    # A scale of at least one to two: shot noise must not look like structure.
-    low, high = min(low, 1.0), max(high, 2.0)
+    low, high = residual_limits(ratio)
     size = max(4.0, MARKERS_POINTS2 / len(ratio))
     values, colours = np.maximum(ratio, 1e-3), LogNorm(low, high)
     markers = axes.scatter(x, y, s=size, c=values, cmap="viridis", norm=colours, linewidths=0)
@@ -134,3 +132,9 @@ def _scan_axes(axes: Axes, unit: str) -> Axes:
     axes.margins(0.06)
     axes.invert_yaxis()
     return label_axes(axes, unit)
+
+
+def residual_limits(ratio: Real) -> Limits:
+    """Return the ends of a scale of residuals over noise, at least 1 and 2: noise must not look like structure."""
+    low, high = (float(value) for value in np.percentile(ratio, (1, 99)))
+    return min(max(1e-3, low), 1.0), max(high, 2.0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ptycho_backend.plots import figures
 from ptycho_backend.plots.figures import NORMAL, SMALL, Pair, Real, extent_of, label_axes
 from ptycho_backend.plots.scale_bar import draw_scale_bar
-from ptycho_backend.runtime.quantities import length_unit
+from ptycho_backend.runtime.quantities import length_unit, mode_shares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,8 +81,7 @@ def probe_figure(probe: NDArray[Any], title: str = "", pixel_size_m: Pair | None
     Figure
     """
     modes = np.asarray(probe, dtype=np.complex128).reshape(-1, *np.shape(probe)[-2:])
-    energy = (np.abs(modes) ** 2).sum(axis=(1, 2))
-    shares = energy / max(float(energy.sum()), 1e-300)
+    shares = mode_shares(modes)
     n_panels = len(modes) + 1
     columns = min(MODES_PER_ROW, n_panels)
     rows = -(-n_panels // columns)

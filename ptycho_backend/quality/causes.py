@@ -13,7 +13,7 @@ from ptycho_backend.data.scan import Scan
 from ptycho_backend.data.selection import measured_rows
 from ptycho_backend.physics.calibration import MEAN_INTENSITY
 from ptycho_backend.quality.affine import AffinePart, affine_part
-from ptycho_backend.solver.probe_modes import mode_shares
+from ptycho_backend.runtime.quantities import mode_shares
 
 # Sentences for fits that are needed and switched off.
 UNFITTED = {

@@ -7,11 +7,12 @@ from numpy.typing import NDArray
 
 from ptycho_backend.config import ModelConfig
 from ptycho_backend.data.orientation import AS_GIVEN, NAMES
-from ptycho_backend.data.probe_guess import FROM_PATTERNS, PROBE_GUESS, smoothed
+from ptycho_backend.data.probe_guess import FROM_PATTERNS, PROBE_GUESS, offset_px, smoothed
 from ptycho_backend.errors import PtychoError, first_line
 from ptycho_backend.network.shipped import shipped_bundle
 from ptycho_backend.network.training_domain import outside, scan_conditions, training_domain_of
 from ptycho_backend.physics.calibration import calibrate
+from ptycho_backend.physics.propagation import far_field
 from ptycho_backend.quality.scan_check import Check, Grade, ScanNumbers, probe_diameter_px, probe_intensity
 from ptycho_backend.solver.orientation import CLEARLY_BETTER, PATTERNS, orientation_errors
 from ptycho_backend.solver.probe_refinement import central_part
@@ -25,10 +26,7 @@ UNLIKE, UNRELATED = 0.5, 0.15  # correlation of the probe's far field with the m
 def check_probe_place(numbers: ScanNumbers) -> Check:
     """Check that the middle of the probe is the middle of its window."""
     intensity = probe_intensity(numbers.scan.probe)
-    N, circle = len(intensity), np.exp(2j * np.pi * (np.arange(len(intensity)) - len(intensity) // 2) / len(intensity))
-    # The mean direction on a circle: a probe in the corner of its array has four pieces.
-    angles = [np.angle(intensity.sum(axis=axis) @ circle) for axis in (1, 0)]
-    y, x = (float(angle) * N / (2 * np.pi) for angle in angles)
+    N, (y, x) = len(intensity), offset_px(intensity)
     off = float(np.hypot(y, x))
     found = f"{off:.1f} px off the middle (y {y:+.1f}, x {x:+.1f})"
     if off <= OFF_MIDDLE * N:
@@ -107,8 +105,8 @@ def check_axes(numbers: ScanNumbers) -> Check:
 def _likeness(numbers: ScanNumbers) -> float:
     """Return the correlation of the amplitudes of the probe's far field and of the mean pattern, both smoothed."""
     probe, good = numbers.scan.probe.astype(np.complex128), numbers.scan.mask
-    far = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(probe, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
-    one, other = (np.sqrt(smoothed(smoothed(image * good))) for image in (probe_intensity(far), numbers.mean))
+    images = (probe_intensity(far_field(probe)), numbers.mean)
+    one, other = (np.sqrt(smoothed(smoothed(image * good))) for image in images)
     return _correlation(one[good], other[good])
 
 

@@ -33,7 +33,7 @@ CHECKS: dict[str, Callable[[ScanNumbers], Check]] = {
     AXES: scan_checks_probe.check_axes,
 }
 # Other code warns of these while a scan is loaded or reconstructed.
-WARNED_ELSEWHERE = ("bad pixels", FRAMES, NETWORK, AXES)
+WARNED_ELSEWHERE = ("bad pixels", FRAMES, NETWORK)
 
 
 @dataclass(frozen=True)

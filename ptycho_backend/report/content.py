@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from ptycho_backend.data.image import Image, load_image
+from ptycho_backend.data.image_file import RECONSTRUCTION
 from ptycho_backend.data.orientation import AS_GIVEN
+from ptycho_backend.data.rows import EXCLUDED
 from ptycho_backend.errors import DataError
 from ptycho_backend.quality.causes import listed
 from ptycho_backend.quality.scan_check import Check
 from ptycho_backend.runtime.quantities import photons_text, pixel_text, resolution_text
 
 Rows = tuple[tuple[str, str], ...]
-ASSESSMENT, EVALUATION, RECONSTRUCTION = "assessment.json", "evaluation.json", "reconstruction.h5"
-EXCLUDED = "excluded_patterns"
+ASSESSMENT, EVALUATION = "assessment.json", "evaluation.json"
 MAX_JSON_BYTES = 2**28
 CITATION = (
     "O. Hoidn, A. A. Mishra, A. Mehta: Physics constrained unsupervised deep learning for rapid, high resolution "
@@ -90,7 +91,7 @@ def content_of_run(path: Path | str, title: str = "") -> Content:
     folder = path if path.is_dir() else path.parent
     # Figures beside a file with another name belong to another image.
     own = path.is_dir() or path.name == RECONSTRUCTION
-    assessment, evaluation = (_json(folder / name) if own else {} for name in (ASSESSMENT, EVALUATION))
+    assessment, evaluation = (read_results(folder / name) if own else {} for name in (ASSESSMENT, EVALUATION))
     return Content(
         title or path.resolve().name,
         image,
@@ -237,7 +238,7 @@ def number_of(figures: Mapping[str, Any], name: str) -> float:
     return float(value) if isinstance(value, int | float) else float("nan")
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_results(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file that a command wrote; {} for a missing file."""
     if not path.is_file():
         return {}

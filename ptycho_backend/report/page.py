@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from ptycho_backend._version import __version__
 from ptycho_backend.data.output import atomic_path
+from ptycho_backend.plots.figures import title_of
 from ptycho_backend.quality.scan_check import Check
 from ptycho_backend.report import pictures
 from ptycho_backend.report.content import CITATION, Content, Rows, comparison_rows, comparisons_of, number_of
 from ptycho_backend.report.frames import Picture, map_ranges
 from ptycho_backend.runtime.printable import printable
-from ptycho_backend.runtime.quantities import photons_text, pixel_text
 
 ZOOM = "Choose a tool above a picture, or turn the wheel with Ctrl. {what} zoom together."
 CITED = f"ptychopinn {__version__}. Method: {CITATION}"
@@ -181,8 +181,9 @@ def _groups(content: Content) -> Iterable[Group]:
     image, curves = content.image, {}
     if image is not None:
         ranges = map_ranges()
-        drawn = pictures.object_pictures(pictures.maps_of(image), ranges)
-        residual = pictures.residual_picture(image, content.assessment, ranges)
+        maps = pictures.maps_of(image)
+        drawn = pictures.object_pictures(maps, ranges)
+        residual = pictures.residual_picture(image, content.assessment, ranges, maps.amplitude.shape)
         yield group_of("Object and residuals", [*drawn, residual], ZOOM.format(what="These pictures"))
         modes = pictures.probe_pictures(image)
         yield group_of("Probe", modes, ZOOM.format(what="The modes") if len(modes) > 1 else "")
@@ -221,11 +222,8 @@ def _summary(content: Content) -> str:
     image = content.image
     if image is None:
         return "Training without a reconstruction."
-    parts = [f"{image.shape[0]} × {image.shape[1]} px"]
-    if image.pixel_size_m is not None:
-        parts.append(f"pixel {pixel_text(image.pixel_size_m)}")
-    if image.photons_per_pattern is not None:
-        parts.append(f"{photons_text(image.photons_per_pattern)} photons per pattern")
+    size = f"{image.shape[0]} × {image.shape[1]} px"
+    parts = [title_of(size, image.pixel_size_m, image.photons_per_pattern)]
     floor = number_of(content.assessment, "shot_noise_floor")
     if floor > 0:
         parts.append(f"residual {number_of(content.assessment, 'residual') / floor:.3g} × shot noise")

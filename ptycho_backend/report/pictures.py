@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_backend.data.image import Image
-from ptycho_backend.data.phase_plane import fit_plane, level
 from ptycho_backend.plots.figures import Extent, Limits, Pair, Real, extent_of, robust_limits, scale_of
-from ptycho_backend.plots.objects import WRAPPING_SPAN_RAD, illuminated_part
+from ptycho_backend.plots.objects import WRAPPING_SPAN_RAD, view_of
+from ptycho_backend.plots.positions import residual_limits
 from ptycho_backend.report.frames import (
     Picture,
     Ranges,
@@ -55,14 +55,10 @@ class Maps(NamedTuple):
 
 def maps_of(image: Image) -> Maps:
     """Return amplitude and phase of an image in scan coordinates."""
-    rows, columns = illuminated_part(image.obj, image.coverage)
-    obj = np.asarray(image.obj[rows, columns], dtype=np.complex128)
-    covered = (obj != 0) & np.isfinite(obj)
-    levelled = level(obj, fit_plane(np.where(covered, obj, 0)))
-    origin = image.origin_px[0] + rows.start, image.origin_px[1] + columns.start
-    extent, unit = extent_of(obj.shape, origin, image.pixel_size_m)
-    amplitude, phase = (np.where(covered, values, np.nan) for values in (np.abs(levelled), np.angle(levelled)))
-    return Maps(amplitude, phase, extent, unit)
+    view = view_of(image.obj, image.coverage, image.origin_px, image.pixel_size_m, max_px=max(image.shape))
+    levelled, _ = view.levelled()
+    amplitude, phase = (np.where(view.covered, values, np.nan) for values in (np.abs(levelled), np.angle(levelled)))
+    return Maps(amplitude, phase, view.extent, view.unit)
 
 
 def object_pictures(
@@ -120,7 +116,9 @@ def probe_pictures(image: Image) -> list[Picture]:
     return pictures
 
 
-def residual_picture(image: Image, assessment: Mapping[str, Any], ranges: Ranges) -> Picture | None:
+def residual_picture(
+    image: Image, assessment: Mapping[str, Any], ranges: Ranges, shape: tuple[int, ...]
+) -> Picture | None:
     """Return a map of the residual of every pattern over its shot noise; None without an assessment."""
     from bokeh.models import ColumnDataSource, HoverTool, LogColorMapper
 
@@ -130,12 +128,12 @@ def residual_picture(image: Image, assessment: Mapping[str, Any], ranges: Ranges
         return None
     ratio = residual / np.maximum(floor, 1e-30)
     numbers = _numbers(assessment.get("numbers")) if assessment.get("numbers") else np.arange(len(ratio))
-    scale, unit = scale_of(illuminated_shape(image), image.pixel_size_m)
+    scale, unit = scale_of(shape, image.pixel_size_m)
     y, x = (positions_px * scale).T
     drawn = _rows_to_draw(ratio)
     values = {"x": x, "y": y, "ratio": ratio}
     source = {name: array[drawn].astype(np.float32) for name, array in values.items()}
-    low, high = min(max(1e-3, float(np.percentile(ratio, 1))), 1.0), max(float(np.percentile(ratio, 99)), 2.0)
+    low, high = residual_limits(ratio)
     mapper = LogColorMapper(palette=hex_palette("viridis"), low=low, high=high)
     figure = map_figure(unit, ranges)
     spacing = float(np.sqrt(max(np.ptp(x), 1e-30) * max(np.ptp(y), 1e-30) / len(drawn)))
@@ -150,12 +148,6 @@ def residual_picture(image: Image, assessment: Mapping[str, Any], ranges: Ranges
     return Picture(
         "Residual of each pattern", figure, text, f"{text} Median {np.median(ratio):.3g}, largest {ratio.max():.3g}."
     )
-
-
-def illuminated_shape(image: Image) -> tuple[int, int]:
-    """Return the size (y, x) of the illuminated part of an image, pixels."""
-    rows, columns = illuminated_part(image.obj, image.coverage)
-    return rows.stop - rows.start, columns.stop - columns.start
 
 
 def correlation_picture(curves: Mapping[str, tuple[Any, Any]], pixel_size_m: Pair | None) -> Picture | None:

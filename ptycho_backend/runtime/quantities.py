@@ -1,8 +1,12 @@
-"""Lengths, resolutions and photon numbers as text, and the levels of a ring correlation that count as resolved."""
+"""Lengths, resolutions and photon numbers as text, levels of a ring correlation, and shares of probe modes."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 Pair = tuple[float, float]
 
@@ -76,3 +80,9 @@ def photons_text(photons: float) -> str:
         mantissa, _, exponent = f"{photons:.1e}".partition("e")
         return f"{mantissa}·10{str(int(exponent)).translate(SUPERSCRIPTS)}" if exponent else mantissa  # nan, inf
     return f"{photons:.2g}" if abs(photons) < 100 else f"{photons:.0f}"
+
+
+def mode_shares(probe: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the share of each mode (mode, y, x) in the light, shape (mode,)."""
+    energy = (np.abs(probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
+    return np.asarray(energy / max(float(energy.sum()), np.finfo(float).tiny))

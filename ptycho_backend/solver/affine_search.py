@@ -7,6 +7,9 @@ The error of a block of patterns after some iterations is a parabola over each p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,26 +44,31 @@ def affine_correction(scan: Scan, calibration: Calibration, on_event: OnEvent = 
         Receives a StageEvent after every trial.
     """
     block, values, done = central_part(scan, PATTERNS), np.zeros(len(GENERATORS)), 0
-    given = best = _error(block, calibration, values)
-    if not _is_suspect(block, calibration, given):
+
+    @cache  # the first trials of the rotation are those that make it suspect
+    def error_of(*values: float) -> float:
+        return block_error(corrected(block, matrix(np.array(values))), calibration)
+
+    given = best = error_of(*values)
+    if not _is_suspect(error_of, given):
         return np.eye(2)
     for step in STEPS:
         vertices = np.zeros(len(GENERATORS))
         for k in range(len(GENERATORS)):
             change = step * np.eye(len(GENERATORS))[k]
-            low, high = (_error(block, calibration, values + sign * change) for sign in (-1, 1))
+            low, high = (error_of(*(values + sign * change)) for sign in (-1, 1))
             vertices[k], done = step * vertex(low, best, high), done + 1
             on_event(StageEvent(STAGE, done, len(GENERATORS) * len(STEPS)))
-        error = _error(block, calibration, values + vertices)
+        error = error_of(*(values + vertices))
         if error < best:
             values, best = values + vertices, error
     return matrix(values) if best < BETTER * given else np.eye(2)
 
 
-def _is_suspect(block: Scan, calibration: Calibration, given: float) -> bool:
+def _is_suspect(error_of: Callable[..., float], given: float) -> bool:
     """Return whether a common scale or a rotation would lower the error: the vertex of either lies away from 0."""
     for direction in SUSPECTS:
-        low, high = (_error(block, calibration, sign * STEPS[0] * direction) for sign in (-1, 1))
+        low, high = (error_of(*(sign * STEPS[0] * direction)) for sign in (-1, 1))
         if (low + high) / 2 < INFORMATIVE * given:
             return False  # at low dose the error hardly depends on positions
         if abs(STEPS[0] * vertex(low, given, high)) > SMALLEST:
@@ -77,7 +85,3 @@ def corrected(scan: Scan, correction: Real) -> Scan:
 def matrix(values: Real) -> Real:
     """Return 1 + Σ value·generator."""
     return np.eye(2) + np.tensordot(values, GENERATORS, axes=1)
-
-
-def _error(block: Scan, calibration: Calibration, values: Real) -> float:
-    return block_error(corrected(block, matrix(values)), calibration)

@@ -53,9 +53,3 @@ def orthogonal_modes(probe: NDArray[Any], smallest_share: float = SMALLEST_SHARE
     phase = np.exp(1j * np.angle(left[0, 0]))
     modes = (values[kept, None] * right[kept]).reshape(-1, *probe.shape[1:])
     return np.asarray(modes * phase, dtype=np.complex64)
-
-
-def mode_shares(probe: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the share of each mode (mode, y, x) in the light."""
-    energy = (np.abs(probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
-    return np.asarray(energy / max(float(energy.sum()), np.finfo(float).tiny))

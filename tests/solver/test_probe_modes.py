@@ -7,8 +7,9 @@ import pytest
 
 from ptycho_backend.engines.numpy.solver import NumpyKernels
 from ptycho_backend.physics.propagation import far_field
+from ptycho_backend.runtime.quantities import mode_shares
 from ptycho_backend.simulation.probes import make_probe
-from ptycho_backend.solver.probe_modes import mode_shares, orthogonal_modes, started_modes
+from ptycho_backend.solver.probe_modes import orthogonal_modes, started_modes
 from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.solver import SolverOptions, solve
 from ptycho_backend.testing.scans import calibration_of_scan, small_scan

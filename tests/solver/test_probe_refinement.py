@@ -12,9 +12,9 @@ import ptycho_backend as pb
 from ptycho_backend.config import ModelConfig, TrainingConfig
 from ptycho_backend.engines.numpy import solver as numpy_solver
 from ptycho_backend.engines.numpy.solver import NumpyKernels
+from ptycho_backend.runtime.quantities import mode_shares
 from ptycho_backend.simulation.simulate import simulate_scan
 from ptycho_backend.solver import probe_refinement
-from ptycho_backend.solver.probe_modes import mode_shares
 from ptycho_backend.solver.probe_refinement import centred_like, drift_px, refine_probe, refined_calibration
 from ptycho_backend.solver.problem import Problem
 from ptycho_backend.solver.scan_geometry import shifted_probe

@@ -21,9 +21,11 @@ def is_ptychodus(paths: Sequence[Path]) -> bool:
     """Return whether the files are a training file, or a product and the file of its patterns."""
     if len(paths) == 1:
         return holds(paths[0], lambda file: _has_patterns(file) and _has(file, TRAINING_POSITIONS))
+    if len(paths) != 2:
+        return False
     product = [path for path in paths if holds(path, _is_product)]
     patterns = [path for path in paths if holds(path, _has_patterns)]
-    return len(paths) == 2 and len(product) == 1 and bool(set(patterns) - set(product))
+    return len(product) == 1 and bool(set(patterns) - set(product))
 
 
 def is_npz(paths: Sequence[Path]) -> bool:

@@ -30,10 +30,12 @@ SQUARE = 1e-6  # largest relative difference of the sides of a square pixel
 
 def recognises(paths: Sequence[Path]) -> bool:
     """Return whether the files are one with `dp` of three axes, and one with the positions of a product."""
+    if len(paths) > 2:
+        return False
     with_patterns = [path for path in paths if holds(path, _has_patterns)]
     with_positions = [path for path in paths if holds(path, _has_positions)]
     one_of_each = len(with_patterns) == len(with_positions) == 1
-    return len(paths) <= 2 and one_of_each and set(paths) == {*with_patterns, *with_positions}
+    return one_of_each and set(paths) == {*with_patterns, *with_positions}
 
 
 def fill(paths: Sequence[Path], given: ImportConfig) -> Filled:

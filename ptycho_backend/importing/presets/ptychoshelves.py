@@ -28,9 +28,11 @@ SUFFIXES = ("_dp", "_para")  # of the file with patterns, and of the file with p
 
 def recognises(paths: Sequence[Path]) -> bool:
     """Return whether the files hold `dp` with three axes and the positions, or are a ``_dp`` file alone."""
+    if len(paths) > 2:
+        return False
     with_patterns = [path for path in paths if holds(path, _has_patterns)]
     with_positions = [path for path in paths if holds(path, _has_positions)]
-    if len(paths) > 2 or len(with_patterns) != 1 or set(paths) != {*with_patterns, *with_positions}:
+    if len(with_patterns) != 1 or set(paths) != {*with_patterns, *with_positions}:
         return False
     return bool(with_positions) or paths[0].stem.endswith(SUFFIXES[0])
 
